@@ -1,0 +1,1 @@
+"""Take MMDetection detectors to a BPU: float, calibration, QAT, exact integers, HBIR, hbm."""
