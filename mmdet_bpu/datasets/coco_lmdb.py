@@ -1,0 +1,160 @@
+"""COCO detection data set read from one LMDB database: a drop-in for mmdet's ``CocoDataset``."""
+import copy
+import os.path as osp
+from typing import Callable, Optional, Sequence
+
+import numpy as np
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+from mmengine.dataset import force_full_init
+from mmengine.logging import print_log
+
+from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
+from mmdet_bpu.datasets.loading import read_images_from_lmdb
+from mmdet_bpu.errors import BpuError
+
+
+@DATASETS.register_module()
+class CocoLMDBDataset(CocoDataset):
+    """``CocoDataset`` whose images and annotations are in a packed database.
+
+    Same samples in the same order, with ``lmdb_path`` added to each. Stock pipelines work as they
+    stand: ``LoadImageFromFile`` is replaced by ``LoadImageFromLMDB``. In memory a sample is one row
+    number: annotations are read and parsed when the sample is asked for, so that a worker's memory
+    does not grow with the data set (unless ``proposal_file`` is given, which needs them all).
+
+    Class names come from ``metainfo``; without it from the database, if its categories are not
+    those of COCO.
+
+    Args:
+        lmdb (str): Folder of the database, relative to ``data_root`` or to the working folder.
+        pipeline (Sequence[dict | Callable]): As in ``CocoDataset``. Defaults to ().
+        metainfo (dict, optional): As in ``CocoDataset``. Defaults to None.
+        ann_file (str): Not read. Accepted, because a config that inherits a stock one still has it.
+        **kwargs: All other arguments of ``CocoDataset``. ``data_prefix`` is only used to
+            compose ``img_path`` and ``seg_map_path``.
+
+    Raises:
+        BpuError: If the database cannot be used, or ``metainfo`` names a class that it lacks.
+    """
+
+    def __init__(self,
+                 lmdb: str,
+                 pipeline: Sequence[dict | Callable] = (),
+                 metainfo: Optional[dict] = None,
+                 ann_file: str = '',
+                 **kwargs) -> None:
+        self.lmdb = _resolve(lmdb, kwargs.get('data_root'))
+        store = open_store(self.lmdb, fresh=True)
+        self._categories = store.coco_fields()['categories']
+        if metainfo is None or 'classes' not in metainfo:
+            metainfo = {**self._classes_of_database(), **(metainfo or {})}
+        kwargs.setdefault('data_prefix', dict(img=''))
+        super().__init__(pipeline=read_images_from_lmdb(pipeline), metainfo=metainfo, **kwargs)
+
+    @property
+    def store(self) -> CocoStore:
+        """The database as this process sees it; opened at its first use."""
+        return open_store(self.lmdb)
+
+    @property
+    def cat_img_map(self) -> dict[int, list[int]]:
+        """Image ids by category id, of the whole database."""
+        index = self.store.index
+        return {category['id']: index.ids[index.has_any_category([k])].tolist()
+                for k, category in enumerate(self._categories)}
+
+    def load_data_list(self) -> list:
+        """Row numbers of all images; with proposals (keyed by path), all parsed samples."""
+        self.cat_ids = self._selected_category_ids()
+        self.cat2label = {cat_id: i for i, cat_id in enumerate(self.cat_ids)}
+        rows = range(len(self.store))
+        if self._holds_samples:
+            return [self._read_sample(row) for row in rows]
+        return list(rows)
+
+    def filter_data(self) -> list:
+        """Drop images by ``filter_cfg`` (``filter_empty_gt``, ``min_size`` in px) when training."""
+        if self.test_mode or self.filter_cfg is None:
+            return self.data_list
+        index = self.store.index
+        keep = np.minimum(index.widths, index.heights) >= self.filter_cfg.get('min_size', 0)
+        if self.filter_cfg.get('filter_empty_gt', False):
+            selected = set(self.cat_ids)
+            keep &= index.has_any_category(
+                [k for k, category in enumerate(self._categories) if category['id'] in selected])
+        return [item for item, kept in zip(self.data_list, keep) if kept]
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """Sample ``idx`` before the pipeline, as ``CocoDataset`` gives it.
+
+        Args:
+            idx (int): Position in the filtered data set; negative counts from the end.
+
+        Returns:
+            dict: ``img_path``, ``img_id``, ``height`` and ``width`` (px), ``instances`` with
+            ``bbox`` (x1, y1, x2, y2 in px), ``bbox_label``, ``ignore_flag``, ``mask``, and
+            ``lmdb_path``.
+        """
+        if self._holds_samples:
+            return super().get_data_info(idx)
+        rows = self.data_bytes.view(np.int64) if self.serialize_data else self.data_list
+        sample = self._read_sample(int(rows[idx]))
+        sample['sample_idx'] = idx if idx >= 0 else len(self) + idx
+        return sample
+
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        """As in ``CocoDataset``, with the database's folder as ``lmdb_path``."""
+        sample = super().parse_data_info(raw_data_info)
+        sample['lmdb_path'] = self.lmdb
+        return sample
+
+    @property
+    def _holds_samples(self) -> bool:
+        return self.proposal_file is not None
+
+    def _read_sample(self, row: int) -> dict:
+        image_id = int(self.store.index.ids[row])
+        image, annotations = self.store.annotations(image_id)
+        image['img_id'] = image_id
+        return self.parse_data_info(dict(raw_img_info=image, raw_ann_info=annotations))
+
+    def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows as int64 in bytes, with the end of each, in mmengine's form of serialized data."""
+        if self._holds_samples:
+            return super()._serialize_data()
+        rows = np.asarray(self.data_list, dtype=np.int64)
+        self.data_list = []
+        return rows.view(np.uint8), np.arange(1, len(rows) + 1) * rows.itemsize
+
+    def _classes_of_database(self) -> dict:
+        names = tuple(category['name'] for category in self._categories)
+        if names == tuple(self.METAINFO['classes']):
+            return {}
+        colors = self.METAINFO['palette']
+        return dict(classes=names, palette=[colors[i % len(colors)] for i in range(len(names))])
+
+    def _selected_category_ids(self) -> list[int]:
+        """Ids of the chosen classes in the database's order, which is what ``CocoDataset`` does."""
+        classes = list(self._metainfo['classes'])
+        ids = {category['name']: category['id'] for category in self._categories}
+        unknown = [name for name in classes if name not in ids]
+        if unknown:
+            raise BpuError(f"metainfo['classes'] of CocoLMDBDataset names {unknown}, but "
+                           f'{self.lmdb} has the categories {list(ids)}')
+        found = [c['name'] for c in self._categories if c['name'] in set(classes)]
+        if found != classes:
+            print_log(f"{self.lmdb}: labels follow the order of the data set's categories (as in "
+                      f'CocoDataset), {found}, but metainfo names the classes {classes}',
+                      logger='current', level=30)
+        return [c['id'] for c in self._categories if c['name'] in set(classes)]
+
+
+def _resolve(path: str, data_root: Optional[str]) -> str:
+    """``path`` under ``data_root`` where it exists there, else as given."""
+    if data_root and not osp.isabs(path):
+        under_root = osp.join(data_root, path)
+        if osp.exists(under_root) or not osp.exists(path):
+            return under_root
+    return path
