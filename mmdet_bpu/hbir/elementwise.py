@@ -1,0 +1,193 @@
+"""add, sub, mul, requantize and relu on integers, with numpy's broadcasting."""
+import itertools
+import math
+from typing import Iterator, Union
+
+import torch
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.numerics import (INTEGER_RANGES, TORCH_DTYPES, Operand, integer_range,
+                                     largest_magnitude)
+from mmdet_bpu.hbir.requantizer import (INT32_MAX, Requantizer, chunk_elements, output_limits,
+                                        round_shift_)
+
+Tensors = list[torch.Tensor]
+# Each side of an addition stays within 2**30, so the sum and its rounding stay within int32.
+SIDE_LIMIT = 2**30 - 1
+MAX_GUARD_BITS = 8
+
+
+def blocks(shape: tuple[int, ...]) -> Iterator[tuple]:
+    """Index tuples that cut a shape in blocks of about :func:`chunk_elements` elements."""
+    size, axis = chunk_elements(), len(shape)
+    inner = 1
+    while axis > 0 and inner * shape[axis - 1] <= size:
+        axis -= 1
+        inner *= shape[axis]
+    if axis == 0:
+        yield ()
+        return
+    step = max(1, size // max(inner, 1))
+    for outer in itertools.product(*map(range, shape[:axis - 1])):
+        for start in range(0, shape[axis - 1], step):
+            yield (*outer, slice(start, start + step))
+
+
+def side_limit(dtype: str, multiplier: int, shift: int) -> int:
+    """Upper bound of the magnitude of one side of an addition after rescaling, in guarded LSB."""
+    product = largest_magnitude(dtype) * multiplier
+    return (product >> shift) + 1 if shift > 0 else product << min(-shift, 64)
+
+
+def choose_guard_bits(ratios: list[float], dtypes: list[str]) -> int:
+    """Most guard bits, up to 8, with which both sides of an addition stay within int32.
+
+    Args:
+        ratios (list[float]): Scale of each side over the scale of the result.
+        dtypes (list[str]): Element type of each side.
+
+    Returns:
+        int: Guard bits; the converter multiplies each ratio by ``2**guard_bits``.
+
+    Raises:
+        BpuError: if a side does not fit even without guard bits.
+    """
+    room = min(SIDE_LIMIT / (largest_magnitude(dtype) * ratio * (1 + 2**-14) + 1)
+               for ratio, dtype in zip(ratios, dtypes))
+    if room < 1:
+        raise BpuError(f'the sides of an addition are {ratios} times coarser than its result, '
+                       'which does not fit int32: enlarge the scale of the result')
+    return min(MAX_GUARD_BITS, int(math.log2(room)))
+
+
+class AddPlan:
+    """Both sides' rescaling, and the constant side already rescaled.
+
+    Raises:
+        BpuError: if a side may leave 30 bits.
+    """
+
+    def __init__(self, operands: list[Operand], attrs: dict, sign: int):
+        self.sign = sign
+        self.sides, self.constants = [], []
+        for name, operand in zip(('lhs', 'rhs'), operands):
+            multiplier = _single(attrs[f'{name}_multiplier'], f'{name}_multiplier')
+            shift = _single(attrs[f'{name}_shift'], f'{name}_shift')
+            limit = side_limit(operand.dtype, multiplier, shift)
+            if limit > SIDE_LIMIT:
+                raise BpuError(f'bpu.add: the {name} side may reach {limit} guarded LSB, beyond '
+                               f'2**30 - 1: choose fewer guard bits than {attrs["guard_bits"]}')
+            side = Requantizer(multiplier, shift, *INTEGER_RANGES['si32'],
+                               bound=largest_magnitude(operand.dtype))
+            self.sides.append(side)
+            self.constants.append(None if operand.constant is None else
+                                  side(operand.constant, 'si32'))
+        self.guard_bits = attrs['guard_bits']
+        if not 0 <= self.guard_bits <= 30:
+            raise BpuError(f'guard_bits must be in [0, 30], found {self.guard_bits}')
+        self.out_dtype = attrs['out_dtypes'][0]
+        self.low, self.high = output_limits(self.out_dtype, attrs.get('relu', False))
+
+    def __call__(self, lhs: torch.Tensor, rhs: torch.Tensor) -> torch.Tensor:
+        shape = torch.broadcast_shapes(lhs.shape, rhs.shape)
+        out = torch.empty(shape, dtype=TORCH_DTYPES[self.out_dtype], device=lhs.device)
+        sources = [(source if constant is None else constant).expand(shape)
+                   for source, constant in zip((lhs, rhs), self.constants)]
+        for index in blocks(shape):
+            left, right = (self._side(i, source[index]) for i, source in enumerate(sources))
+            if self.constants[0] is None:
+                total = left.add_(right, alpha=self.sign)
+            else:
+                total = torch.add(left, right, alpha=self.sign)
+            round_shift_(total, self.guard_bits)
+            out[index].copy_(torch.clamp(total, self.low, self.high, out=total))
+        return out
+
+    def _side(self, index: int, chunk: torch.Tensor) -> torch.Tensor:
+        if self.constants[index] is not None:
+            return chunk
+        return self.sides[index].scale_(_int32_chunk(chunk)).to(torch.int32)
+
+
+def _int32_chunk(chunk: torch.Tensor) -> torch.Tensor:
+    """A dense int32 copy that may be overwritten, of a possibly expanded view."""
+    return torch.empty(chunk.shape, dtype=torch.int32, device=chunk.device).copy_(chunk)
+
+
+def _single(value, name: str) -> int:
+    values = value if isinstance(value, int) else [int(v) for v in value]
+    if isinstance(values, int):
+        return values
+    if len(values) != 1:
+        raise BpuError(f'{name} must hold one number, found {len(values)}')
+    return values[0]
+
+
+def plan_add(operands: list[Operand], attrs: dict) -> AddPlan:
+    """Plan of bpu.add."""
+    return AddPlan(operands, attrs, 1)
+
+
+def plan_sub(operands: list[Operand], attrs: dict) -> AddPlan:
+    """Plan of bpu.sub."""
+    return AddPlan(operands, attrs, -1)
+
+
+def add(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.add: both sides to guarded LSB, added in int32, rounded and saturated."""
+    plan = attrs.get('plan') or plan_add([Operand.of(t) for t in inputs], attrs)
+    return [plan(*inputs)]
+
+
+def sub(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.sub: as bpu.add, lhs - rhs."""
+    plan = attrs.get('plan') or plan_sub([Operand.of(t) for t in inputs], attrs)
+    return [plan(*inputs)]
+
+
+def plan_mul(operands: list[Operand], attrs: dict) -> Requantizer:
+    """Plan of bpu.mul.
+
+    Raises:
+        BpuError: for an si32 operand, whose product would not fit int32.
+    """
+    bound = math.prod(largest_magnitude(operand.dtype) for operand in operands)
+    if bound > INT32_MAX:
+        raise BpuError(f'bpu.mul takes si8 and si16 operands, found '
+                       f'{" x ".join(operand.dtype for operand in operands)}')
+    return Requantizer(attrs['multiplier'], attrs['shift'],
+                       *output_limits(attrs['out_dtypes'][0]), bound=bound)
+
+
+def mul(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.mul: int32 product, requantized."""
+    plan = attrs.get('plan') or plan_mul([Operand.of(t) for t in inputs], attrs)
+    shape = torch.broadcast_shapes(inputs[0].shape, inputs[1].shape)
+    out = torch.empty(shape, dtype=TORCH_DTYPES[attrs['out_dtypes'][0]],
+                      device=inputs[0].device)
+    lhs, rhs = (tensor.expand(shape) for tensor in inputs)
+    for index in blocks(shape):
+        product = _int32_chunk(lhs[index]).mul_(rhs[index])
+        out[index].copy_(plan.scale_(product))
+    return [out]
+
+
+def plan_requantize(operands: list[Operand], attrs: dict) -> Requantizer:
+    """Plan of bpu.requantize."""
+    return Requantizer(
+        attrs['multiplier'], attrs['shift'],
+        *output_limits(attrs['out_dtypes'][0], attrs.get('relu', False)),
+        bound=largest_magnitude(operands[0].dtype))
+
+
+def requantize_kernel(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.requantize: another scale or width; per channel over the last dimension."""
+    plan: Union[Requantizer, None] = attrs.get('plan') or plan_requantize(
+        [Operand.of(t) for t in inputs], attrs)
+    return [plan(inputs[0], attrs['out_dtypes'][0])]
+
+
+def relu(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.relu: max(x, 0), same scale."""
+    integer_range(attrs['out_dtypes'][0])
+    return [inputs[0].clamp_min(0)]

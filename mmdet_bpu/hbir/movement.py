@@ -1,0 +1,62 @@
+"""Data movement: ops that copy elements and never change them."""
+import torch
+
+from mmdet_bpu.errors import BpuError
+
+Tensors = list[torch.Tensor]
+
+
+def reshape(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.reshape: same elements in row-major order, another shape."""
+    return [inputs[0].reshape(tuple(attrs['shape']))]
+
+
+def transpose(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.transpose: result dim i is input dim dims[i]."""
+    return [inputs[0].permute(tuple(attrs['dims'])).contiguous()]
+
+
+def slice_(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.slice: begin (inclusive), end (exclusive) and positive step per dim."""
+    index = tuple(map(slice, *(map(int, attrs[key]) for key in ('begin', 'end', 'step'))))
+    return [inputs[0][index].contiguous()]
+
+
+def concat(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.concat: along dim."""
+    return [torch.cat(inputs, attrs['dim'])]
+
+
+def tile(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.tile: repeated multiples[i] times along dim i."""
+    return [inputs[0].repeat(tuple(attrs['multiples']))]
+
+
+def pad(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.pad: begin[i] and end[i] elements of ``value`` around dim i."""
+    x, begin, end = inputs[0], attrs['begin'], attrs['end']
+    shape = [b + n + e for b, n, e in zip(begin, x.shape, end)]
+    out = x.new_full(shape, attrs['value'])
+    out[tuple(slice(b, b + n) for b, n in zip(begin, x.shape))] = x
+    return [out]
+
+
+def gather(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.gather: torch.gather's semantics, si32 indices.
+
+    Raises:
+        BpuError: for an index outside the dimension.
+    """
+    source, indices = inputs
+    size = source.shape[attrs['dim']]
+    if indices.numel() and not 0 <= indices.min() <= indices.max() < size:
+        raise BpuError(f'bpu.gather: indices {int(indices.min())} to {int(indices.max())} leave '
+                       f'[0, {size - 1}]')
+    return [source.gather(attrs['dim'], indices.to(torch.int64))]
+
+
+def where(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.where: ``fill`` where the mask (i1, broadcast) is set, the input elsewhere."""
+    mask, source = inputs
+    shape = torch.broadcast_shapes(mask.shape, source.shape)
+    return [source.expand(shape).masked_fill(mask, attrs['fill'])]

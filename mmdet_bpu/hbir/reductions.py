@@ -1,0 +1,83 @@
+"""reduce_sum, reduce_max, max_pool and topk on integers."""
+import math
+
+import torch
+import torch.nn.functional as F
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.carriers import CARRIERS
+from mmdet_bpu.hbir.numerics import Operand, largest_magnitude
+from mmdet_bpu.hbir.requantizer import INT32_MAX, Requantizer, output_limits
+
+Tensors = list[torch.Tensor]
+
+
+def plan_reduce_sum(operands: list[Operand], attrs: dict) -> Requantizer:
+    """Plan of bpu.reduce_sum.
+
+    Raises:
+        BpuError: if the sum of an si8 or si16 input may leave int32.
+    """
+    operand = operands[0]
+    size = math.prod(operand.shape[dim] for dim in attrs['dims'])
+    bound = size * largest_magnitude(operand.dtype)
+    if bound > INT32_MAX:
+        if operand.dtype != 'si32':
+            raise BpuError(
+                f'bpu.reduce_sum: {size} elements of {operand.dtype} may sum to {bound}, more than '
+                f'int32 holds: reduce in two steps of at most '
+                f'{INT32_MAX // largest_magnitude(operand.dtype)} elements')
+        bound = INT32_MAX + 1
+    return Requantizer(attrs['multiplier'], attrs['shift'],
+                       *output_limits(attrs['out_dtypes'][0]), bound=bound)
+
+
+def reduce_sum(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.reduce_sum: int32 sum over dims (kept as 1), requantized.
+
+    Raises:
+        BpuError: if the sum of an si32 input leaves int32; for other types the plan excludes it.
+    """
+    plan = attrs.get('plan') or plan_reduce_sum([Operand.of(t) for t in inputs], attrs)
+    if inputs[0].dtype == torch.int32:
+        total = inputs[0].sum(list(attrs['dims']), keepdim=True, dtype=torch.int64)
+        if total.numel() and not -INT32_MAX - 1 <= total.min() <= total.max() <= INT32_MAX:
+            raise BpuError('bpu.reduce_sum: the sum of an si32 tensor left int32: requantize '
+                           'it to si16 before')
+    else:
+        total = inputs[0].sum(list(attrs['dims']), keepdim=True, dtype=torch.int32)
+    return [plan(total, attrs['out_dtypes'][0])]
+
+
+def reduce_max(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.reduce_max: largest value over dims (kept as 1), same scale."""
+    return [inputs[0].amax(list(attrs['dims']), keepdim=True)]
+
+
+def max_pool(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.max_pool: (N, H, W, C) -> (N, OH, OW, C); padding never wins.
+
+    Padding is minus infinity in the carrier, so a window takes the largest value inside the image.
+    """
+    x = inputs[0]
+    carrier = CARRIERS['select64' if x.dtype == torch.int32 else 'select'].dtype
+    top, left, bottom, right = attrs['pad']
+    padded = x.permute(0, 3, 1, 2).to(carrier)
+    if any(attrs['pad']):
+        padded = F.pad(padded, (left, right, top, bottom), value=-math.inf)
+    pooled = F.max_pool2d(padded, tuple(attrs['kernel']), tuple(attrs['stride']), 0,
+                          tuple(attrs['dilation']), attrs['ceil_mode'])
+    return [pooled.permute(0, 2, 3, 1).to(x.dtype).contiguous()]
+
+
+def topk(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.topk: the k largest along dim, descending; of equal values the lower index first.
+
+    Returns:
+        list[torch.Tensor]: Values in the input's type, indices as int32.
+    """
+    dim, k = attrs['dim'], attrs['k']
+    # Reversed order by complement: ~x = -x - 1 never overflows, -x does at the lowest value.
+    order = torch.sort(inputs[0].bitwise_not(), dim=dim, stable=True).indices
+    order = order.narrow(dim, 0, k).contiguous()
+    return [inputs[0].gather(dim, order), order.to(torch.int32)]

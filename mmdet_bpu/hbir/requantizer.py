@@ -1,0 +1,168 @@
+"""Fast, exact paths of a requantization, chosen once from the range of its input.
+
+All three paths give the bits of :func:`mmdet_bpu.hbir.numerics.requantize`:
+
+* ``int32``: the product and its rounding term fit int32;
+* ``halves``: the accumulator is cut in a high and a low half word, ``acc = hi * 2**16 + lo``
+  with 0 <= lo < 2**16, so both products fit int32, and ``floor(acc * m / 2**16) = hi * m +
+  floor(lo * m / 2**16)``. The bits lost by the second floor only matter to tell a tie from a
+  value just above it; they are kept as one sticky bit unless no tie can occur;
+* ``int64``: anything else.
+"""
+import numpy as np
+import torch
+
+from mmdet_bpu.hbir.numerics import (INTEGER_RANGES, TORCH_DTYPES, ZERO_SHIFT, IntLike,
+                                     broadcast_pair, scale_int64)
+
+INT32_MAX = INTEGER_RANGES['si32'][1]
+# Elements worked on at a time and thread: two int32 buffers of this size stay in a core's L2.
+CHUNK = 1 << 16
+
+
+def chunk_elements() -> int:
+    """Elements of one pass over memory, for all threads together."""
+    return CHUNK * torch.get_num_threads()
+
+
+class Requantizer:
+    """``clamp(round_half_even(acc * multiplier / 2**shift), low, high)`` over the last dim.
+
+    Args:
+        multiplier: One multiplier, or one per channel.
+        shift: One shift, or one per channel.
+        low (int): Lower end of the result's range (0 after a relu).
+        high (int): Upper end of the result's range.
+        bound: Largest magnitude of the input, one or per channel. Proves which path is exact.
+
+    Attributes:
+        path (str): ``int32``, ``halves``, ``halves_with_ties`` or ``int64``.
+    """
+
+    def __init__(self, multiplier: IntLike, shift: IntLike, low: int, high: int, bound: IntLike):
+        multiplier, shift = broadcast_pair(multiplier, shift)
+        bound = np.broadcast_to(np.asarray(bound, np.int64), np.broadcast_shapes(
+            np.shape(bound), multiplier.shape))
+        self.low, self.high = low, high
+        multiplier = np.where(shift >= ZERO_SHIFT, 0, multiplier)
+        if (multiplier != 0).any():
+            # The shift of a channel that gives 0 in any case must not spoil the path.
+            shift = np.where(multiplier == 0, shift[multiplier != 0].max(), shift)
+        else:
+            shift = np.full_like(shift, 24)
+        if (multiplier == multiplier[0]).all() and (shift == shift[0]).all():
+            multiplier, shift = multiplier[:1], shift[:1]
+        self.multiplier, self.shift = multiplier, shift
+        product = [int(b) * int(m) for b, m in np.broadcast(bound, multiplier)]
+        shifts = [int(s) for s in np.broadcast_to(shift, np.broadcast_shapes(
+            shift.shape, bound.shape))]
+        results = [p >> s if s > 0 else p << min(-s, 64) for p, s in zip(product, shifts)]
+        self.clamps = max(results) + 1 > high or -max(results) - 1 < low
+        self.path = self._choose_path(product, shifts, bound)
+        self._tensors: dict[torch.device, tuple] = {}
+
+    def _choose_path(self, product: list[int], shifts: list[int], bound: np.ndarray) -> str:
+        pairs = list(zip(product, shifts))
+        if min(shifts) >= 1 and all(
+                s <= 30 and p + (1 << s - 1) <= INT32_MAX for p, s in pairs):
+            return 'int32'
+        if max(shifts) <= 0 and all(p << min(-s, 64) <= INT32_MAX for p, s in pairs):
+            return 'int32'
+        trailing = np.where(self.multiplier == 0, 0, np.log2(
+            np.maximum(self.multiplier & -self.multiplier, 1)).astype(np.int64))
+        # acc * odd * 2**k lies between two results only if acc is a multiple of 2**(s - 1 - k).
+        tie_free = bool(((bound < 1 << np.maximum(self.shift - 1 - trailing, 0))
+                         | (self.multiplier == 0)).all())
+        if min(shifts) >= 17 and tie_free:
+            return 'halves'
+        if min(shifts) >= 18:
+            return 'halves_with_ties'
+        return 'int64'
+
+    def _constants(self, device: torch.device) -> tuple:
+        """Multiplier, shift and rounding term: Python ints if per tensor, tensors if not."""
+        if device not in self._tensors:
+            shift = self.shift - 16 if self.path.startswith('halves') else self.shift
+            half = 1 << np.maximum(shift, 1) - 1
+            if self.path != 'halves':
+                half = half - 1
+
+            def constant(array):
+                if (array == array[0]).all():
+                    return int(array[0])
+                return torch.as_tensor(array.astype(np.int32), device=device)
+
+            self._tensors[device] = constant(self.multiplier), constant(shift), constant(half)
+        return self._tensors[device]
+
+    def scale_(self, acc: torch.Tensor) -> torch.Tensor:
+        """Scale, round and clamp an int32 chunk, in place where the path allows.
+
+        Args:
+            acc (torch.Tensor): int32, shape (..., C) or any shape if per tensor.
+
+        Returns:
+            torch.Tensor: Result as int32 or int64, clamped to [low, high].
+        """
+        if self.path == 'int64':
+            value = scale_int64(acc, self.multiplier, self.shift, self.low, self.high)
+            return torch.clamp(value, self.low, self.high, out=value)
+        multiplier, shift, half = self._constants(acc.device)
+        if self.path == 'int32':
+            acc = acc.mul_(multiplier)
+            if self.shift[0] <= 0:
+                acc = acc.bitwise_left_shift_(-shift)
+            else:
+                odd = torch.bitwise_right_shift(acc, shift).bitwise_and_(1)
+                acc = acc.add_(odd).add_(half).bitwise_right_shift_(shift)
+        else:
+            low_word = torch.bitwise_and(acc, 0xffff).mul_(multiplier)
+            acc = acc.bitwise_right_shift_(16).mul_(multiplier)
+            if self.path == 'halves':
+                acc = acc.add_(low_word.bitwise_right_shift_(16))
+            else:
+                acc = acc.add_(torch.bitwise_right_shift(low_word, 16))
+                sticky = low_word.bitwise_and_(0xffff).add_(0xffff).bitwise_right_shift_(16)
+                acc = acc.bitwise_or_(sticky)
+                odd = torch.bitwise_right_shift(acc, shift, out=low_word).bitwise_and_(1)
+                acc = acc.add_(odd)
+            acc = acc.add_(half).bitwise_right_shift_(shift)
+        if self.clamps:
+            torch.clamp(acc, self.low, self.high, out=acc)
+        return acc
+
+    def __call__(self, acc: torch.Tensor, out_dtype: str) -> torch.Tensor:
+        """Requantize a whole tensor in cache-sized chunks.
+
+        Args:
+            acc (torch.Tensor): Any integer dtype, or float32/float64 holding exact integers;
+                contiguous, shape (..., C).
+            out_dtype (str): Element type of the result.
+
+        Returns:
+            torch.Tensor: Same shape.
+        """
+        out = torch.empty(acc.shape, dtype=TORCH_DTYPES[out_dtype], device=acc.device)
+        if len(self.multiplier) > 1 or len(self.shift) > 1:
+            source, target = acc.reshape(-1, acc.shape[-1]), out.view(-1, acc.shape[-1])
+            step = max(1, chunk_elements() // max(acc.shape[-1], 1))
+        else:
+            source, target, step = acc.reshape(-1), out.view(-1), chunk_elements()
+        for start in range(0, len(source), step):
+            chunk = source[start:start + step].to(torch.int32, copy=True)
+            target[start:start + step].copy_(self.scale_(chunk))
+        return out
+
+
+def round_shift_(value: torch.Tensor, bits: int) -> torch.Tensor:
+    """``round_half_even(value / 2**bits)`` of an int32 tensor, in place."""
+    if not bits:
+        return value
+    odd = torch.bitwise_right_shift(value, bits).bitwise_and_(1)
+    return value.add_(odd).add_((1 << bits - 1) - 1).bitwise_right_shift_(bits)
+
+
+def output_limits(dtype: str, relu: bool = False) -> tuple[int, int]:
+    """Clamp limits of a result: the range of its type, from 0 up after a relu."""
+    low, high = INTEGER_RANGES[dtype]
+    return (0 if relu else low), high
