@@ -19,9 +19,9 @@ from packaging.version import InvalidVersion, Version
 
 from mmdet_bpu.errors import BpuError
 
-# Lower bounds: torch 2.6 and mmengine 0.10.7 are the first that load each other's checkpoints safely;
-# mmdet 3.3.0 is the last release of OpenMMLab. Upper bounds leave room for the onedl forks
-# (mmengine 0.10.12, mmcv 2.3.6, mmdet 3.5.1), which keep the import names.
+# Lower bounds: torch 2.6 is the first that loads checkpoints safely by default, mmengine 0.10.7 the
+# first that knows it; mmdet 3.3.0 is OpenMMLab's last release. Upper bounds leave room for the
+# onedl forks (mmengine 0.10.12, mmcv 2.3.6, mmdet 3.5.1), which keep the import names.
 VERSION_BOUNDS = {
     'torch': '>=2.6,<3',
     'mmengine': '>=0.10.7,<0.11',
@@ -37,6 +37,11 @@ INSTALL_HINTS = {
     'mmcv': 'pip install "mmcv-lite==2.1.0" (or full mmcv, or onedl-mmcv with onedl-mmdetection)',
     'mmdet': 'pip install "mmdet==3.3.0" (or onedl-mmdetection)',
 }
+
+# A version.py states its version as text, or (the forks) as a distribution to look up.
+VERSION_TEXT = re.compile(r"""^__version__\s*(?::[^=]+)?=\s*['"]([^'"]+)['"]""", re.MULTILINE)
+VERSION_OF_DISTRIBUTION = re.compile(
+    r"""^__version__\s*=\s*version\(['"]([^'"]+)['"]\)""", re.MULTILINE)
 
 EXT_NAME = 'mmcv._ext'
 # mmcv's environment report calls these two; they describe the build and compute nothing.
@@ -60,11 +65,13 @@ def installed_version(name: str) -> str | None:
         return None
     for folder in spec.submodule_search_locations or ():
         version_file = Path(folder, 'version.py')
-        if version_file.is_file():
-            match = re.search(r"^__version__\s*(?::[^=]+)?=\s*['\"]([^'\"]+)['\"]",
-                              version_file.read_text(encoding='utf-8'), re.MULTILINE)
-            if match:
-                return match.group(1)
+        if not version_file.is_file():
+            continue
+        text = version_file.read_text(encoding='utf-8')
+        if match := VERSION_TEXT.search(text):
+            return match.group(1)
+        if match := VERSION_OF_DISTRIBUTION.search(text):
+            return importlib.metadata.version(match.group(1))
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
