@@ -1,13 +1,13 @@
 """COCO detection data set read from one LMDB database: a drop-in for mmdet's ``CocoDataset``."""
 import copy
 import os.path as osp
+import warnings
 from typing import Callable, Optional, Sequence
 
 import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.dataset import force_full_init
-from mmengine.logging import print_log
 
 from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
 from mmdet_bpu.datasets.loading import read_images_from_lmdb
@@ -145,9 +145,9 @@ class CocoLMDBDataset(CocoDataset):
                            f'{self.lmdb} has the categories {list(ids)}')
         found = [c['name'] for c in self._categories if c['name'] in set(classes)]
         if found != classes:
-            print_log(f"{self.lmdb}: labels follow the order of the data set's categories (as in "
-                      f'CocoDataset), {found}, but metainfo names the classes {classes}',
-                      logger='current', level=30)
+            warnings.warn(f"{self.lmdb}: labels follow the order of the data set's categories, as in "
+                          f'CocoDataset: {found}. metainfo names the classes {classes}: labels '
+                          'will be shown under wrong names')
         return [c['id'] for c in self._categories if c['name'] in set(classes)]
 
 

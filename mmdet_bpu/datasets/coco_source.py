@@ -147,6 +147,12 @@ def _check_fields(path: Path, content) -> None:
         if repeated:
             raise BpuError(f'{path}: {len(repeated)} id(s) appear more than once in "{name}": '
                            f'{_first(repeated)}')
+    for annotation in content.get('annotations', []):
+        box = annotation['bbox']
+        if not (isinstance(box, list) and len(box) == 4
+                and all(isinstance(side, (int, float)) for side in box)):
+            raise BpuError(f"{path}: annotation {annotation['id']}: expected bbox [x, y, width, height] "
+                           f'in px, found {box!r}')
     for position, image in enumerate(content['images']):
         image_id = image['id']
         if type(image_id) is not int or not 0 <= image_id <= MAX_IMAGE_ID:

@@ -127,7 +127,7 @@ class ImageIndex:
         """Inverse of :meth:`to_records`. Copies: the buffers end with their transaction."""
         table = np.frombuffer(images, dtype='<i8').reshape(-1, 3).astype(np.int64)
         bits = np.frombuffer(categories, dtype=np.uint8).copy()
-        return cls(*np.ascontiguousarray(table.T), bits.reshape(len(table), -1))
+        return cls(*np.ascontiguousarray(table.T), bits.reshape(len(table), len(bits) // max(len(table), 1)))
 
     def to_records(self) -> dict[bytes, bytes]:
         """The two index records, by key, in key order."""

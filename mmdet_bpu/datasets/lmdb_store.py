@@ -63,24 +63,27 @@ class CocoStore:
 
     Args:
         path (str | Path): Folder of the database, as written by ``tools/pack_coco_lmdb.py``.
+        strict (bool): Refuse a database that does not hold as many records as were packed. Defaults
+            to True.
 
     Raises:
         BpuError: At the first read, if the database is missing, truncated, not finished, not a
             packed COCO data set, or of a newer schema version.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, strict: bool = True) -> None:
         self.path = os.fspath(path)
+        self.strict = strict
         self._pid = -1
         self._environment = None
         self._meta: dict | None = None
         self._index: ImageIndex | None = None
 
     def __getstate__(self) -> dict:
-        return {'path': self.path}
+        return {'path': self.path, 'strict': self.strict}
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__(state['path'])
+        self.__init__(**state)
 
     @property
     def meta(self) -> dict:
@@ -175,7 +178,7 @@ class CocoStore:
                 f"{self.path} has schema version {meta['version']}, this mmdet_bpu reads up to "
                 f'{SCHEMA_VERSION}: update mmdet_bpu or pack the data set again')
         found = environment.stat()['entries']
-        if found != meta['counts']['records']:
+        if self.strict and found != meta['counts']['records']:
             raise BpuError(f"{self.path} should hold {meta['counts']['records']} records, found "
                            f'{found}: it is damaged; {VERIFY_HINT} {self.path}')
         return meta
