@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.carriers import CARRIERS
 from mmdet_bpu.hbir.numerics import Operand, largest_magnitude
-from mmdet_bpu.hbir.requantizer import INT32_MAX, Requantizer, output_limits
+from mmdet_bpu.hbir.requantizer import INT32_MAX, Requantizer, chunk_elements, output_limits
 
 Tensors = list[torch.Tensor]
 
@@ -45,8 +45,21 @@ def reduce_sum(inputs: Tensors, attrs: dict) -> Tensors:
             raise BpuError('bpu.reduce_sum: the sum of an si32 tensor left int32: requantize '
                            'it to si16 before')
     else:
-        total = inputs[0].sum(list(attrs['dims']), keepdim=True, dtype=torch.int32)
+        total = _sum_int32(inputs[0], attrs['dims'])
     return [plan(total, attrs['out_dtypes'][0])]
+
+
+def _sum_int32(x: torch.Tensor, dims: list[int]) -> torch.Tensor:
+    """Sum in int32 with dims kept as 1, widening a cache-sized part of the input at a time."""
+    dims = sorted(dim % x.ndim for dim in dims)
+    kept = dims[0] if dims else x.ndim
+    rows = x.reshape(-1, *x.shape[kept:])
+    inner = [dim - kept + 1 for dim in dims]
+    step = max(1, chunk_elements() // max(math.prod(rows.shape[1:]), 1))
+    parts = [rows[start:start + step].to(torch.int32).sum(inner, dtype=torch.int32)
+             for start in range(0, len(rows), step)]
+    shape = [1 if dim in dims else size for dim, size in enumerate(x.shape)]
+    return torch.cat(parts).reshape(shape)
 
 
 def reduce_max(inputs: Tensors, attrs: dict) -> Tensors:

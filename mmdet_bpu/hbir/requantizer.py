@@ -17,7 +17,7 @@ from mmdet_bpu.hbir.numerics import (INTEGER_RANGES, TORCH_DTYPES, ZERO_SHIFT, I
 
 INT32_MAX = INTEGER_RANGES['si32'][1]
 # Elements worked on at a time and thread: two int32 buffers of this size stay in a core's L2.
-CHUNK = 1 << 16
+CHUNK = 1 << 13
 
 
 def chunk_elements() -> int:
@@ -36,7 +36,9 @@ class Requantizer:
         bound: Largest magnitude of the input, one or per channel. Proves which path is exact.
 
     Attributes:
-        path (str): ``int32``, ``halves``, ``halves_with_ties`` or ``int64``.
+        path (str): ``int32``, ``halves`` or ``int64``.
+        ties (bool): Whether an input may lie exactly between two results. If none can, adding a
+            half and shifting is all there is to rounding.
     """
 
     def __init__(self, multiplier: IntLike, shift: IntLike, low: int, high: int, bound: IntLike):
@@ -58,34 +60,32 @@ class Requantizer:
             shift.shape, bound.shape))]
         results = [p >> s if s > 0 else p << min(-s, 64) for p, s in zip(product, shifts)]
         self.clamps = max(results) + 1 > high or -max(results) - 1 < low
-        self.path = self._choose_path(product, shifts, bound)
+        self.ties = self._ties_possible(bound)
+        self.path = self._choose_path(list(zip(product, shifts)))
         self._tensors: dict[torch.device, tuple] = {}
 
-    def _choose_path(self, product: list[int], shifts: list[int], bound: np.ndarray) -> str:
-        pairs = list(zip(product, shifts))
+    def _ties_possible(self, bound: np.ndarray) -> bool:
+        # With m = odd * 2**k, a tie acc * m = 2**(s - 1) mod 2**s needs an acc that is an odd
+        # multiple of 2**(s - 1 - k), which an input below that magnitude is not.
+        trailing = np.log2(np.maximum(self.multiplier & -self.multiplier, 1)).astype(np.int64)
+        smallest = 1 << np.clip(self.shift - 1 - trailing, 0, 62)
+        return bool(((bound >= smallest) & (self.multiplier != 0)).any())
+
+    def _choose_path(self, pairs: list[tuple[int, int]]) -> str:
+        shifts = [shift for _, shift in pairs]
         if min(shifts) >= 1 and all(
                 s <= 30 and p + (1 << s - 1) <= INT32_MAX for p, s in pairs):
             return 'int32'
         if max(shifts) <= 0 and all(p << min(-s, 64) <= INT32_MAX for p, s in pairs):
             return 'int32'
-        trailing = np.where(self.multiplier == 0, 0, np.log2(
-            np.maximum(self.multiplier & -self.multiplier, 1)).astype(np.int64))
-        # acc * odd * 2**k lies between two results only if acc is a multiple of 2**(s - 1 - k).
-        tie_free = bool(((bound < 1 << np.maximum(self.shift - 1 - trailing, 0))
-                         | (self.multiplier == 0)).all())
-        if min(shifts) >= 17 and tie_free:
-            return 'halves'
-        if min(shifts) >= 18:
-            return 'halves_with_ties'
-        return 'int64'
+        # The sticky bit needs a bit below the half of the high word: one shift more.
+        return 'halves' if min(shifts) >= (18 if self.ties else 17) else 'int64'
 
     def _constants(self, device: torch.device) -> tuple:
         """Multiplier, shift and rounding term: Python ints if per tensor, tensors if not."""
         if device not in self._tensors:
-            shift = self.shift - 16 if self.path.startswith('halves') else self.shift
-            half = 1 << np.maximum(shift, 1) - 1
-            if self.path != 'halves':
-                half = half - 1
+            shift = self.shift - 16 if self.path == 'halves' else self.shift
+            half = (1 << np.maximum(shift, 1) - 1) - int(self.ties)
 
             def constant(array):
                 if (array == array[0]).all():
@@ -108,28 +108,29 @@ class Requantizer:
             value = scale_int64(acc, self.multiplier, self.shift, self.low, self.high)
             return torch.clamp(value, self.low, self.high, out=value)
         multiplier, shift, half = self._constants(acc.device)
-        if self.path == 'int32':
-            acc = acc.mul_(multiplier)
-            if self.shift[0] <= 0:
-                acc = acc.bitwise_left_shift_(-shift)
-            else:
-                odd = torch.bitwise_right_shift(acc, shift).bitwise_and_(1)
-                acc = acc.add_(odd).add_(half).bitwise_right_shift_(shift)
+        if self.path == 'halves':
+            acc = self._high_word_(acc, multiplier)
         else:
-            low_word = torch.bitwise_and(acc, 0xffff).mul_(multiplier)
-            acc = acc.bitwise_right_shift_(16).mul_(multiplier)
-            if self.path == 'halves':
-                acc = acc.add_(low_word.bitwise_right_shift_(16))
-            else:
-                acc = acc.add_(torch.bitwise_right_shift(low_word, 16))
-                sticky = low_word.bitwise_and_(0xffff).add_(0xffff).bitwise_right_shift_(16)
-                acc = acc.bitwise_or_(sticky)
-                odd = torch.bitwise_right_shift(acc, shift, out=low_word).bitwise_and_(1)
-                acc = acc.add_(odd)
+            acc = acc.mul_(multiplier)
+        if self.shift[0] <= 0:
+            acc = acc.bitwise_left_shift_(-shift)
+        else:
+            if self.ties:
+                acc = acc.add_(torch.bitwise_right_shift(acc, shift).bitwise_and_(1))
             acc = acc.add_(half).bitwise_right_shift_(shift)
         if self.clamps:
             torch.clamp(acc, self.low, self.high, out=acc)
         return acc
+
+    def _high_word_(self, acc: torch.Tensor, multiplier) -> torch.Tensor:
+        """``floor(acc * multiplier / 2**16)``, its lowest bit set if a tie needs to know a loss."""
+        low_word = torch.bitwise_and(acc, 0xffff).mul_(multiplier)
+        acc = acc.bitwise_right_shift_(16).mul_(multiplier)
+        if not self.ties:
+            return acc.add_(low_word.bitwise_right_shift_(16))
+        acc = acc.add_(torch.bitwise_right_shift(low_word, 16))
+        sticky = low_word.bitwise_and_(0xffff).add_(0xffff).bitwise_right_shift_(16)
+        return acc.bitwise_or_(sticky)
 
     def __call__(self, acc: torch.Tensor, out_dtype: str) -> torch.Tensor:
         """Requantize a whole tensor in cache-sized chunks.

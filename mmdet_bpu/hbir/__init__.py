@@ -1,0 +1,1 @@
+"""HBIR and the integer dialect: text, builder, plain program, interpreter, numerics."""

@@ -1,0 +1,183 @@
+"""From a table of op signatures to xDSL operations that verify themselves against it.
+
+One row of a table describes one or more operations of the same signature::
+
+    conv2d = input?: float, bias?~: float[1] -> output?: float {stride: i64s[2], groupNum: i64}
+
+``name: elements[rank]`` is an operand or a result: its element types (a class of the table or
+names joined by ``|``) and its rank if fixed. Marks after a name: ``?`` may be of type ``none``,
+``~`` may be left out, ``*`` stands for any number of values. In braces come the attributes with
+their kinds; there ``?`` means that the attribute may be left out.
+
+Kinds: ``i64``, ``bool``, ``f64``, ``number`` (i64 or f64), ``str``, ``type``, ``elements`` (a dense
+constant), ``i64s`` and ``f64s`` (lists written ``[1, 1]``), ``ints`` (a list written
+``array<i64: 1, 1>``), each of these with a fixed length as ``i64s[2]``, and ``#Name`` (a keyword
+written ``#hbdk<Name keyword>``).
+"""
+import re
+from dataclasses import dataclass
+from typing import Callable, Iterable, Mapping
+
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Attribute, Operation
+from xdsl.irdl import (AttrConstraint, IRDLOperation, SameVariadicOperandSize, irdl_op_definition,
+                       operand_def, opt_operand_def, opt_prop_def, prop_def, result_def,
+                       traits_def, var_operand_def, var_result_def)
+from xdsl.traits import Pure
+from xdsl.utils.exceptions import VerifyException
+
+from mmdet_bpu.hbir.attributes import check_kind
+from mmdet_bpu.hbir.types import UniformQuantizedType, element_name, is_none
+
+_VALUE = re.compile(r'(?P<name>\w+)(?P<marks>[?~*]*): (?P<elements>[\w|]+)(\[(?P<rank>\d)\])?')
+_ATTRIBUTE = re.compile(r'(?P<name>\w+)(?P<mark>\??): (?P<kind>#?\w+(\[\d\])?)')
+
+
+@dataclass(frozen=True)
+class ValueSpec:
+    """An operand or a result of a signature."""
+
+    name: str
+    elements: tuple[str, ...]
+    rank: int | None
+    may_be_none: bool
+    may_be_left_out: bool
+    variadic: bool
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """Signature of one operation; ``attributes`` maps a name to (kind, required)."""
+
+    name: str
+    operands: tuple[ValueSpec, ...]
+    results: tuple[ValueSpec, ...]
+    attributes: Mapping[str, tuple[str, bool]]
+
+
+@dataclass(frozen=True)
+class TensorConstraint(AttrConstraint):
+    """A tensor of some element types and rank; ``none`` where the signature allows it.
+
+    A quantized element is judged by what it stores (``by_storage``) or by what it expresses.
+    """
+
+    spec: ValueSpec
+    by_storage: bool
+
+    def verify(self, attr: Attribute, constraint_context) -> None:
+        """Raise VerifyException unless ``attr`` is such a type."""
+        spec = self.spec
+        if is_none(attr) and spec.may_be_none:
+            return
+        wanted = f'a tensor of {" or ".join(spec.elements)}'
+        if spec.rank is not None:
+            wanted += f' with rank {spec.rank}'
+        if not isinstance(attr, TensorType):
+            raise VerifyException(f'expected {wanted}, found {attr}')
+        element = attr.element_type
+        if isinstance(element, UniformQuantizedType) and not self.by_storage:
+            element = element.expressed
+        if element_name(element) not in spec.elements or (
+                spec.rank is not None and len(attr.get_shape()) != spec.rank):
+            raise VerifyException(f'expected {wanted}, found {attr}')
+
+    def mapping_type_vars(self, type_var_mapping) -> 'TensorConstraint':
+        """Return itself: no type variables occur in it."""
+        return self
+
+
+@dataclass(frozen=True)
+class KindConstraint(AttrConstraint):
+    """An attribute of one of the kinds of the module docstring."""
+
+    kind: str
+
+    def verify(self, attr: Attribute, constraint_context) -> None:
+        """Raise VerifyException unless ``attr`` is of the kind."""
+        check_kind(self.kind, attr)
+
+    def mapping_type_vars(self, type_var_mapping) -> 'KindConstraint':
+        """Return itself: no type variables occur in it."""
+        return self
+
+
+def parse_table(table: str, classes: Mapping[str, str],
+                required: Mapping[str, str] | None = None,
+                extra_elements: Mapping[str, str] | None = None) -> dict[str, OpSpec]:
+    """Read a table of signatures.
+
+    Args:
+        table: Rows ``names = signature``; a row goes on in lines that start with a blank.
+        classes: Names for sets of element types (each a string of names).
+        required: Per op, the attributes that must be present, all others being optional.
+            None leaves that to the marks in the table.
+        extra_elements: Per op, element types to accept beyond those of the table.
+    """
+    specs = {}
+    for row in re.sub(r'\n +', ' ', table.strip()).splitlines():
+        names, signature = row.split(' = ')
+        values, _, attributes = signature.partition(' {')
+        operands, _, results = (' ' + values).partition(' ->')
+        for name in names.split():
+            extra = (extra_elements or {}).get(name, '').split()
+            specs[name] = OpSpec(
+                name, _values(operands, classes, extra), _values(results, classes, extra),
+                {match['name']: (match['kind'], not match['mark'] if required is None
+                                 else match['name'] in required.get(name, '').split())
+                 for match in _ATTRIBUTE.finditer(attributes)})
+    return specs
+
+
+def _values(text: str, classes: Mapping[str, str], extra: list[str]) -> tuple[ValueSpec, ...]:
+    values = []
+    for match in _VALUE.finditer(text):
+        elements = [name for part in match['elements'].split('|')
+                    for name in classes.get(part, part).split()]
+        marks = match['marks']
+        values.append(ValueSpec(match['name'], tuple(elements + extra),
+                                int(match['rank']) if match['rank'] else None,
+                                '?' in marks, '~' in marks, '*' in marks))
+    return tuple(values)
+
+
+def op_class(dialect: str, spec: OpSpec, by_storage: bool = False,
+             verify: Callable[[Operation], None] | None = None) -> type[IRDLOperation]:
+    """Make the xDSL class of an operation from its signature.
+
+    Args:
+        dialect: Name of the dialect, without the dot.
+        spec: The signature. It stays readable as ``cls.spec``.
+        by_storage: Judge quantized elements by what they store.
+        verify: Further check of an operation whose signature holds; raises VerifyException.
+    """
+    members = {'name': f'{dialect}.{spec.name}', 'traits': traits_def(Pure()),
+               '__doc__': f'Operation ``{dialect}.{spec.name}``.', '__module__': __name__}
+    for value in spec.operands:
+        define = (var_operand_def if value.variadic else
+                  opt_operand_def if value.may_be_left_out else operand_def)
+        members[_member(value.name)] = define(TensorConstraint(value, by_storage))
+    for value in spec.results:
+        define = var_result_def if value.variadic else result_def
+        members[_member(value.name)] = define(TensorConstraint(value, by_storage))
+    for name, (kind, required) in spec.attributes.items():
+        define = prop_def if required else opt_prop_def
+        members[_member(name, members)] = define(KindConstraint(kind), prop_name=name)
+    if sum(value.may_be_left_out for value in spec.operands) > 1:
+        members['irdl_options'] = (SameVariadicOperandSize(),)
+    if verify is not None:
+        members['verify_'] = lambda self: verify(self)
+    class_name = spec.name.title().replace('_', '') + 'Op'
+    cls = irdl_op_definition(type(class_name, (IRDLOperation,), members))
+    cls.spec = spec
+    return cls
+
+
+def op_classes(dialect: str, specs: Iterable[OpSpec], **options) -> list[type[IRDLOperation]]:
+    """Classes of all ``specs``; see :func:`op_class` for the options."""
+    return [op_class(dialect, spec, **options) for spec in specs]
+
+
+def _member(name: str, taken: Iterable[str] = ()) -> str:
+    """Python name of an operand, result or attribute, free of xDSL's own member names."""
+    return f'{name}_' if hasattr(IRDLOperation, name) or name in taken else name
