@@ -1,5 +1,4 @@
 """COCO detection data set read from one LMDB database: a drop-in for mmdet's ``CocoDataset``."""
-import copy
 import os.path as osp
 import warnings
 from typing import Callable, Optional, Sequence
@@ -145,9 +144,9 @@ class CocoLMDBDataset(CocoDataset):
                            f'{self.lmdb} has the categories {list(ids)}')
         found = [c['name'] for c in self._categories if c['name'] in set(classes)]
         if found != classes:
-            warnings.warn(f"{self.lmdb}: labels follow the order of the data set's categories, as in "
-                          f'CocoDataset: {found}. metainfo names the classes {classes}: labels '
-                          'will be shown under wrong names')
+            warnings.warn(f"{self.lmdb}: labels follow the order of the data set's categories, "
+                          f'as in CocoDataset: {found}. metainfo names the classes {classes}: '
+                          'labels will be shown under wrong names')
         return [c['id'] for c in self._categories if c['name'] in set(classes)]
 
 

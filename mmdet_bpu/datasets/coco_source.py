@@ -62,8 +62,8 @@ class CocoSource:
             else:
                 of_image.append(annotation)
         if lost:
-            raise BpuError(f'{ann_file}: {len(lost)} annotation(s) point at an image id that is not '
-                           f'in "images": {_first(lost)}; remove them or add the images')
+            raise BpuError(f'{ann_file}: {len(lost)} annotation(s) point at an image id that is '
+                           f'not in "images": {_first(lost)}; remove them or add the images')
         source = cls(ann_file, img_dir, images, annotations, content, sha256)
         source._check_images_exist()
         return source
@@ -151,13 +151,13 @@ def _check_fields(path: Path, content) -> None:
         box = annotation['bbox']
         if not (isinstance(box, list) and len(box) == 4
                 and all(isinstance(side, (int, float)) for side in box)):
-            raise BpuError(f"{path}: annotation {annotation['id']}: expected bbox [x, y, width, height] "
-                           f'in px, found {box!r}')
+            raise BpuError(f"{path}: annotation {annotation['id']}: expected bbox "
+                           f'[x, y, width, height] in px, found {box!r}')
     for position, image in enumerate(content['images']):
         image_id = image['id']
         if type(image_id) is not int or not 0 <= image_id <= MAX_IMAGE_ID:
-            raise BpuError(f'{path}: images[{position}].id: expected an integer from 0 to 2**63 - 1, '
-                           f'found {image_id!r}')
+            raise BpuError(f'{path}: images[{position}].id: expected an integer from 0 to '
+                           f'2**63 - 1, found {image_id!r}')
 
 
 def _first(names: Iterable) -> str:

@@ -83,7 +83,7 @@ def describe_key(key: bytes) -> str:
 
 
 def encode_json(content) -> bytes:
-    """Compact JSON in UTF-8. Python floats come back equal: they are written shortest round-trip."""
+    """Compact JSON in UTF-8. Floats come back equal: they are written shortest round-trip."""
     return json.dumps(content, ensure_ascii=False, separators=(',', ':')).encode('utf-8')
 
 
@@ -127,7 +127,8 @@ class ImageIndex:
         """Inverse of :meth:`to_records`. Copies: the buffers end with their transaction."""
         table = np.frombuffer(images, dtype='<i8').reshape(-1, 3).astype(np.int64)
         bits = np.frombuffer(categories, dtype=np.uint8).copy()
-        return cls(*np.ascontiguousarray(table.T), bits.reshape(len(table), len(bits) // max(len(table), 1)))
+        row_bytes = len(bits) // max(len(table), 1)
+        return cls(*np.ascontiguousarray(table.T), bits.reshape(len(table), row_bytes))
 
     def to_records(self) -> dict[bytes, bytes]:
         """The two index records, by key, in key order."""

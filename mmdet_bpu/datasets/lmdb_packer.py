@@ -85,7 +85,7 @@ def _write(folder: Path, source: CocoSource, progress: bool) -> dict:
 
 
 class _Writer:
-    """Appends records, which must come in key order, in batches; enlarges the map when it is full."""
+    """Appends records, which come in key order, in batches; enlarges the map when it is full."""
 
     def __init__(self, folder: Path) -> None:
         # Nobody else opens the folder before it is renamed: no lock file, one sync at the end.

@@ -25,7 +25,7 @@ _opening = threading.RLock()
 
 
 def _forget_environments_of_parent() -> None:
-    """After a fork the child must not use what its parent opened; it opens its own when it reads."""
+    """After a fork the child must not use what its parent opened; it opens its own to read."""
     global _opening
     _opening = threading.RLock()
     for environment in list(_environments.values()):
@@ -106,7 +106,7 @@ class CocoStore:
 
     @contextmanager
     def read(self, key: bytes) -> Iterator[memoryview]:
-        """The checked payload of one record. It points into the mapped file: valid inside the block.
+        """The checked payload of one record. It points into the mapped file, valid in the block.
 
         Raises:
             BpuError: If there is no such record or its checksum does not match.
@@ -164,8 +164,8 @@ class CocoStore:
         with environment.begin(buffers=True) as transaction:
             value = transaction.get(META_KEY)
             if value is None:
-                raise BpuError(f'{self.path} is an LMDB database without a packed COCO data set, or '
-                               f"packing stopped before its end (no 'meta' record); {PACK_HINT}")
+                raise BpuError(f'{self.path} is an LMDB database without a packed COCO data set, '
+                               f"or packing stopped before its end (no 'meta' record); {PACK_HINT}")
             try:
                 meta = decode_json(decode_record(META_KEY, value))
             except ValueError as error:

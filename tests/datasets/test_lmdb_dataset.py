@@ -205,7 +205,8 @@ def test_ignore_empty_gives_none(packed):
 
 
 def test_file_loaders_are_replaced_wherever_they_stand():
-    load, flip = dict(type='mmdet.LoadImageFromFile', to_float32=True), dict(type='mmdet.RandomFlip')
+    load = dict(type='mmdet.LoadImageFromFile', to_float32=True)
+    flip = dict(type='mmdet.RandomFlip')
     pipeline = [load, LoadImageFromFile(color_type='grayscale'), flip,
                 dict(type='TestTimeAug', transforms=[[dict(type=LoadImageFromFile)], [flip]])]
     found = read_images_from_lmdb(pipeline)
