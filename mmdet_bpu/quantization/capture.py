@@ -3,16 +3,18 @@
 The model runs eagerly on real tensors under a ``TorchFunctionMode``. Calls whose inputs depend
 on the image become nodes; everything else is a constant.
 """
+import weakref
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.models.detector_path import device_of, regions_of, run_tensor_path
-from mmdet_bpu.quantization.functional_forms import (REBINDING, SHAPE_ONLY, TO_PYTHON,
+from mmdet_bpu.quantization.functional_forms import (SHAPE_ONLY, TO_PYTHON,
                                                      functional_form, map_tensors, set_item,
                                                      take_item, tensors_in)
 from mmdet_bpu.quantization.regions import with_regions
@@ -27,8 +29,8 @@ class CapturedGraph:
 
     Attributes:
         graph (fx.Graph): Nodes in call order. ``node.meta`` holds ``site`` (public name), ``key``
-            (runtime key), ``path`` (module), ``shape`` and ``dtype``, and ``const_args``:
-            positions of constant tensors among the call's flattened tensor arguments.
+            (runtime key), ``path`` (module), ``opened`` (written-out functions around), ``shape``
+            and ``dtype``, and ``tensor_args``: names of the nodes of the call's tensor arguments.
         constants (dict[str, Tensor]): Values of the ``get_attr`` nodes.
         opened (set[tuple]): Keys of the calls that were written out in simpler functions.
     """
@@ -52,18 +54,20 @@ class CapturedGraph:
 class CaptureMode(TorchFunctionMode):
     """Records torch function calls of one run; see :func:`capture`."""
 
-    def __init__(self, tracker: SiteTracker, known: Dict[int, Tensor],
+    def __init__(self, tracker: SiteTracker, known: List[Tensor],
                  decompositions: Decompositions) -> None:
         super().__init__()
         self.tracker = tracker
         self.decompositions = decompositions
         self.captured = CapturedGraph(fx.Graph())
-        self._nodes: Dict[int, fx.Node] = {}
-        self._const_nodes: Dict[int, fx.Node] = {}
-        self._known = dict(known)  # id -> tensor: not dependent on the image
-        self._keep: List[Tensor] = []  # ids stay unique while the tensors live
-        self._storages: Dict[int, List[Tensor]] = {}
-        self._stale: Dict[int, fx.Node] = {}
+        # Tensor -> node. Weak: activations are freed as in any other run.
+        self._nodes = WeakTensorKeyDictionary()
+        self._const_nodes = WeakTensorKeyDictionary()
+        self._known = WeakTensorKeyDictionary()  # does not depend on the image -> is learned
+        for tensor in known:
+            self._known[tensor] = isinstance(tensor, nn.Parameter)
+        self._storages: Dict[int, List[weakref.ref]] = {}
+        self._stale = WeakTensorKeyDictionary()  # overwritten through another name -> by whom
         self._names: Dict[Tuple[str, str], int] = {}
         self._last_site = 'the input image'
 
@@ -83,38 +87,45 @@ class CaptureMode(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self.tracker.stack:
             return func(*args, **kwargs)
+        line = calling_line()
+        key = self.tracker.key(func, line)
         if self._opens(func, args, kwargs):
-            key = self.tracker.key(func, calling_line())
-            with self.tracker.nested(function_name(func), key), self:
-                opened = self.decompositions[func](*args, **kwargs)
-            if opened is not NotImplemented:
-                self.captured.opened.add(key)
-                return opened
-            raise BpuError(f'{self._place(calling_line())}: {function_name(func)} with these '
-                           'arguments has no form in simpler functions')
+            return self._open(func, args, kwargs, key, line)
         inputs = tensors_in((args, kwargs))
-        tainted = [t for t in inputs if id(t) in self._nodes]
+        tainted = any(t in self._nodes for t in inputs)
         if not tainted or func in SHAPE_ONLY:
             result = func(*args, **kwargs)
-            self._remember(result)
+            self._remember(result, () if tainted else inputs)
             return result
-        line = calling_line()
         if func in TO_PYTHON:
             raise BpuError(f'{self._place(line)}: {function_name(func)} turns a tensor that depends '
                            'on the image into a Python value; a fixed graph cannot hold this')
-        key = self.tracker.key(func, line)
-        plain, plain_kwargs, in_place = functional_form(func, kwargs)
         self._check_stale(func, args, inputs, line)
-        node = None
-        arguments = map_tensors((args, plain_kwargs), lambda t: self._node(t, self._place(line)))
-        site = self._name(plain)
+        return self._record(func, args, kwargs, key, line)
+
+    def _open(self, func: Callable, args: tuple, kwargs: dict, key: tuple, line) -> Any:
+        """Run the decomposition of ``func``; its calls are sites inside this one."""
+        with self.tracker.nested(function_name(func), key), self:
+            opened = self.decompositions[func](*args, **kwargs)
+        if opened is NotImplemented:
+            raise BpuError(f'{self._place(line)}: {function_name(func)} with these arguments has '
+                           'no form in simpler functions')
+        self.captured.opened.add(key)
+        return opened
+
+    def _record(self, func: Callable, args: tuple, kwargs: dict, key: tuple, line) -> Any:
+        """Run a call that depends on the image and add its node."""
+        place = self._place(line)
+        plain, plain_kwargs, in_place = functional_form(func, kwargs)
+        arguments = map_tensors((args, plain_kwargs), lambda t: self._node(t, place))
+        tensor_args = tuple(self._node(t, place).name for t in tensors_in((args, kwargs)))
         result = func(*args, **kwargs)
-        outputs = tensors_in(args[0] if plain is set_item else result)
-        if not outputs:
+        if not tensors_in(args[0] if plain is set_item else result):
             return result  # a shape, a device, a length: nothing that flows on
         node = self.captured.graph.call_function(plain, arguments[0], arguments[1])
-        const_args = tuple(i for i, t in enumerate(inputs) if id(t) not in self._nodes)
-        node.meta.update(site=site, key=key, path=self.tracker.path, const_args=const_args)
+        site = self._name(plain)
+        node.meta.update(site=site, key=key, path=self.tracker.path, opened=self.tracker.opened,
+                         tensor_args=tensor_args)
         self._last_site = site
         self._bind(node, args[0] if in_place else result)
         if in_place:
@@ -131,30 +142,31 @@ class CaptureMode(TorchFunctionMode):
         for index, part in enumerate(result):
             if isinstance(part, Tensor):
                 item = self.captured.graph.call_function(take_item, (node, index))
-                item.meta.update(path=node.meta['path'])
+                item.meta.update(path=node.meta['path'], part_of=node.meta.get('site', ''))
                 self._bind(item, part)
 
     def _track(self, tensor: Tensor, node: fx.Node) -> None:
-        self._nodes[id(tensor)] = node
-        self._stale.pop(id(tensor), None)
-        self._keep.append(tensor)
+        self._nodes[tensor] = node
+        self._stale.pop(tensor, None)
         if tensor.numel():
-            self._storages.setdefault(tensor.untyped_storage().data_ptr(), []).append(tensor)
+            pointer = tensor.untyped_storage().data_ptr()
+            self._storages.setdefault(pointer, []).append(weakref.ref(tensor))
 
     def _mark_overwritten(self, tensor: Tensor, node: fx.Node) -> None:
         """Other names of the overwritten memory no longer hold what their nodes say."""
-        for other in self._storages.get(tensor.untyped_storage().data_ptr(), []):
-            if other is not tensor:
-                self._stale[id(other)] = node
+        for reference in self._storages.get(tensor.untyped_storage().data_ptr(), []):
+            other = reference()
+            if other is not None and other is not tensor:
+                self._stale[other] = node
 
     def _check_stale(self, func: Callable, args: tuple, inputs: List[Tensor], line) -> None:
         for tensor in inputs:
-            writer = self._stale.get(id(tensor))
+            writer = self._stale.get(tensor)
             if writer is None:
                 continue
             # ``x[i] += y`` writes through a view and then assigns the view to where it came from.
             if func is Tensor.__setitem__ and tensor is args[0] \
-                    and self._nodes.get(id(args[2])) is writer:
+                    and self._nodes.get(args[2]) is writer:
                 continue
             raise BpuError(f'{self._place(line)} reads a tensor that {writer.meta["site"]} has '
                            'overwritten through another name; write the op without in-place')
@@ -169,18 +181,24 @@ class CaptureMode(TorchFunctionMode):
         return True
 
     def _depends_on_image(self, value: Any) -> bool:
-        return any(id(t) in self._nodes for t in tensors_in(value))
+        return any(t in self._nodes for t in tensors_in(value))
 
-    def _remember(self, result: Any) -> None:
+    def _remember(self, result: Any, inputs: Sequence[Tensor]) -> None:
+        """Note tensors that do not depend on the image, and whether training changes them."""
+        learned = any(self._is_learned(t) for t in inputs)
         for tensor in tensors_in(result):
-            self._known[id(tensor)] = tensor
-            self._nodes.pop(id(tensor), None)
+            self._known[tensor] = learned or self._is_learned(tensor)
+            self._nodes.pop(tensor, None)
+
+    def _is_learned(self, tensor: Tensor) -> bool:
+        return isinstance(tensor, nn.Parameter) or bool(self._known.get(tensor, False))
 
     def _node(self, tensor: Tensor, place: str) -> fx.Node:
-        node = self._nodes.get(id(tensor)) or self._const_nodes.get(id(tensor))
+        node = self._nodes.get(tensor)
+        node = self._const_nodes.get(tensor) if node is None else node
         if node is not None:
             return node
-        if id(tensor) not in self._known and not isinstance(tensor, nn.Parameter):
+        if tensor not in self._known and not isinstance(tensor, nn.Parameter):
             raise BpuError(
                 f'{place} reads a tensor of shape {tuple(tensor.shape)} that no captured call has '
                 f'made (last captured: {self._last_site}); a custom autograd function or a compiled '
@@ -188,10 +206,10 @@ class CaptureMode(TorchFunctionMode):
         name = f'const_{len(self.captured.constants)}'
         # F.linear picks its kernel by requires_grad, even without autograd: keep the flag.
         self.captured.constants[name] = tensor.detach().requires_grad_(tensor.requires_grad)
-        self._keep.append(tensor)
         node = self.captured.graph.get_attr(name)
-        node.meta.update(shape=tuple(tensor.shape), dtype=tensor.dtype, path=self.tracker.path)
-        self._const_nodes[id(tensor)] = node
+        node.meta.update(shape=tuple(tensor.shape), dtype=tensor.dtype, path=self.tracker.path,
+                         learned=self._is_learned(tensor))
+        self._const_nodes[tensor] = node
         return node
 
     def _name(self, func: Callable) -> str:
@@ -205,14 +223,13 @@ class CaptureMode(TorchFunctionMode):
         return f'{self.tracker.path or "the detector"} (line {line[1]} of {line[0]})'
 
 
-def _constants_of(model: nn.Module) -> Dict[int, Tensor]:
+def _constants_of(model: nn.Module) -> List[Tensor]:
     """Parameters, buffers and plain tensor attributes: known not to depend on an image."""
-    known = {id(t): t for t in model.parameters()}
-    known.update((id(t), t) for t in model.buffers())
+    known = [*model.parameters(), *model.buffers()]
     for module in model.modules():
         for value in vars(module).values():
             if isinstance(value, (Tensor, list, tuple)):
-                known.update((id(t), t) for t in tensors_in(value))
+                known += tensors_in(value)
     return known
 
 

@@ -1,0 +1,112 @@
+"""Fake quantizers: symmetric, zero point 0, ties to even; activations per tensor."""
+from typing import Tuple
+
+import torch
+from torch import Tensor, nn
+
+from mmdet_bpu.quantization.observers import Observer, build_observer
+
+DTYPE_BITS = {'int8': 8, 'int16': 16, 'int32': 32}
+SMALLEST_SCALE = 2.0**-60  # of a tensor that is all zeros
+STATES = ('off', 'observe', 'quantize', 'both')
+
+
+def integer_range(dtype: str) -> Tuple[int, int]:
+    """Smallest and largest integer of ``int8``, ``int16`` or ``int32``."""
+    bits = DTYPE_BITS[dtype]
+    return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+
+
+def fake_quantize(x: Tensor, scale: Tensor, dtype: str, saturate: bool = False) -> Tensor:
+    """``clamp(round(x / scale)) * scale`` with a straight-through gradient inside the range.
+
+    Args:
+        x (Tensor): Any shape; computed in float32, also under AMP.
+        scale (Tensor): float32 of one element.
+        dtype (str): ``int8`` or ``int16``.
+        saturate (bool): Infinite values become the ends of the range. Defaults to False.
+    """
+    low, high = integer_range(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.float()
+        if saturate:
+            x = torch.clamp(x, float(low) * scale, float(high) * scale)
+        zero = torch.zeros(1, dtype=torch.int32, device=x.device)
+        return torch.fake_quantize_per_tensor_affine(x, scale.view(1), zero, low, high)
+
+
+def weight_scale(weight: Tensor, dtype: str = 'int8') -> Tensor:
+    """Scale per output channel (dim 0): largest magnitude over the largest integer."""
+    _, high = integer_range(dtype)
+    magnitude = weight.detach().float().flatten(1).abs().amax(1)
+    return torch.clamp(magnitude / high, min=SMALLEST_SCALE)
+
+
+def fake_quantize_weight(weight: Tensor, dtype: str = 'int8') -> Tensor:
+    """Weights on their grid, the scale computed from the weights as they are now."""
+    low, high = integer_range(dtype)
+    with torch.autocast(weight.device.type, enabled=False):
+        weight = weight.float()
+        scale = weight_scale(weight, dtype)
+        zero = torch.zeros(len(scale), dtype=torch.int32, device=weight.device)
+        return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, low, high)
+
+
+def constant_scale(x: Tensor, dtype: str) -> Tensor:
+    """Scale of a constant operand: its largest finite magnitude over the largest integer."""
+    magnitude = x.detach().float().abs()
+    magnitude = torch.where(torch.isfinite(magnitude), magnitude, torch.zeros_like(magnitude))
+    return torch.clamp(magnitude.max() / integer_range(dtype)[1], min=SMALLEST_SCALE)
+
+
+def fake_quantize_constant(x: Tensor, dtype: str) -> Tensor:
+    """A constant operand on its grid; infinities saturate."""
+    return fake_quantize(x, constant_scale(x, dtype), dtype, saturate=True)
+
+
+class FakeQuantizer(nn.Module):
+    """Quantizes the activations of one group of tensors that share a scale.
+
+    Args:
+        dtype (str): ``int8``, ``int16``, or ``int32`` (an accumulator: never rounded).
+        observer (str | dict): How the scale is found. Defaults to ``'mse'``.
+        scale (float, optional): A fixed scale; no observer then.
+
+    Attributes:
+        scale (Tensor): float32 ``(1,)`` buffer.
+        calibrated (Tensor): bool ``(1,)`` buffer.
+    """
+
+    def __init__(self, dtype: str, observer='mse', scale=None) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.state = 'off'
+        self.fixed = scale is not None
+        self.register_buffer('scale', torch.tensor([1.0 if scale is None else float(scale)]))
+        self.register_buffer('calibrated', torch.tensor([self.fixed]))
+        self.observer: Observer = build_observer(observer, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Observe and/or quantize ``x`` of any shape, according to the state."""
+        if self.state == 'off' or self.dtype == 'int32':
+            return x
+        if self.state in ('observe', 'both') and not self.fixed:
+            self.observer.observe(x.detach())
+        if self.state in ('quantize', 'both'):
+            return fake_quantize(x, self.scale, self.dtype)
+        return x
+
+    @torch.no_grad()
+    def finish_calibration(self) -> None:
+        """Take the scale from the observer, reduced across ranks."""
+        if self.fixed or self.dtype == 'int32':
+            return
+        self.observer.reduce()
+        scale = self.observer.scale(integer_range(self.dtype))
+        if scale is not None:
+            self.scale.fill_(scale)
+            self.calibrated.fill_(True)
+        self.observer.reset()
+
+    def extra_repr(self) -> str:
+        return f'{self.dtype}, scale={self.scale.item():.6g}, calibrated={bool(self.calibrated)}'

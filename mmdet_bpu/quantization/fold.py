@@ -1,0 +1,75 @@
+"""Batch norms folded into the convolutions before them."""
+from typing import List, Tuple
+
+import torch
+from torch import nn
+
+from mmdet_bpu.models.detector_path import device_of
+from mmdet_bpu.quantization.capture import CapturedGraph, capture
+from mmdet_bpu.quantization.sites import function_name
+
+
+def _calls(captured: CapturedGraph) -> dict:
+    """Module path -> nodes that ran in it."""
+    calls: dict = {}
+    for node in captured.graph.nodes:
+        if node.op == 'call_function' and 'site' in node.meta:
+            calls.setdefault(node.meta['path'], []).append(node)
+    return calls
+
+
+def foldable_pairs(model: nn.Module, captured: CapturedGraph) -> List[Tuple[str, str]]:
+    """(convolution path, batch norm path) where only the norm reads the convolution.
+
+    Both modules must be called once: a shared one has no single scale to take in.
+    """
+    calls = _calls(captured)
+    pairs = []
+    for node in captured.graph.nodes:
+        if node.op != 'call_function' or function_name(node.target) != 'batch_norm':
+            continue
+        conv = node.args[0]
+        if conv.op != 'call_function' or function_name(conv.target) != 'conv2d' \
+                or len(conv.users) != 1:
+            continue
+        paths = conv.meta['path'], node.meta['path']
+        conv_module, norm = (model.get_submodule(p) for p in paths)
+        if isinstance(conv_module, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) \
+                and norm.track_running_stats and all(len(calls[p]) == 1 for p in paths):
+            pairs.append(paths)
+    return pairs
+
+
+@torch.no_grad()
+def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """``norm(conv(x))`` as one convolution, with the running statistics of ``norm``.
+
+    weight' = weight * gamma / sqrt(var + eps); bias' = beta + (bias - mean) * gamma / sqrt(...).
+    Computed in float64, stored in the dtype of the convolution.
+    """
+    gamma = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
+    beta = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
+    factor = gamma.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    bias = torch.zeros_like(norm.running_mean) if conv.bias is None else conv.bias
+    bias = beta.double() + (bias.double() - norm.running_mean.double()) * factor
+    conv.weight.copy_((conv.weight.double() * factor.view(-1, 1, 1, 1)).to(conv.weight.dtype))
+    if conv.bias is None:
+        conv.bias = nn.Parameter(
+            bias.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
+    else:
+        conv.bias.copy_(bias.to(conv.bias.dtype))
+
+
+def fold_batch_norms(model: nn.Module, input_shape: Tuple[int, int]) -> List[Tuple[str, str]]:
+    """Fold every batch norm of ``model`` that follows a convolution; it becomes an identity.
+
+    Returns:
+        list[tuple[str, str]]: The folded (convolution, norm) paths.
+    """
+    image = torch.zeros(1, 3, *input_shape, device=device_of(model))
+    pairs = foldable_pairs(model, capture(model, image))
+    for conv_path, norm_path in pairs:
+        fold_pair(model.get_submodule(conv_path), model.get_submodule(norm_path))
+        parent, _, name = norm_path.rpartition('.')
+        setattr(model.get_submodule(parent), name, nn.Identity())
+    return pairs

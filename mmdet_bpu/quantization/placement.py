@@ -1,0 +1,228 @@
+"""Where quantizers go: which tensors have integers of their own, and which share them.
+
+Every value of the deployed graph falls in one class:
+
+* ``own``: it is rounded to integers after the op that makes it.
+* ``alias``: the same integers as its input (data movement, max-pool, a standalone relu, a
+  positive scalar factor, which only changes the scale).
+* ``fused``: it never exists as integers (a product before its residual add or relu, the inside
+  of a chain of unary functions).
+* ``index``: integers of no scale (top-k indices).
+
+Values that an op must find on one scale (concat, stack, the samples of ``grid_sample``) form a
+group that shares a quantizer.
+"""
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Set
+
+from mmdet_bpu.quantization.opgraph import Op, OpGraph
+
+PRODUCTS = ('conv2d', 'linear', 'matmul')
+BINARY = ('add', 'sub', 'mul', 'div', 'maximum', 'minimum')
+MOVEMENT = ('reshape', 'permute', 'slice', 'expand', 'tile', 'gather', 'max_pool2d', 'amax',
+            'where')
+SHARED = ('concat', 'stack')
+
+
+@dataclass
+class Placement:
+    """The class of every variable value and the groups of values on one scale.
+
+    Attributes:
+        kinds (dict[str, str]): Value -> ``own``, ``alias``, ``fused`` or ``index``.
+        source (dict[str, str]): Alias -> the value whose integers it has.
+        factor (dict[str, float]): Alias -> its scale over the scale of its source.
+        root (dict[str, str]): Member of a unary chain -> the integers that the chain reads.
+        group (dict[str, str]): Own value -> representative of its group.
+        constants (dict[tuple[str, int], str]): (op output, input index) of a constant operand ->
+            the own value whose group it joins, or '' if it has a quantizer of its own.
+    """
+    kinds: Dict[str, str] = field(default_factory=dict)
+    source: Dict[str, str] = field(default_factory=dict)
+    factor: Dict[str, float] = field(default_factory=dict)
+    root: Dict[str, str] = field(default_factory=dict)
+    group: Dict[str, str] = field(default_factory=dict)
+    constants: Dict[tuple, str] = field(default_factory=dict)
+
+    def integers(self, value: str) -> str:
+        """The own value (or graph input) whose integers ``value`` holds."""
+        while self.kinds.get(value) == 'alias':
+            value = self.source[value]
+        return value
+
+    def scale_factor(self, value: str) -> float:
+        """Scale of ``value`` over the scale of :meth:`integers` of it."""
+        factor = 1.0
+        while self.kinds.get(value) == 'alias':
+            factor *= self.factor.get(value, 1.0)
+            value = self.source[value]
+        return factor
+
+    def find(self, value: str) -> str:
+        """Representative of the group of an own value."""
+        while self.group[value] != value:
+            value = self.group[value]
+        return value
+
+
+def _unary_roots(graph: OpGraph, materialised: Set[str]) -> Dict[str, str]:
+    """Value -> the one value it is an elementwise function of (itself if there is none)."""
+    roots: Dict[str, str] = {}
+
+    def root_of(name: str) -> str:
+        return name if name in materialised else roots.get(name, name)
+
+    for op in graph.ops:
+        inputs = graph.variable_inputs(op)
+        if op.kind == 'unary':
+            roots[op.output] = root_of(op.inputs[0])
+        elif op.kind in BINARY and len(op.inputs) == 2 and len(inputs) == 2:
+            left, right = root_of(op.inputs[0]), root_of(op.inputs[1])
+            inside = op.inputs[0] != left or op.inputs[1] != right
+            if left == right and inside:
+                roots[op.output] = left
+    return roots
+
+
+def unary_chains(graph: OpGraph) -> Dict[str, str]:
+    """Outputs of unary chains -> root, for all members; inner members are read by the chain only.
+
+    A member that anything outside reads, or that is an output, ends its chain: it is rounded,
+    and what follows starts from it.
+    """
+    users = graph.users()
+    materialised: Set[str] = set(graph.outputs)
+    while True:
+        roots = _unary_roots(graph, materialised)
+        ends = {
+            name for name, root in roots.items() if name not in materialised
+            and not (users[name] and all(roots.get(u.output) == root for u in users[name]))
+        }
+        if not ends:
+            return roots
+        materialised |= ends
+
+
+class _Placer:
+
+    def __init__(self, graph: OpGraph) -> None:
+        self.graph = graph
+        self.users = graph.users()
+        self.producers = graph.producers()
+        self.chains = unary_chains(graph)
+        self.result = Placement()
+
+    def run(self) -> Placement:
+        kinds = self.result.kinds
+        for name in self.graph.inputs:
+            kinds[name] = 'own'
+        for op in self.graph.ops:
+            self._classify(op)
+        self._group()
+        self._constants()
+        return self.result
+
+    def _classify(self, op: Op) -> None:
+        result, out = self.result, op.output
+        if op.kind == 'topk' and op.params['part'] == 'indices':
+            result.kinds[out] = 'index'
+        elif op.kind in MOVEMENT or op.kind == 'topk' or self._scale_only(op) \
+                or (op.kind == 'relu' and result.kinds.get(op.inputs[0]) != 'fused'):
+            self._alias(op)
+        elif out in self.chains and self._inside_chain(out):
+            result.kinds[out] = 'fused'
+            result.root[out] = self.chains[out]
+        elif op.kind in (*PRODUCTS, 'add') and self._fuses(op):
+            result.kinds[out] = 'fused'
+        elif op.kind in SHARED:
+            first = next(n for n in op.inputs if not self.graph.values[n].is_constant)
+            self._alias(op, first)
+        else:
+            result.kinds[out] = 'own'
+            if out in self.chains:
+                result.root[out] = self.chains[out]
+
+    def _alias(self, op: Op, source: Optional[str] = None) -> None:
+        index = 1 if op.kind == 'where' else 0
+        source = source or op.inputs[index]
+        kind = self.result.kinds[source]
+        self.result.kinds[op.output] = 'index' if kind == 'index' else 'alias'
+        self.result.source[op.output] = source
+        if op.kind == 'scale':
+            self.result.factor[op.output] = op.params['factor']
+
+    def _scale_only(self, op: Op) -> bool:
+        """A positive factor changes the scale alone, unless others must share the new scale."""
+        return op.kind == 'scale' and not self._reaches_shared(op.output)
+
+    def _reaches_shared(self, name: str) -> bool:
+        return any(
+            u.kind in (*SHARED, 'grid_sample') or (u.kind in MOVEMENT and self._reaches_shared(u.output))
+            for u in self.users[name])
+
+    def _inside_chain(self, name: str) -> bool:
+        if name in self.graph.outputs or not self.users[name]:
+            return False
+        return all(self.chains.get(u.output) == self.chains[name] for u in self.users[name])
+
+    def _fuses(self, op: Op) -> bool:
+        """Whether the next op takes the accumulator: a residual add, a relu, or both."""
+        name = op.output
+        if name in self.graph.outputs or len(self.users[name]) != 1:
+            return False
+        user = self.users[name][0]
+        if user.kind == 'relu':
+            return True
+        if user.kind != 'add' or op.kind not in ('conv2d', 'linear'):
+            return False
+        other = [n for n in user.inputs if n != name]
+        if len(other) != 1 or self.graph.values[other[0]].is_constant:
+            return False
+        shape = self.graph.values[name].shape
+        same = shape == self.graph.values[other[0]].shape == self.graph.values[user.output].shape
+        # Of two accumulators that meet in an add, the first one stays integers of its own.
+        return same and self.result.kinds.get(other[0]) != 'fused'
+
+    def _group(self) -> None:
+        result = self.result
+        result.group = {n: n for n, kind in result.kinds.items() if kind == 'own'}
+
+        def join(a: str, b: str) -> None:
+            a, b = result.find(result.integers(a)), result.find(result.integers(b))
+            first, second = sorted((a, b), key=self._order)
+            result.group[second] = first
+
+        for op in self.graph.ops:
+            if op.kind in SHARED:
+                for name in op.inputs:
+                    if not self.graph.values[name].is_constant:
+                        join(op.output, name)
+            elif op.kind == 'grid_sample':
+                join(op.output, op.inputs[0])
+
+    def _order(self, name: str) -> int:
+        if name in self.graph.inputs:
+            return -1
+        return self.graph.ops.index(self.producers[name])
+
+    def _constants(self) -> None:
+        for op in self.graph.ops:
+            for index, name in enumerate(op.inputs):
+                info = self.graph.values[name]
+                if not info.is_constant or not info.dtype.is_floating_point:
+                    continue
+                if op.kind in ('conv2d', 'linear') and index > 0:
+                    continue  # weights and biases have rules of their own
+                joined = self.result.integers(op.output) if op.kind in SHARED else ''
+                self.result.constants[op.output, index] = joined
+
+
+def place(graph: OpGraph) -> Placement:
+    """Classify every value of ``graph``; see the module's docstring."""
+    return _Placer(graph).run()
+
+
+def own_values(graph: OpGraph, placement: Placement) -> List[str]:
+    """Values with integers of their own, in graph order."""
+    names = [*graph.inputs, *(op.output for op in graph.ops)]
+    return [n for n in names if placement.kinds[n] == 'own']

@@ -1,0 +1,202 @@
+"""Which dtype, observer and scale a tensor gets: user rules first, then the template.
+
+A rule is a dict: ``site`` (glob on the public site name), ``module`` (class name of the enclosing
+module) and ``op`` (kind or torch function name) say what it matches, all given ones must;
+``dtype``, ``observer`` and ``scale`` say what it sets. The first match wins.
+"""
+import fnmatch
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+from torch import nn
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.quantization.opgraph import Op, OpGraph
+from mmdet_bpu.quantization.placement import PRODUCTS, Placement
+
+MATCH_FIELDS = ('site', 'module', 'op')
+SET_FIELDS = ('dtype', 'observer', 'scale')
+DTYPES = ('int8', 'int16', 'int32')
+
+
+@dataclass
+class TensorConfig:
+    """What a tensor gets, and the rule that said so."""
+    dtype: str
+    rule: str
+    observer: Optional[Union[str, dict]] = None
+    scale: Optional[float] = None
+
+
+def check_rules(rules: Sequence[dict]) -> None:
+    """Raise :class:`BpuError` for a malformed rule, naming its index and field."""
+    for index, rule in enumerate(rules):
+        where = f'bpu.qconfig[{index}]'
+        if not isinstance(rule, dict):
+            raise BpuError(f'{where}: expected a dict, found {type(rule).__name__}')
+        unknown = set(rule) - set(MATCH_FIELDS) - set(SET_FIELDS)
+        if unknown:
+            raise BpuError(f'{where}: unknown field {sorted(unknown)[0]!r}; known are '
+                           f'{", ".join(MATCH_FIELDS + SET_FIELDS)}')
+        if not set(rule) & set(MATCH_FIELDS):
+            raise BpuError(f'{where}: expected one of {", ".join(MATCH_FIELDS)} to match by')
+        if not set(rule) & set(SET_FIELDS):
+            raise BpuError(f'{where}: sets nothing; expected one of {", ".join(SET_FIELDS)}')
+        if rule.get('dtype', 'int8') not in DTYPES:
+            raise BpuError(f'{where}.dtype: expected one of {", ".join(DTYPES)}, found '
+                           f'{rule["dtype"]!r}')
+        scale = rule.get('scale')
+        if scale is not None and not (isinstance(scale, (int, float)) and scale > 0):
+            raise BpuError(f'{where}.scale: expected a positive number, found {scale!r}')
+
+
+class Template:
+    """The default dtypes, read off the graph.
+
+    int8, but int16 (a) on every path from a sampling grid, from a box output, from a sine or from
+    top-k scores back to the first matrix product, its output included; (b) inside softmax and
+    norms and at their inputs, and for softmax weights that enter a matrix product; int32 for an
+    output that a product makes directly (the scores).
+    """
+
+    def __init__(self, graph: OpGraph, placement: Placement) -> None:
+        self.graph, self.placement = graph, placement
+        self.producers = graph.producers()
+        self.reasons: Dict[str, str] = {}
+        self.users = graph.users()
+        for op in graph.ops:
+            if op.kind == 'grid_sample':
+                self._walk(op.inputs[1], 'path of a sampling grid')
+            elif op.kind == 'unary' and op.params['fn'] in ('sin', 'cos'):
+                self._walk(op.inputs[0], 'path of a positional encoding')
+            elif op.kind == 'topk':
+                self._walk(op.inputs[0], 'scores of a top-k')
+            if op.opened and self.placement.kinds[op.output] != 'alias' \
+                    and op.opened[-1] not in ('div', 'truediv', 'true_divide'):
+                self._inside(op)
+        for name, public in zip(graph.outputs, graph.output_names):
+            if not self._is_product(name):
+                self._walk(name, f'path of output {public}')
+        self.accumulators = {n for n in graph.outputs if self._is_product(n)}
+
+    def dtype(self, value: str) -> TensorConfig:
+        """Default dtype of an own value and why."""
+        if value in self.accumulators:
+            return TensorConfig('int32', 'template: a product feeds an output directly')
+        if value in self.reasons:
+            return TensorConfig('int16', f'template: {self.reasons[value]}')
+        return TensorConfig('int8', 'template: default')
+
+    def _is_product(self, value: str) -> bool:
+        op = self.producers.get(value)
+        return op is not None and op.kind in ('conv2d', 'linear')
+
+    def _mark(self, value: str, reason: str) -> bool:
+        """Note the integers behind ``value``; False if they were noted before."""
+        value = self.placement.integers(value)
+        if self.graph.values[value].is_constant or value in self.reasons:
+            return False
+        self.reasons[value] = reason
+        return True
+
+    def _walk(self, value: str, reason: str, seen: Optional[set] = None) -> None:
+        """Everything from ``value`` back to the first matrix product."""
+        seen = set() if seen is None else seen
+        if value in seen or self.graph.values[value].is_constant:
+            return
+        seen.add(value)
+        op = self.producers.get(value)
+        if op is None or self.placement.kinds[value] == 'index':
+            return
+        if self.placement.kinds[value] == 'own':
+            self._mark(value, reason)
+        if op.kind in PRODUCTS:
+            return
+        inputs = op.inputs[:1] if op.kind in ('gather', 'grid_sample') else op.inputs
+        for name in inputs:
+            # A residual add that took a product in: the product is the first one.
+            if self.placement.kinds.get(name) != 'fused' or name in self.placement.root:
+                self._walk(name, reason, seen)
+
+    def _inside(self, op: Op) -> None:
+        """Values inside a written-out softmax or norm, and what it reads."""
+        what = op.opened[-1]
+        for name in self.graph.variable_inputs(op):
+            self._mark(name, f'inside {what}')
+        readers = self._readers(op.output)
+        if any(r.opened == op.opened and r.path == op.path for r in readers):
+            self._mark(op.output, f'inside {what}')
+        elif 'softmax' in what and any(r.kind == 'matmul' for r in readers):
+            self._mark(op.output, 'softmax weights of a matrix product')
+
+    def _readers(self, value: str) -> List[Op]:
+        """Ops that read the integers of ``value``, through data movement."""
+        readers = []
+        for op in self.users[value]:
+            alias = self.placement.kinds[op.output] == 'alias'
+            readers += self._readers(op.output) if alias else [op]
+        return readers
+
+
+def _matches(rule: dict, op: Op, model: nn.Module) -> bool:
+    if 'site' in rule and not fnmatch.fnmatchcase(op.site, rule['site']):
+        return False
+    if 'module' in rule and type(model.get_submodule(op.path)).__name__ != rule['module']:
+        return False
+    function = op.site.rsplit('/', 1)[-1].rsplit('.', 1)[0].split('.')[-1]
+    return 'op' not in rule or rule['op'] in (op.kind, function, op.params.get('fn'))
+
+
+def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],
+           model: nn.Module) -> Dict[str, TensorConfig]:
+    """Config of every own value; members of a group get one, of the widest dtype.
+
+    Raises:
+        BpuError: A malformed rule, a rule that matches no site, or int32 where integers are read.
+    """
+    check_rules(rules)
+    template = Template(graph, placement)
+    producers = graph.producers()
+    used = [False] * len(rules)
+    configs: Dict[str, TensorConfig] = {}
+    for op in graph.ops:
+        hits = [i for i, rule in enumerate(rules) if _matches(rule, op, model)]
+        for i in hits:
+            used[i] = True
+    for value in placement.group:
+        config = template.dtype(value)
+        op = producers.get(value) or Op('input', [], {}, value, 'image')
+        for index, rule in enumerate(rules):
+            if value in graph.inputs:
+                hit = 'site' in rule and fnmatch.fnmatchcase('image', rule['site'])
+                used[index] |= hit
+            else:
+                hit = _matches(rule, op, model)
+            if hit:
+                config = _ruled(config, rule, index)
+                break
+        configs[value] = config
+    for index, hit in enumerate(used):
+        if not hit:
+            raise BpuError(f'bpu.qconfig[{index}] matches nothing: {rules[index]!r}; '
+                           'tools/check_model.py lists the sites of the model')
+    return _grouped(graph, placement, configs)
+
+
+def _ruled(config: TensorConfig, rule: Dict[str, Any], index: int) -> TensorConfig:
+    return TensorConfig(rule.get('dtype', config.dtype), f'qconfig[{index}]', rule.get('observer'),
+                        rule.get('scale'))
+
+
+def _grouped(graph: OpGraph, placement: Placement,
+             configs: Dict[str, TensorConfig]) -> Dict[str, TensorConfig]:
+    """One config per group: the widest dtype; a user's rule goes before the template."""
+    order = {name: i for i, name in enumerate(DTYPES)}
+    best: Dict[str, TensorConfig] = {}
+    for value, config in configs.items():
+        head = placement.find(value)
+        rank = (config.rule.startswith('qconfig'), order[config.dtype])
+        if head not in best or rank > (best[head].rule.startswith('qconfig'),
+                                       order[best[head].dtype]):
+            best[head] = config
+    return {value: best[placement.find(value)] for value in configs}

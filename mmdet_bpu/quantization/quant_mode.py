@@ -1,0 +1,156 @@
+"""Run a detector with its fake quantizers: the runtime twin of capture."""
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, Optional, Set
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from mmdet_bpu.quantization.decompositions import DECOMPOSITIONS
+from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, fake_quantize_constant,
+                                               fake_quantize_weight)
+from mmdet_bpu.quantization.functional_forms import REBINDING, functional_form, map_tensors
+from mmdet_bpu.quantization.sites import (SiteTracker, active_tracker, calling_line, function_name,
+                                          tracking)
+
+
+@dataclass
+class SitePlan:
+    """What happens at one site.
+
+    Attributes:
+        output (str, optional): Quantizer of the result.
+        operands (dict[int, str]): Position among the call's tensors -> quantizer (the input
+            image, and constants that share the scale of their group).
+        constants (dict[int, str]): Position -> dtype of a constant; its scale is its largest
+            magnitude, computed at each call.
+        weight (tuple[int, str], optional): Position and dtype of a weight, scaled per channel.
+    """
+    output: Optional[str] = None
+    operands: Dict[int, str] = field(default_factory=dict)
+    constants: Dict[int, str] = field(default_factory=dict)
+    weight: Optional[tuple] = None
+
+
+class QuantMode(TorchFunctionMode):
+    """Applies a plan to the calls of one forward."""
+
+    def __init__(self, tracker: SiteTracker, plan: Dict[tuple, SitePlan], opened: Set[tuple],
+                 quantizers: Dict[str, FakeQuantizer], quantize_weights: bool) -> None:
+        super().__init__()
+        self.tracker, self.plan, self.opened = tracker, plan, opened
+        self.quantizers, self.quantize_weights = quantizers, quantize_weights
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if not self.tracker.stack:
+            return func(*args, **kwargs)
+        key = self.tracker.key(func, calling_line())
+        if key in self.opened:
+            with self.tracker.nested(function_name(func), key), self:
+                return DECOMPOSITIONS[func](*args, **kwargs)
+        site = self.plan.get(key)
+        if site is None:
+            return func(*args, **kwargs)
+        if site.operands or site.constants or site.weight:
+            args, kwargs = self._quantize_operands(site, args, kwargs)
+        if site.output is None:
+            return func(*args, **kwargs)
+        plain, plain_kwargs, in_place = functional_form(func, kwargs)
+        result = self.quantizers[site.output](plain(*args, **plain_kwargs))
+        if in_place and func not in REBINDING and 'inplace' not in kwargs:
+            return args[0].copy_(result)
+        return result
+
+    def _quantize_operands(self, site: SitePlan, args: tuple, kwargs: dict) -> tuple:
+        position = iter(range(1 << 30))
+
+        def quantize(tensor: Tensor) -> Any:
+            index = next(position)
+            if index in site.operands:
+                return self.quantizers[site.operands[index]](tensor)
+            if not self.quantize_weights:
+                return tensor
+            if site.weight is not None and site.weight[0] == index:
+                return fake_quantize_weight(tensor, site.weight[1])
+            if index in site.constants:
+                return fake_quantize_constant(tensor, site.constants[index])
+            return tensor
+
+        return map_tensors((args, kwargs), quantize)
+
+
+class Quantization(nn.Module):
+    """Everything that quantization adds to a detector, as one sub-module named ``quant``.
+
+    Args:
+        plan (dict): Runtime key -> :class:`SitePlan`.
+        opened (set): Runtime keys of calls that are written out in simpler functions.
+        quantizers (dict[str, FakeQuantizer]): By public name.
+        rows (list[dict]): One per tensor for the report.
+        settings (dict): The ``bpu`` settings the detector was prepared with.
+    """
+
+    def __init__(self, plan: Dict[tuple, SitePlan], opened: Set[tuple],
+                 quantizers: Dict[str, FakeQuantizer], rows: list, settings: dict) -> None:
+        super().__init__()
+        self.plan, self.opened, self.rows, self.settings = plan, opened, rows, settings
+        self.state = 'off'
+        self.quantizers = nn.ModuleDict({module_key(k): q for k, q in quantizers.items()})
+        self._tracker: Optional[SiteTracker] = None
+
+    def quantizer(self, name: str) -> FakeQuantizer:
+        """Quantizer by its public name."""
+        return self.quantizers[module_key(name)]
+
+    def set_state(self, state: str) -> None:
+        """``off``, ``observe``, ``quantize`` or ``both``, for all quantizers."""
+        self.state = state
+        for quantizer in self.quantizers.values():
+            quantizer.state = state
+
+    @contextmanager
+    def running(self, detector: nn.Module) -> Iterator[None]:
+        """Apply the plan to what ``detector`` runs inside."""
+        if self.state == 'off' or active_tracker() is not None:
+            yield
+            return
+        if self._tracker is None or not self._tracker.belongs_to(detector):
+            self._tracker = SiteTracker(detector)
+        by_name = {public_name(k): q for k, q in self.quantizers.items()}
+        mode = QuantMode(self._tracker, self.plan, self.opened, by_name,
+                         self.state in ('quantize', 'both'))
+        with tracking(self._tracker), mode:
+            yield
+
+    def __deepcopy__(self, memo: dict) -> 'Quantization':
+        tracker, self._tracker = self._tracker, None
+        try:
+            twin = self.__class__.__new__(self.__class__)
+            memo[id(self)] = twin
+            shared = {'plan', 'opened', 'rows', 'settings'}
+            for name, value in self.__dict__.items():
+                twin.__dict__[name] = value if name in shared else deepcopy(value, memo)
+            return twin
+        finally:
+            self._tracker = tracker
+
+
+class QuantizedDetector:
+    """Mixin of a prepared detector's class: its forward runs under its quantization."""
+
+    def forward(self, *args, **kwargs):
+        """mmdet's forward in any mode."""
+        with self.quant.running(self):
+            return super().forward(*args, **kwargs)
+
+
+def module_key(name: str) -> str:
+    """A public site name as a sub-module name, which must hold no dot."""
+    return name.replace('.', '|')
+
+
+def public_name(key: str) -> str:
+    """Inverse of :func:`module_key`."""
+    return key.replace('|', '.')
