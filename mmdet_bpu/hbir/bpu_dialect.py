@@ -17,15 +17,15 @@ TABLE = '''
 constant = -> output: all {value: elements, site?: str}
 conv2d = input: si8|si16[4], weight: si8|si16[4], bias: si32[1], residual~: q[4] -> output: q[4]
     {stride: ints[2], pad: ints[4], dilation: ints[2], groups: i64, multiplier: ints, shift: ints,
-    residual_multiplier?: ints, residual_shift?: ints, relu: bool, site?: str}
+    residual_multiplier?: ints, residual_shift?: ints, relu?: bool, site?: str}
 linear = input: si8|si16, weight: si8|si16[2], bias: si32[1], residual~: q -> output: q
     {multiplier: ints, shift: ints, residual_multiplier?: ints, residual_shift?: ints,
-    relu: bool, site?: str}
+    relu?: bool, site?: str}
 matmul = lhs: si8|si16, rhs: si8|si16 -> output: q {multiplier: ints, shift: ints, site?: str}
 add sub = lhs: q, rhs: q -> output: q {lhs_multiplier: ints, lhs_shift: ints,
-    rhs_multiplier: ints, rhs_shift: ints, guard_bits: i64, relu: bool, site?: str}
+    rhs_multiplier: ints, rhs_shift: ints, guard_bits: i64, relu?: bool, site?: str}
 mul = lhs: q, rhs: q -> output: q {multiplier: ints, shift: ints, site?: str}
-requantize = input: q -> output: q {multiplier: ints, shift: ints, relu: bool, site?: str}
+requantize = input: q -> output: q {multiplier: ints, shift: ints, relu?: bool, site?: str}
 table = input: si8|si16 -> output: si8|si16 {entries: ints, segment_start?: ints,
     segment_shift?: ints, site?: str}
 relu = input: q -> output: q {site?: str}

@@ -8,6 +8,7 @@ prints the same text again, and equal modules print equal text.
 Where an ``hbir`` operation comes from in the model is its location, ``loc("layer1.0/conv")``.
 """
 import math
+import re
 from pathlib import Path
 from typing import Callable, TextIO
 
@@ -17,9 +18,11 @@ from xdsl.dialects.builtin import (ArrayAttr, Builtin, BytesAttr, DenseIntOrFPEl
                                    FloatAttr, IntegerAttr, ModuleOp, UnknownLoc, f64, i64)
 from xdsl.dialects.func import Func
 from xdsl.ir import Attribute, Operation
-from xdsl.parser import Parser
+from xdsl.parser import Parser, ParserState
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import ParseError, VerifyException
+from xdsl.utils.lexer import Input
+from xdsl.utils.mlir_lexer import MLIRLexer
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.attributes import Hbdk
@@ -193,11 +196,22 @@ def _literal(value: bool | int | float | list) -> str:
     return float_text(value) if isinstance(value, float) else str(value)
 
 
+class _Lexer(MLIRLexer):
+    """xDSL's lexer with a string pattern that fails in linear time on an unclosed string.
+
+    The original's nested repetition backtracks without end, on a truncated file for instance.
+    """
+
+    _unescaped_characters_regex = re.compile(
+        r'"[^"\\\n\v\f]*(?:\\(?:["nt\\]|[0-9A-Fa-f]{2})[^"\\\n\v\f]*)*"')
+
+
 class _ModuleParser(Parser):
     """xDSL's parser with dense data read as bytes, and the place of each operation kept."""
 
     def __init__(self, context: Context, text: str, name: str):
-        super().__init__(context, text, name)
+        super().__init__(context, '', name)
+        self._parser_state = ParserState(_Lexer(Input(text, name)))
         self._starts: dict[Operation, int] = {}
 
     def line(self, position: int | None = None) -> int:
