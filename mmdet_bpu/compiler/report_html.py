@@ -1,0 +1,172 @@
+"""The report as one HTML page: no file, font or script is fetched from anywhere."""
+import json
+from html import escape
+
+from mmdet_bpu.compiler.report_page import PAGE
+
+CHART_WIDTH, CHART_HEIGHT, CHART_LEFT = 960, 180, 64
+# One rectangle per step up to here; longer programs show the largest value of each bin.
+CHART_BINS = 480
+# Lists up to this length (shapes) are printed whole, longer ones (scales per channel) as a range.
+SHOWN_VALUES = 6
+
+
+def render(report: dict) -> str:
+    """Render a report.
+
+    Args:
+        report (dict): As from :func:`mmdet_bpu.compiler.report.build_report`.
+
+    Returns:
+        str: A complete HTML document.
+    """
+    summary = report['summary']
+    parts = {
+        'title': escape(str(report['title'])),
+        'march': escape(f"{report['march']['name']} ({', '.join(report['march']['boards'])})"),
+        'notice': escape(report['notice']),
+        'note': escape(' '.join(filter(None, (report['note'], report['march']['note'])))),
+        'cards': _cards(summary, report),
+        'ops': _op_bars(report['time by op']),
+        'timeline': _timeline(report['memory']),
+        'findings': _findings(report['legality']),
+        'layers': _table('layers', _layer_rows(summary['layer details'])),
+        'contract': _contract(report['contract']),
+        'quantization': _quantization(report['quantization']),
+        'figures': _table('figures', _figure_rows(report['march'])),
+        'published': _table('published', report['published']['models']),
+        'published_source': escape(report['published']['source']),
+    }
+    page = PAGE
+    for name, content in parts.items():
+        page = page.replace(f'<!--{name}-->', content)
+    return page
+
+
+def human_bytes(nbytes: float) -> str:
+    """'1.5 MB', units of 1000."""
+    for unit in ('B', 'kB', 'MB'):
+        if nbytes < 1000:
+            return f'{nbytes:.0f} {unit}' if unit == 'B' else f'{nbytes:.3g} {unit}'
+        nbytes /= 1000
+    return f'{nbytes:.4g} GB'
+
+
+def _cards(summary: dict, report: dict) -> str:
+    performance, ddr = summary['performance'], summary['DDR access data']
+    counts = report['legality']['counts']
+    cards = (
+        ('Latency, one core', f"{performance['latency (ms)']:.3f} ms", 'estimate'),
+        ('Throughput', f"{performance['FPS']:.1f} FPS", 'estimate, one core'),
+        ('Operations', f"{summary['model info']['original conv ops'] / 1e9:.2f} GOPs",
+         '2 per multiply-accumulate'),
+        ('DDR per run', f"{ddr['DDR megabytes per run']:.1f} MB",
+         f"read {human_bytes(ddr['loaded bytes per run'])}, "
+         f"written {human_bytes(ddr['stored bytes per run'])}"),
+        ('Activation memory', human_bytes(report['memory']['arena bytes']),
+         f"peak of live data {human_bytes(report['memory']['peak live bytes'])}"),
+        ('Constants', human_bytes(report['memory']['constant bytes']),
+         f"{summary['model info']['instructions']} instructions"),
+        ('Legality', f"{counts['error']} errors", f"{counts['warning']} warnings, "
+         f"{counts['note']} notes"),
+    )
+    return ''.join(f'<div class="card"><span>{escape(name)}</span><b>{escape(value)}</b>'
+                   f'<small>{escape(detail)}</small></div>' for name, value, detail in cards)
+
+
+def _op_bars(rows: list[dict]) -> str:
+    total = sum(row['time (us)'] for row in rows) or 1
+    bars = []
+    for row in rows:
+        share = row['time (us)'] / total
+        bars.append(f'<tr><td>{escape(row["op"])}</td><td class="n">{row["count"]}</td>'
+                    f'<td class="bar"><i style="width:{100 * share:.2f}%"></i></td>'
+                    f'<td class="n">{row["time (us)"]:,.1f} us</td>'
+                    f'<td class="n">{100 * share:.1f} %</td></tr>')
+    return f'<table class="plain">{"".join(bars)}</table>'
+
+
+def _timeline(memory: dict) -> str:
+    live, sites = memory['live bytes per step'], memory['sites']
+    if not live:
+        return '<p>No instructions.</p>'
+    size = -(-len(live) // CHART_BINS)
+    bins = [max(range(start, min(start + size, len(live))), key=live.__getitem__)
+            for start in range(0, len(live), size)]
+    top = max(memory['arena bytes'], 1)
+    width = (CHART_WIDTH - CHART_LEFT) / len(bins)
+    bars = []
+    for index, step in enumerate(bins):
+        height = live[step] / top * CHART_HEIGHT
+        left, above = CHART_LEFT + index * width, 10 + CHART_HEIGHT - height
+        bars.append(f'<rect x="{left:.2f}" y="{above:.2f}" width="{max(width - .15, .3):.2f}" '
+                    f'height="{height:.2f}"><title>step {step}: {human_bytes(live[step])} live, '
+                    f'{escape(sites[step])}</title></rect>')
+    grid = ''.join(
+        f'<line x1="{CHART_LEFT}" x2="{CHART_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text x="{CHART_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{human_bytes(value)}</text>'
+        for value, y in ((top * part, 10 + CHART_HEIGHT * (1 - part)) for part in (0, .5, 1)))
+    return (f'<svg viewBox="0 0 {CHART_WIDTH} {CHART_HEIGHT + 36}" role="img" '
+            f'aria-label="live activation bytes per step">{grid}{"".join(bars)}'
+            f'<text x="{CHART_LEFT}" y="{CHART_HEIGHT + 30}">step 0</text>'
+            f'<text x="{CHART_WIDTH}" y="{CHART_HEIGHT + 30}" text-anchor="end">'
+            f'step {len(live) - 1}</text></svg>')
+
+
+def _findings(legality: dict) -> str:
+    if not legality['findings']:
+        return '<p>Every op is within the published limits.</p>'
+    return _table('findings', legality['findings'])
+
+
+def _layer_rows(layers: list[dict]) -> list[dict]:
+    return [{'#': index, 'layer': layer['layer name'], 'op': layer['op'],
+             'output': layer['output'], 'MACs': layer['macs'],
+             'read (B)': layer['bytes read'], 'written (B)': layer['bytes written'],
+             'compute cycles': layer['compute cycles'], 'DDR cycles': layer['DDR cycles'],
+             'bound by': layer['bound by'], 'start (us)': layer['start (us)'],
+             'time (us)': layer['time (us)'], 'share (%)': round(100 * layer['share'], 2)}
+            for index, layer in enumerate(layers)]
+
+
+def _figure_rows(march: dict) -> list[dict]:
+    return [{'figure': name, **figure} for name, figure in march['figures'].items()]
+
+
+def _contract(contract: dict) -> str:
+    metadata = json.dumps(contract['metadata'], indent=2, sort_keys=True, ensure_ascii=False,
+                          default=str)
+    return (f'<h3>Inputs</h3>{_table("inputs", contract["inputs"])}'
+            f'<h3>Outputs</h3>{_table("outputs", contract["outputs"])}'
+            f'<h3>Before and after the model</h3><pre>{escape(metadata)}</pre>')
+
+
+def _quantization(rows: list[dict]) -> str:
+    if not rows:
+        return '<p>No quantization report was given to the compiler.</p>'
+    return _table('quantization', rows)
+
+
+def _table(name: str, rows: list[dict]) -> str:
+    if not rows:
+        return '<p>None.</p>'
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    head = ''.join(f'<th>{escape(str(column))}</th>' for column in columns)
+    body = ''.join(f'<tr>{"".join(_cell(row.get(column)) for column in columns)}</tr>'
+                   for row in rows)
+    search = (f'<input type="search" placeholder="filter {len(rows)} rows" data-for="{name}">'
+              if len(rows) > 12 else '')
+    return (f'{search}<div class="scroll"><table id="{name}" class="sortable"><thead><tr>{head}'
+            f'</tr></thead><tbody>{body}</tbody></table></div>')
+
+
+def _cell(value) -> str:
+    if isinstance(value, bool) or value is None:
+        return f'<td>{"" if value is None else value}</td>'
+    if isinstance(value, (int, float)):
+        shown = f'{value:,}' if isinstance(value, int) else f'{value:.6g}'
+        return f'<td class="n" data-v="{value}">{shown}</td>'
+    if isinstance(value, (list, tuple)) and len(value) > SHOWN_VALUES:
+        value = f'{len(value)} values, {min(value):.4g} to {max(value):.4g}'
+    kind = f' class="{value}"' if value in ('error', 'warning', 'note') else ''
+    return f'<td{kind}>{escape(str(value))}</td>'

@@ -1,0 +1,110 @@
+"""The estimate: operations, traffic and time, against counts made by hand and published figures."""
+import numpy as np
+import pytest
+
+from mmdet_bpu.compiler.march import get_march
+from mmdet_bpu.compiler.memory import plan_memory
+from mmdet_bpu.compiler.on_chip import spilled_values
+from mmdet_bpu.compiler.performance import count_macs, estimate_performance
+from mmdet_bpu.compiler.published import PUBLISHED_NASH_E
+from mmdet_bpu.compiler.schedule import schedule
+
+
+def estimate(program, march='nash-e'):
+    order = schedule(program)
+    return estimate_performance(program, order, plan_memory(program, order), march)['summary']
+
+
+def test_macs_of_each_product_op(maker):
+    image = maker.input('image', (1, 10, 12, 3))
+    maker.conv(image, 5)
+    maker.op('conv2d', [image, maker.integers((6, 3, 3, 1)), maker.integers((6,), 'int32')],
+             (1, 10, 12, 6), groups=3)
+    maker.op('matmul', [maker.input('a', (2, 7, 11)), maker.input('b', (2, 11, 13))], (2, 7, 13))
+    maker.op('relu', [image], (1, 10, 12, 3))
+    program = maker.finish()
+    assert [count_macs(program, instruction) for instruction in program.instructions] == [
+        10 * 12 * 5 * 9 * 3, 10 * 12 * 6 * 9, 2 * 7 * 11 * 13, 0]
+
+
+def test_layers_add_up_to_the_latency(detector):
+    summary = estimate(detector)
+    overhead = summary['performance']['fixed overhead (us)']
+    total = overhead + sum(layer['time (us)'] for layer in summary['layer details'])
+    assert summary['performance']['latency (us)'] == pytest.approx(total, abs=0.2)
+    assert summary['performance']['FPS'] == pytest.approx(1e6 / total, rel=1e-3)
+    assert {'performance', 'DDR access data', 'layer details', 'model info'} == set(summary)
+
+
+def test_int16_activations_cost_more_than_int8_ones(maker):
+    maker.conv(maker.input('a', (1, 64, 64, 64), 'si8'), 64)
+    maker.conv(maker.input('b', (1, 64, 64, 64), 'si16'), 64)
+    narrow, wide = estimate(maker.finish())['layer details']
+    assert wide['compute cycles'] == pytest.approx(2 * narrow['compute cycles'], abs=1)
+
+
+def test_a_residual_chain_that_fits_costs_only_input_weights_and_output(detector):
+    summary = estimate(detector)['DDR access data']
+    constants = sum(v.type.nbytes for v in detector.values.values() if v.data is not None)
+    image = 16 * 16 * 3
+    assert summary['loaded bytes per run'] == constants + image
+    assert summary['stored bytes per run'] == 256 * 10 * 4 + 256 * 4 * 2
+
+
+def test_what_does_not_fit_on_chip_goes_through_ddr(maker):
+    x = maker.input('x', (1, 3000, 256))
+    early = maker.op('relu', [x], (1, 3000, 256))
+    for _ in range(3):
+        x = maker.op('transpose', [x], (1, 3000, 256), dims=[0, 1, 2])
+    program = maker.finish(maker.op('add', [early, x], (1, 3000, 256)))
+    order = schedule(program)
+    plan = plan_memory(program, order)
+    outer = set(program.inputs) | set(program.outputs)
+    assert spilled_values(program, order, plan, 4 * 2**20) == outer
+    assert spilled_values(program, order, plan, 800_000) > outer
+    everything = set(plan.buffers)
+    assert spilled_values(program, order, plan, 0) == everything
+
+
+def resnet50(maker):
+    """Convolutions and shortcuts of a ResNet-50 at 224 x 224, classifier included."""
+    def conv(x, channels, kernel, stride=1, residual=None):
+        batch, height, width, depth = maker.values[x].type.shape
+        weight = maker.constant(np.broadcast_to(np.int8(1), (channels, kernel, kernel, depth)))
+        inputs = [x, weight, maker.constant(np.zeros(channels, np.int32))]
+        shape = (batch, height // stride, width // stride, channels)
+        return maker.op('conv2d', inputs + ([residual] if residual else []), shape, groups=1)
+
+    x = conv(maker.input('image', (1, 224, 224, 3)), 64, 7, 2)
+    x = maker.op('max_pool', [x], (1, 56, 56, 64))
+    for stage, (blocks, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512))):
+        for block in range(blocks):
+            stride = 2 if stage and not block else 1
+            shortcut = x if block else conv(x, 4 * width, 1, stride)
+            x = conv(conv(x, width, 1), width, 3, stride)
+            x = conv(x, 4 * width, 1, residual=shortcut)
+    x = maker.op('reduce_sum', [x], (1, 1, 1, 2048), dims=[1, 2])
+    x = maker.op('reshape', [x], (1, 2048))
+    return maker.finish(maker.op('linear', [
+        x, maker.constant(np.broadcast_to(np.int8(1), (1000, 2048))),
+        maker.constant(np.zeros(1000, np.int32))], (1, 1000), 'si32'))
+
+
+def test_resnet50_comes_near_the_published_operations_traffic_and_latency(maker):
+    published = next(model for model in PUBLISHED_NASH_E if model.name == 'ResNet50')
+    summary = estimate(resnet50(maker))
+    assert summary['model info']['original conv ops'] / 1e9 == pytest.approx(
+        published.gops, rel=0.07)
+    traffic = summary['DDR access data']
+    assert traffic['loaded bytes per run'] / 1e6 == pytest.approx(published.ddr_read_mb, rel=0.05)
+    assert traffic['stored bytes per run'] / 1e6 < 0.01
+    assert summary['performance']['latency (ms)'] == pytest.approx(
+        published.latency_ms, rel=0.35)
+
+
+def test_a_faster_march_is_faster(maker):
+    program = resnet50(maker)
+    latency = {march: estimate(program, march)['performance']['latency (ms)']
+               for march in ('nash-e', 'nash-m', 'nash-p')}
+    assert latency['nash-p'] < latency['nash-m'] < latency['nash-e']
+    assert get_march('nash-p').note and get_march('nash-m').note and not get_march('nash-e').note
