@@ -1,0 +1,1 @@
+"""Training stages inside mmengine: runner, loops, hooks, settings, weights."""

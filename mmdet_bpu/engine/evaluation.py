@@ -1,0 +1,23 @@
+"""Evaluate a stage: float and quantized models, or an integer executable."""
+from typing import Any, Dict, Optional
+
+from mmengine.config import Config
+
+from mmdet_bpu.engine.runner import BPURunner
+
+
+def evaluate(cfg: Config, executable: Optional[Any] = None) -> Dict[str, float]:
+    """Metrics of the config's test data.
+
+    Args:
+        cfg (Config): A config with a stage, ``work_dir`` and, for float, calibration and qat, with
+            ``load_from``.
+        executable (Any, optional): What runs in the stages int and hbm. Defaults to None.
+
+    Returns:
+        dict: Metric names to values: the plain names, and each once more under its stage.
+    """
+    runner = BPURunner.from_cfg(cfg)
+    if executable is not None:
+        runner.model.attach(executable)
+    return runner.test()

@@ -1,0 +1,41 @@
+"""Checkpoints hold plain data and say which stage wrote them."""
+import logging
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+
+from mmdet_bpu.engine.plain_data import to_plain
+from mmdet_bpu.errors import BpuError
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Turn a checkpoint into plain data just before it is written.
+
+    The message hub may hold anything that a metric or a hook has put there. What of it has no plain form
+    is left out with a warning; elsewhere that is an error. Reading undoes the conversion
+    (:func:`mmdet_bpu.engine.weights.read_checkpoint`).
+
+    Args:
+        stage (str): Stage that is written in ``meta['bpu_stage']``.
+    """
+
+    # After every other hook, so that what they add is converted too.
+    priority = 'LOWEST'
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Convert in place."""
+        checkpoint['meta']['bpu_stage'] = self.stage
+        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        for key in list(info):
+            try:
+                info[key] = to_plain(info[key], f"message_hub['runtime_info'][{key!r}]")
+            except BpuError as error:
+                print_log(f'not saved: {error}', logger='current', level=logging.WARNING)
+                del info[key]
+        for key in list(checkpoint):
+            checkpoint[key] = to_plain(checkpoint[key], f'checkpoint[{key!r}]')

@@ -1,0 +1,135 @@
+"""Calibration: observe activations over some batches, then fix their scales."""
+from typing import Dict, Iterator, Union
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.registry import LOOPS
+from mmengine.runner import BaseLoop
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.quantization import finish_calibration, set_quant_state
+
+
+def local_batches(num_batches: int, available: int) -> int:
+    """Batches that this process observes, of ``num_batches`` over all processes.
+
+    Args:
+        num_batches (int): ``bpu.calibration.num_batches``.
+        available (int): Batches that this process' dataloader has.
+
+    Raises:
+        BpuError: There is no batch at all.
+    """
+    if available == 0:
+        raise BpuError('field train_dataloader: calibration needs at least one batch, found none; '
+                       'check the annotation file and drop_last')
+    return min(-(-num_batches // get_world_size()), available)
+
+
+def observe(model: nn.Module, dataloader: DataLoader, batches: int) -> Iterator[int]:
+    """Run ``batches`` batches in eval mode with observers on; yields after each one.
+
+    Args:
+        model (nn.Module): A prepared model, wrapped or not.
+        dataloader (DataLoader): Calibration data.
+        batches (int): How many of its batches.
+    """
+    module = model.module if is_model_wrapper(model) else model
+    set_quant_state(module, 'observe')
+    model.eval()
+    for index, data_batch in zip(range(batches), dataloader):
+        with torch.no_grad():
+            module.test_step(data_batch)
+        yield index
+
+
+def calibrate(model: nn.Module, dataloader: DataLoader, num_batches: int) -> None:
+    """Calibrate a prepared model: observe, then turn statistics of all processes into scales.
+
+    Args:
+        model (nn.Module): A prepared model, wrapped or not.
+        dataloader (DataLoader): Calibration data.
+        num_batches (int): Batches over all processes together.
+    """
+    batches = local_batches(num_batches, len(dataloader))
+    logger = MMLogger.get_current_instance()
+    for index in observe(model, dataloader, batches):
+        if (index + 1) % 10 == 0 or index + 1 == batches:
+            logger.info(f'calibration: batch {index + 1} of {batches}')
+    finish(model)
+
+
+def finish(model: nn.Module) -> None:
+    """Turn what was observed into scales, and quantize from here on."""
+    module = model.module if is_model_wrapper(model) else model
+    finish_calibration(module)
+    set_quant_state(module, 'quantize')
+
+
+@LOOPS.register_module()
+class CalibrationLoop(BaseLoop):
+    """One epoch of observing, as a training loop without steps.
+
+    Hooks see it as one training epoch of ``num_batches`` iterations, so that logging, checkpoints and
+    resuming work as in training. Then the calibrated model is validated.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader | dict): Calibration data.
+        num_batches (int, optional): Batches over all processes together. Defaults to the runner's
+            ``bpu.calibration.num_batches``.
+    """
+
+    max_epochs = 1
+    stop_training = False
+
+    def __init__(self, runner, dataloader: Union[DataLoader, Dict], num_batches: int = 0) -> None:
+        super().__init__(runner, dataloader)
+        num_batches = num_batches or runner.settings['calibration']['num_batches']
+        self.max_iters = local_batches(num_batches, len(self.dataloader))
+        self._epoch = 0
+        self._iter = 0
+        if hasattr(self.dataloader.dataset, 'metainfo'):
+            runner.visualizer.dataset_meta = self.dataloader.dataset.metainfo
+
+    @property
+    def epoch(self) -> int:
+        """int: 0 before the observation has ended, then 1."""
+        return self._epoch
+
+    @property
+    def iter(self) -> int:
+        """int: Batches observed so far."""
+        return self._iter
+
+    def run(self) -> nn.Module:
+        """Observe, fix scales, save through the hooks, validate."""
+        self.runner.call_hook('before_train')
+        if self._epoch < self.max_epochs:
+            self.run_epoch()
+            if self.runner.val_loop is not None:
+                self.runner.val_loop.run()
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Observe all batches."""
+        self.runner.call_hook('before_train_epoch')
+        batches = self._announced(iter(self.dataloader))
+        for index in observe(self.runner.model, batches, self.max_iters):
+            self.runner.call_hook(
+                'after_train_iter', batch_idx=index, data_batch=None, outputs=None)
+            self._iter += 1
+        finish(self.runner.model)
+        self.runner.weights_stage = 'calibration'
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def _announced(self, batches: Iterator) -> Iterator:
+        for index, data_batch in enumerate(batches):
+            self.runner.call_hook('before_train_iter', batch_idx=index, data_batch=data_batch)
+            yield data_batch

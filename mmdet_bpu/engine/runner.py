@@ -1,0 +1,231 @@
+"""The runner: a stock mmengine runner that converts the model where it is built."""
+import copy
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import is_distributed
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmdet_bpu.engine.artifact_detector import ArtifactDetector
+from mmdet_bpu.engine.hooks import (PlainCheckpointHook, QuantStateHook, RandomStateHook,
+                                    StageMetricHook)
+from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
+from mmdet_bpu.engine.seeded_data import seeded_dataloader
+from mmdet_bpu.engine.settings import EXECUTABLE_STAGES
+from mmdet_bpu.engine.stages import complete_config
+from mmdet_bpu.engine.weights import (SOURCE_STAGES, check_stage, find_source, load_strictly,
+                                      newest_checkpoint, read_checkpoint, stage_of)
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.quantization import prepare, set_quant_state
+
+QUANTIZED_STAGES = ('calibration', 'qat')
+
+
+@RUNNERS.register_module()
+class BPURunner(Runner):
+    """Runner of the stages float, calibration, qat, int and hbm.
+
+    Building the model is: build the stock detector, load float weights, prepare it, load quantized
+    weights. So device transfer, DDP, optimizer, EMA and resuming all see the final model. Weights come
+    from ``load_from``, else from the newest checkpoint of the stage before; a resumed run needs neither.
+
+    Attributes:
+        settings (dict): The validated ``bpu`` key.
+        source (str | None): Checkpoint that the model was built with.
+        weights_stage (str | None): Stage that the model's weights have reached; None for a float model
+            that was not loaded.
+    """
+
+    settings: Dict[str, Any]
+    source: Optional[str] = None
+    weights_stage: Optional[str] = None
+
+    @classmethod
+    def from_cfg(cls, cfg: Union[Config, dict]) -> 'BPURunner':
+        """Complete the config, then build a runner from it.
+
+        Raises:
+            BpuError: Bad ``bpu`` settings, ``strategy`` or ``FlexibleRunner``, no weights to start from,
+                or a checkpoint that does not fit.
+        """
+        cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(cfg))
+        complete_config(cfg)
+        cls._settle_resume(cfg)
+        return super().from_cfg(cfg)
+
+    @staticmethod
+    def _settle_resume(cfg: Config) -> None:
+        """Decide which file to resume from, and take over its seed before samplers are built."""
+        if not cfg.get('resume'):
+            return
+        found = cfg.get('load_from') or newest_checkpoint(Path(cfg.work_dir))
+        cfg.resume = found is not None
+        if found is not None:
+            cfg.load_from = str(found)
+            seed = read_checkpoint(cfg.load_from)['meta'].get('seed')
+            if seed is not None:
+                cfg.setdefault('randomness', {})
+                cfg.randomness.seed = seed
+
+    def setup_env(self, env_cfg: Dict) -> None:
+        """As in mmengine; distributed runs without an accelerator use gloo.
+
+        mmengine's own start sets a CUDA device first, which fails there.
+        """
+        self.settings = complete_config(self.cfg)
+        if self.distributed and get_device() == 'cpu' and not is_distributed():
+            torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def build_model(self, model: Union[nn.Module, Dict]) -> nn.Module:
+        """Build the detector and bring it to the stage of this run.
+
+        Raises:
+            BpuError: There are no weights to start from, or they do not fit.
+        """
+        model = super().build_model(model)
+        stage = self.settings['stage']
+        if stage in EXECUTABLE_STAGES:
+            self._load_from = None
+            return ArtifactDetector(model)
+        checkpoint = None
+        if not self._resume:
+            self.source = find_source(stage, self.work_dir, self._load_from)
+            self._load_from = None  # consumed here
+        if self.source is not None:
+            checkpoint = read_checkpoint(self.source)
+            check_stage(checkpoint, SOURCE_STAGES[stage] + (stage, ), self.source,
+                        f'run stage {stage!r}')
+            self.weights_stage = stage_of(checkpoint)
+            self.logger.info(f'weights of stage {self.weights_stage!r} from {self.source}')
+        if stage == 'float':
+            if checkpoint is not None:
+                load_strictly(model, checkpoint['state_dict'], self.source)
+            return model
+        return self._quantized(model, checkpoint)
+
+    def _quantized(self, model: nn.Module, checkpoint: Optional[dict]) -> nn.Module:
+        """Load float weights, prepare, load quantized weights: one of the two loads, or none."""
+        if self.needs_calibration:
+            load_strictly(model, checkpoint['state_dict'], self.source)
+        model = prepare(model, self.settings)
+        if checkpoint is not None and not self.needs_calibration:
+            load_strictly(model, checkpoint['state_dict'], self.source)
+        set_quant_state(model, 'off' if self.needs_calibration else 'quantize')
+        return model
+
+    @property
+    def needs_calibration(self) -> bool:
+        """bool: Whether the model is to be quantized but its weights are float ones."""
+        return self.settings['stage'] in QUANTIZED_STAGES and self.weights_stage == 'float'
+
+    def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
+        """As in mmengine; on CPU, DDP gets no device ids, which it refuses there."""
+        if self.distributed and get_device() == 'cpu' and not is_model_wrapper(model):
+            model_wrapper_cfg = dict(
+                type='MMDistributedDataParallel',
+                broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+                **(model_wrapper_cfg or {}))
+            model_wrapper_cfg['device_ids'] = None
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def register_hooks(self,
+                       default_hooks: Optional[Dict] = None,
+                       custom_hooks: Optional[List] = None) -> None:
+        """Register the configured hooks, and those without which checkpoints and stages fail."""
+        super().register_hooks(default_hooks, custom_hooks)
+        stage = self.settings['stage']
+        deployed_float = stage == 'float' and self.settings['deploy_preprocessing']
+        own = [
+            StageMetricHook('float_deploy' if deployed_float else stage, known=(UNQUANTIZED, )),
+            RandomStateHook(),
+            PlainCheckpointHook(stage),
+        ]
+        if stage in QUANTIZED_STAGES:
+            own.append(QuantStateHook())
+        for hook in own:
+            if not any(isinstance(present, type(hook)) for present in self.hooks):
+                self.register_hook(hook)
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the training loop on data whose augmentation is seeded per epoch and image."""
+        self._train_dataloader = self.seeded(self._train_dataloader)
+        return super().build_train_loop(loop)
+
+    def seeded(self, dataloader: Any) -> Any:
+        """A training dataloader's config with augmentation seeded by this run."""
+        return seeded_dataloader(dataloader, self.seed)
+
+    def _init_model_weights(self) -> None:
+        """Initialise only a float model that no checkpoint is loaded into."""
+        if self.settings['stage'] == 'float' and self.source is None and not self._resume:
+            super()._init_model_weights()
+
+    def load_checkpoint(self,
+                        filename: str,
+                        map_location: Union[str, Callable] = 'cpu',
+                        strict: bool = True,
+                        revise_keys: Optional[list] = None) -> dict:
+        """Read a checkpoint of this stage safely and load it strictly.
+
+        Args:
+            filename (str): A local file or an http(s) address.
+            map_location (str | Callable): As for ``torch.load``. Defaults to ``'cpu'``.
+            strict (bool): Kept for mmengine's signature; loading is always strict.
+            revise_keys (list, optional): Kept for mmengine's signature; not used.
+
+        Raises:
+            BpuError: Another stage's checkpoint, or missing or unexpected keys.
+        """
+        checkpoint = read_checkpoint(filename, map_location)
+        stage = self.settings['stage']
+        check_stage(checkpoint, (stage, ), filename, f'go on with stage {stage!r}')
+        if self._resume and 'message_hub' not in checkpoint:
+            raise BpuError(f'checkpoint {filename} holds weights only and cannot be resumed; expected '
+                           'one that a run of mmdet_bpu saved. To start from its weights, give it as '
+                           'load_from without resume')
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        load_strictly(model, checkpoint['state_dict'], filename)
+        self._has_loaded = True
+        self.weights_stage = stage
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
+    def train(self) -> nn.Module:
+        """Train, or calibrate, from weights that this stage may start from."""
+        stage = self.settings['stage']
+        if stage in EXECUTABLE_STAGES:
+            raise BpuError(f'stage {stage!r} is evaluated, not trained')
+        if self.weights_stage not in (None, *SOURCE_STAGES[stage]):
+            self._refuse_weights(SOURCE_STAGES[stage], 'start')
+        model = super().train()
+        self.weights_stage = stage
+        return model
+
+    def val(self) -> dict:
+        """Validate a model of this run's stage."""
+        self._expect_own_stage()
+        return super().val()
+
+    def test(self) -> dict:
+        """Test a model of this run's stage."""
+        self._expect_own_stage()
+        return super().test()
+
+    def _expect_own_stage(self) -> None:
+        stage = self.settings['stage']
+        if self.weights_stage not in (None, stage):
+            self._refuse_weights((stage, ), 'evaluate')
+
+    def _refuse_weights(self, expected: tuple, verb: str) -> None:
+        raise BpuError(f'checkpoint {self.source} is of stage {self.weights_stage!r}; expected '
+                       f'{" or ".join(map(repr, expected))} to {verb} stage '
+                       f'{self.settings["stage"]!r}')

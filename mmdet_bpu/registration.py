@@ -1,0 +1,12 @@
+"""Register everything of ours with mmengine; configs import it through ``custom_imports``."""
+from mmdet.utils import register_all_modules as register_mmdet
+
+import mmdet_bpu.datasets.coco_lmdb  # noqa: F401
+import mmdet_bpu.datasets.coco_lmdb_metric  # noqa: F401
+import mmdet_bpu.datasets.loading  # noqa: F401
+import mmdet_bpu.engine.hooks  # noqa: F401
+import mmdet_bpu.engine.loops  # noqa: F401
+import mmdet_bpu.engine.runner  # noqa: F401
+import mmdet_bpu.engine.seeded_data  # noqa: F401
+
+register_mmdet(init_default_scope=False)

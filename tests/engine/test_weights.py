@@ -1,0 +1,156 @@
+"""Where weights come from, and how they are read and loaded."""
+import os
+from collections import OrderedDict
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import nn
+
+from mmdet_bpu.engine.weights import (check_stage, find_source, load_strictly, newest_checkpoint,
+                                      read_checkpoint, stage_of)
+from mmdet_bpu.errors import BpuError
+
+
+class Exploit:
+    """Unpickled the usual way, it runs a command."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command, )
+
+
+class Gadget:
+    """A class that a reader has no business importing."""
+
+    def __init__(self):
+        self.values = [1, 2]
+
+
+def weights() -> OrderedDict:
+    base = torch.arange(24, dtype=torch.float32)
+    return OrderedDict(
+        a=base[:6].view(2, 3),  # shares its storage with b
+        b=base[6:].view(3, 6).t(),
+        half=torch.randn(3).half(),
+        count=torch.tensor(7),
+        bf=torch.randn(4).bfloat16(),
+        flag=torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize('archive', [True, False], ids=['zip', 'stream'])
+def test_tensors_of_a_foreign_checkpoint_are_read_and_nothing_is_executed(tmp_path, archive):
+    path, mark = tmp_path / 'foreign.pth', tmp_path / 'mark'
+    expected = weights()
+    torch.save(
+        dict(state_dict=expected, exploit=Exploit(f'touch {mark}'), gadget=Gadget(),
+             meta=dict(epoch=3, gadget=Gadget(), classes=('cat', 'dog')),
+             message_hub=dict(loss=HistoryBuffer([1.0], [1]))),
+        path, _use_new_zipfile_serialization=archive)
+    checkpoint = read_checkpoint(str(path))
+    assert not mark.exists()
+    assert checkpoint['meta'] == dict(epoch=3, classes=['cat', 'dog'])
+    assert list(checkpoint['state_dict']) == list(expected)
+    for name, value in expected.items():
+        read = checkpoint['state_dict'][name]
+        assert torch.equal(read, value) and read.dtype == value.dtype
+
+
+def test_parameters_count_as_tensors(tmp_path):
+    path = tmp_path / 'foreign.pth'
+    torch.save(dict(state_dict=dict(nn.Linear(2, 3).named_parameters()), gadget=Gadget()), path)
+    assert set(read_checkpoint(str(path))['state_dict']) == {'weight', 'bias'}
+
+
+def test_a_bare_dict_of_weights_is_a_float_checkpoint(tmp_path):
+    torch.save(weights(), tmp_path / 'bare.pth')
+    checkpoint = read_checkpoint(str(tmp_path / 'bare.pth'))
+    assert set(checkpoint['state_dict']) == set(weights())
+    assert stage_of(checkpoint) == 'float'
+
+
+@pytest.mark.parametrize('content', [b'', b'not a checkpoint', b'PK\x03\x04 broken'])
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, content):
+    path = tmp_path / 'broken.pth'
+    path.write_bytes(content)
+    with pytest.raises(BpuError, match='broken.pth'):
+        read_checkpoint(str(path))
+
+
+@pytest.mark.parametrize('archive', [True, False], ids=['zip', 'stream'])
+def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, archive):
+    path = tmp_path / 'short.pth'
+    torch.save(dict(state_dict=dict(a=torch.randn(4000)), gadget=Gadget()), path,
+               _use_new_zipfile_serialization=archive)
+    path.write_bytes(path.read_bytes()[:-6000])
+    with pytest.raises(BpuError, match='short.pth'):
+        read_checkpoint(str(path))
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(BpuError, match='gone.pth not found'):
+        read_checkpoint(str(tmp_path / 'gone.pth'))
+
+
+def test_missing_unexpected_and_misshapen_keys_are_all_named():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    state = model.state_dict()
+    del state['0.bias']
+    state['extra'] = torch.zeros(1)
+    state['1.weight'] = torch.zeros(5, 5)
+    with pytest.raises(BpuError) as error:
+        load_strictly(model, state, 'some.pth')
+    for words in ('some.pth', '1 missing: 0.bias', '1 unexpected: extra', '1.weight (model (1, 3)'):
+        assert words in str(error.value)
+
+
+def test_a_wrapper_prefix_is_dropped():
+    model = nn.Linear(2, 3)
+    state = {f'module.{key}': value + 1 for key, value in model.state_dict().items()}
+    load_strictly(model, state, 'some.pth')
+    assert torch.equal(model.weight, state['module.weight'])
+
+
+def test_the_wrong_stage_is_named():
+    with pytest.raises(BpuError, match="q.pth is of stage 'qat'; expected 'float' to calibrate"):
+        check_stage(dict(meta=dict(bpu_stage='qat')), ('float', ), 'q.pth', 'calibrate')
+
+
+def test_the_newest_checkpoint_is_the_one_the_run_named_last(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    for name in ('epoch_2.pth', 'epoch_1.pth'):
+        (tmp_path / name).touch()
+    (tmp_path / 'last_checkpoint').write_text('/moved/from/epoch_2.pth')
+    assert newest_checkpoint(tmp_path).name == 'epoch_2.pth'
+    (tmp_path / 'last_checkpoint').unlink()
+    os.utime(tmp_path / 'epoch_2.pth', (0, 0))
+    assert newest_checkpoint(tmp_path).name == 'epoch_1.pth'
+
+
+@pytest.mark.parametrize('folder, sibling', [('digits_qat', 'digits_calibration'),
+                                             ('qat', 'calibration')])
+def test_the_stage_before_is_looked_for_beside_the_run(tmp_path, folder, sibling):
+    (tmp_path / sibling).mkdir()
+    (tmp_path / sibling / 'epoch_1.pth').touch()
+    found = find_source('qat', str(tmp_path / folder), None)
+    assert found == str(tmp_path / sibling / 'epoch_1.pth')
+
+
+def test_qat_falls_back_to_float_weights(tmp_path):
+    (tmp_path / 'a_float').mkdir()
+    (tmp_path / 'a_float' / 'epoch_1.pth').touch()
+    assert find_source('qat', str(tmp_path / 'a_qat'), None).endswith('a_float/epoch_1.pth')
+
+
+def test_load_from_wins(tmp_path):
+    assert find_source('qat', str(tmp_path), 'given.pth') == 'given.pth'
+
+
+def test_without_a_checkpoint_the_message_says_what_to_give(tmp_path):
+    with pytest.raises(BpuError) as error:
+        find_source('qat', str(tmp_path / 'x_qat'), None)
+    for words in ('--load-from FILE', "'calibration' or 'float'", str(tmp_path / 'x_calibration')):
+        assert words in str(error.value)
+    assert find_source('float', str(tmp_path / 'x_float'), None) is None
