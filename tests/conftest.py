@@ -1,4 +1,4 @@
-"""What every test may rely on: one thread per process, the checkout first, and a real installation."""
+"""What every test may rely on: one thread, the checkout first, and a real installation."""
 import os
 import shutil
 import subprocess
@@ -12,8 +12,8 @@ from hypothesis import settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-# Before any test imports torch: the runner starts one process per core, and results that depend on the
-# order of a threaded sum would differ between machines.
+# Before any test imports torch: the runner starts one process per core, and results that depend on
+# the order of a threaded sum would differ between machines.
 for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
     os.environ.setdefault(variable, '1')
 # Tools that tests start as processes import this checkout, not an installed copy.
