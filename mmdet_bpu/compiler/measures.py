@@ -7,11 +7,19 @@ from mmdet_bpu.compiler.op_view import ELEMENT_BYTES, OpView
 Measures = dict[str, Any]
 
 
+def _windows(view: OpView) -> tuple[list[int], list[int], list[int]]:
+    """Stride, pad and dilation; HBIR text may leave out those that do nothing."""
+    attrs = view.attrs
+    return (list(attrs.get('stride') or [1, 1]), list(attrs.get('pad') or [0] * 4),
+            list(attrs.get('dilation') or [1, 1]))
+
+
 def _conv2d(view: OpView) -> Measures:
+    if len(view.operands['weight'].shape) != 4:
+        return {}
     batch, height, width, channels = view.operands['input'].shape
     c_out, kernel_h, kernel_w, group_channels = view.operands['weight'].shape
-    top, left, bottom, right = view.attrs['pad']
-    stride, dilation = list(view.attrs['stride']), list(view.attrs['dilation'])
+    stride, (top, left, bottom, right), dilation = _windows(view)
     depthwise = group_channels == 1 and view.attrs.get('groups', 1) == channels > 1
     int16 = 'si16' in (view.operands['input'].dtype, view.operands['weight'].dtype)
     measures = {
@@ -42,15 +50,15 @@ def _matmul(view: OpView) -> Measures:
 
 def _reduce(view: OpView) -> Measures:
     shape = view.operands['input'].shape
-    reduced = [shape[dim] for dim in view.attrs['dims']]
+    reduced = [shape[dim] for dim in view.attrs.get('dims') or range(len(shape))]
     return {'reduced dims': reduced, 'reduced elements': prod(reduced)}
 
 
 def _pool(view: OpView) -> Measures:
-    kernel = list(view.attrs['kernel'])
+    kernel = list(view.attrs.get('kernel') or [1, 1])
     area = prod(kernel)
-    return {'kernel': kernel, 'stride': list(view.attrs['stride']),
-            'pad': list(view.attrs['pad']), 'KH*KW': area,
+    stride, pad, _ = _windows(view)
+    return {'kernel': kernel, 'stride': stride, 'pad': pad, 'KH*KW': area,
             'KH*KW*bytes': area * ELEMENT_BYTES.get(view.operands['input'].dtype, 1)}
 
 
@@ -66,7 +74,7 @@ def _slice(view: OpView) -> Measures:
 
 
 def _pad(view: OpView) -> Measures:
-    return {'padding': [*view.attrs['begin'], *view.attrs['end']]}
+    return {'padding': [*view.attrs.get('begin', ()), *view.attrs.get('end', ())]}
 
 
 def _sample(view: OpView) -> Measures:
@@ -78,7 +86,7 @@ def _gather(view: OpView) -> Measures:
     """The unit sees [*, H, W, C]: a last dim that is gathered over becomes W with C = 1."""
     tensor = view.operands['input']
     shape = tensor.shape
-    dim = view.attrs['dim'] % len(shape)
+    dim = view.attrs.get('dim', 0) % len(shape)
     padded = (1,) * (3 - len(shape)) + shape
     sides = padded[-2:] if dim == len(shape) - 1 else padded[-3:-1]
     name = 'H, W of int8' if tensor.dtype == 'si8' else 'H, W of wider types'

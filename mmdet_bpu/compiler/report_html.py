@@ -124,8 +124,8 @@ def _layer_rows(layers: list[dict]) -> list[dict]:
              'output': layer['output'], 'MACs': layer['macs'],
              'read (B)': layer['bytes read'], 'written (B)': layer['bytes written'],
              'compute cycles': layer['compute cycles'], 'DDR cycles': layer['DDR cycles'],
-             'bound by': layer['bound by'], 'start (us)': layer['start (us)'],
-             'time (us)': layer['time (us)'], 'share (%)': round(100 * layer['share'], 2)}
+             'bound by': layer['bound by'], 'time (us)': layer['time (us)'],
+             'share (%)': round(100 * layer['share'], 2)}
             for index, layer in enumerate(layers)]
 
 
@@ -151,13 +151,21 @@ def _table(name: str, rows: list[dict]) -> str:
     if not rows:
         return '<p>None.</p>'
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    head = ''.join(f'<th>{escape(str(column))}</th>' for column in columns)
+    head = ''.join(f'<th{_numeric_class(rows, column)}>{escape(str(column))}</th>'
+                   for column in columns)
     body = ''.join(f'<tr>{"".join(_cell(row.get(column)) for column in columns)}</tr>'
                    for row in rows)
     search = (f'<input type="search" placeholder="filter {len(rows)} rows" data-for="{name}">'
               if len(rows) > 12 else '')
     return (f'{search}<div class="scroll"><table id="{name}" class="sortable"><thead><tr>{head}'
             f'</tr></thead><tbody>{body}</tbody></table></div>')
+
+
+def _numeric_class(rows: list[dict], column: str) -> str:
+    values = [row.get(column) for row in rows]
+    numbers = [isinstance(value, (int, float)) and not isinstance(value, bool)
+               for value in values if value is not None]
+    return ' class="n"' if numbers and all(numbers) else ''
 
 
 def _cell(value) -> str:

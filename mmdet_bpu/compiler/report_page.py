@@ -7,7 +7,7 @@ _STYLE = '''
 --card:#1b2125;--accent:#6fb3d2;--error:#ff8a80;--warning:#f0bd5e;--note:#a9bfcb}}
 *{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1180px;margin:0 auto;padding:32px 24px 80px}
+main{max-width:1240px;margin:0 auto;padding:32px 24px 80px}
 h1{font-size:27px;margin:0}h2{font-size:19px;margin:44px 0 12px}h3{font-size:15px;margin:20px 0 6px}
 .sub{color:var(--dim);margin:2px 0 18px}.notice{border-left:4px solid var(--accent);
 padding:8px 14px;background:var(--card);margin:10px 0}
@@ -21,11 +21,11 @@ th,td{padding:5px 10px;text-align:left;border-bottom:1px solid var(--line);verti
 th{position:sticky;top:0;background:var(--card);white-space:nowrap;font-weight:600;
 box-shadow:0 1px 0 var(--line)}.sortable th{cursor:pointer}
 th[data-dir="1"]::after{content:" \\25B2"}th[data-dir="-1"]::after{content:" \\25BC"}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th.n{text-align:right}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .bar{width:45%}.bar i{display:block;height:12px;margin-top:4px;background:var(--accent);
 border-radius:2px;min-width:1px}.plain td{border:0;padding:2px 8px}.plain{background:none}
 td.error{color:var(--error);font-weight:600}td.warning{color:var(--warning);font-weight:600}
-td.note{color:var(--note)}
+#layers td:nth-child(4){white-space:nowrap}td.note{color:var(--note)}
 svg{width:100%;height:auto;display:block}svg rect{fill:var(--accent)}
 svg rect:hover{fill:var(--fg)}svg text{fill:var(--dim);font-size:12px}
 svg line{stroke:var(--line)}

@@ -166,6 +166,16 @@ def test_planned_types_reach_an_op_through_data_movement():
     assert finding.found == 'si8 and si16' and finding.site == 'neck/add.0'
 
 
+def test_attributes_that_hbir_text_leaves_out_have_their_defaults():
+    builder = OpBuilder([('x', tensor_type((1, 8, 8, 4), 'f32'))])
+    weight = builder.fake_quant(builder.constant(np.ones((4, 3, 3, 4), np.float32)), bits=16,
+                                scale=0.1)
+    x = builder.fake_quant(builder.inputs[0], bits=16, scale=0.1)
+    y = builder.op('hbir.conv2d', [x, weight], {}, tensor_type((1, 6, 6, 4), 'f32'))
+    finding = only(check_program(builder.finish([('y', y)]), 'nash-e'))
+    assert 'cannot both be si16' in finding.rule
+
+
 def test_grouped_int16_convolution_takes_odd_strides_or_two(maker):
     x = maker.input('x', (1, 16, 16, 4), 'si16')
     out = maker.op('conv2d', [x, maker.integers((4, 3, 3, 1)), maker.integers((4,), 'int32')],
