@@ -7,10 +7,14 @@ integer accumulator. It holds for direct products only, not for transformed ones
 not at reduced precision (TF32, bfloat16): :func:`exact_float_products` switches those off.
 """
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import Iterator
 
 import torch
+import torch.nn.functional as F
+
+from mmdet_bpu.errors import BpuError
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,13 @@ CARRIERS = {carrier.name: carrier for carrier in (
 )}
 
 
+# Per operation since torch 2.9; before, one setting for all of them.
+PRECISION_SETTINGS = [
+    getattr(getattr(torch.backends, backend), unit)
+    for backend, unit in (('mkldnn', 'matmul'), ('mkldnn', 'conv'), ('cuda', 'matmul'))
+    if hasattr(getattr(getattr(torch.backends, backend), unit, None), 'fp32_precision')]
+
+
 @contextlib.contextmanager
 def exact_float_products() -> Iterator[None]:
     """Keep torch to direct float products at full precision, whatever the user's settings.
@@ -57,7 +68,6 @@ def exact_float_products() -> Iterator[None]:
     Autocast, TF32 and bfloat16 matrix units, NNPACK and cuDNN (which may choose Winograd or FFT
     convolutions) are off inside, and as they were after.
     """
-    precision = torch.get_float32_matmul_precision()
     with contextlib.ExitStack() as stack:
         if torch.is_autocast_enabled('cpu'):
             stack.enter_context(torch.autocast('cpu', enabled=False))
@@ -66,7 +76,49 @@ def exact_float_products() -> Iterator[None]:
         if torch.cuda.is_available():
             stack.enter_context(torch.autocast('cuda', enabled=False))
             stack.enter_context(torch.backends.cudnn.flags(enabled=False, allow_tf32=False))
-        if precision != 'highest':
+        if PRECISION_SETTINGS:
+            for setting in PRECISION_SETTINGS:
+                before = setting.fp32_precision
+                if before not in ('none', 'ieee'):
+                    setting.fp32_precision = 'ieee'
+                    stack.callback(setattr, setting, 'fp32_precision', before)
+        elif torch.get_float32_matmul_precision() != 'highest':
+            stack.callback(torch.set_float32_matmul_precision,
+                           torch.get_float32_matmul_precision())
             torch.set_float32_matmul_precision('highest')
-            stack.callback(torch.set_float32_matmul_precision, precision)
         yield
+
+
+@functools.lru_cache(maxsize=None)
+def check_carriers(device: str = 'cpu') -> None:
+    """Drive the float units to their bound once and compare with integers.
+
+    A machine or a library setting that lowers the precision where :func:`exact_float_products`
+    cannot reach (an environment variable of oneDNN, an unknown device) shows here.
+
+    Raises:
+        BpuError: if a float unit does not return the integer.
+    """
+    features = 4 * 4 * 64  # terms of 127 * 127 .. 128 * 128: the sum reaches 2**24
+    values = 128 - torch.arange(features * 3).remainder(2).reshape(3, features)
+    weight = 128 - torch.arange(features * 5).remainder(3).clamp(max=1).reshape(5, features)
+    expected = (values[:, None] * weight[None]).sum(-1)
+    expected[0, 0] -= 1  # one odd sum
+    with exact_float_products():
+        for dtype in (torch.float32, torch.float64):
+            x, w = values.to(device, dtype), weight.to(device, dtype)
+            bias = torch.zeros(5, dtype=dtype, device=device)
+            nhwc = x.view(3, 4, 4, 64).permute(0, 3, 1, 2)
+            kernel = w.view(5, 4, 4, 64).permute(0, 3, 1, 2)
+            bags = torch.arange(features, device=device).expand(3, -1)
+            results = {'matmul': torch.addmm(bias, x, w.t()),
+                       'conv2d': F.conv2d(nhwc, kernel).flatten(1),
+                       'embedding_bag': F.embedding_bag(bags, w.t().contiguous(), mode='sum',
+                                                        per_sample_weights=x)}
+            for unit, result in results.items():
+                result[0, 0] -= 1
+                if not torch.equal(result.cpu().to(torch.int64), expected):
+                    raise BpuError(
+                        f'{unit} in {dtype} on {device} does not return exact integers below its '
+                        'bound: look for settings that lower the precision of float32 products '
+                        '(ONEDNN_DEFAULT_FPMATH_MODE, TF32) and switch them off')

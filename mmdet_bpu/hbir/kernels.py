@@ -5,6 +5,7 @@ import torch
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir import elementwise, movement, products, reductions, sampling, tables
+from mmdet_bpu.hbir.carriers import check_carriers
 from mmdet_bpu.hbir.numerics import Operand
 
 Kernel = Callable[[list[torch.Tensor], dict], list[torch.Tensor]]
@@ -48,6 +49,9 @@ PREPARE: dict[str, Planner] = {
     'bpu.grid_sample': sampling.plan_grid_sample,
 }
 
+# Their sums run on a float unit (see carriers.py).
+CARRIED = ('bpu.conv2d', 'bpu.linear', 'bpu.matmul', 'bpu.grid_sample')
+
 
 def prepare_attrs(op: str, operands: list[Operand], attrs: dict) -> dict:
     """Attributes with a ``plan`` added where the op has one: call it once, when loading.
@@ -68,4 +72,7 @@ def prepare_attrs(op: str, operands: list[Operand], attrs: dict) -> dict:
         raise BpuError(f'no integer kernel for {op!r}: expected one of {", ".join(KERNELS)}')
     if op not in PREPARE:
         return attrs
+    if op in CARRIED:
+        device = next((o.constant.device for o in operands if o.constant is not None), 'cpu')
+        check_carriers(str(device))
     return {**attrs, 'plan': PREPARE[op](operands, attrs)}

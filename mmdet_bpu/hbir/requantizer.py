@@ -17,7 +17,7 @@ from mmdet_bpu.hbir.numerics import (INTEGER_RANGES, TORCH_DTYPES, ZERO_SHIFT, I
 
 INT32_MAX = INTEGER_RANGES['si32'][1]
 # Elements worked on at a time and thread: two int32 buffers of this size stay in a core's L2.
-CHUNK = 1 << 13
+CHUNK = 1 << 16
 
 
 def chunk_elements() -> int:
