@@ -48,11 +48,14 @@ class Epilogue:
         op (str): Name for messages.
 
     Raises:
-        BpuError: if an accumulator or a residual may leave int32.
+        BpuError: for si16 x si16, or if an accumulator or a residual may leave int32.
     """
 
     def __init__(self, operands: list[Operand], attrs: dict, bias_carried: bool, op: str):
         weight, bias = operands[1].constant, operands[2].constant
+        if 'si8' not in (operands[0].dtype, operands[1].dtype):
+            raise BpuError(f'{op} takes si8 x si8 or si16 x si8, found {operands[0].dtype} x '
+                           f'{operands[1].dtype}: make one operand si8 in the qconfig')
         bounds = accumulator_bounds(weight, bias, operands[0].dtype)
         self.bias = None if bias_carried or not bias.any() else bias.to(torch.int32)
         self.residual = None

@@ -71,15 +71,29 @@ def max_pool(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.max_pool: (N, H, W, C) -> (N, OH, OW, C); padding never wins.
 
     Padding is minus infinity in the carrier, so a window takes the largest value inside the image.
+
+    Raises:
+        BpuError: if padding is as wide as a window, which could then hold no value at all.
     """
-    x = inputs[0]
+    x, pad = inputs[0], attrs['pad']
     carrier = CARRIERS['select64' if x.dtype == torch.int32 else 'select'].dtype
-    top, left, bottom, right = attrs['pad']
-    padded = x.permute(0, 3, 1, 2).to(carrier)
-    if any(attrs['pad']):
-        padded = F.pad(padded, (left, right, top, bottom), value=-math.inf)
+    ends = []
+    for axis in (0, 1):
+        size, stride = x.shape[1 + axis], attrs['stride'][axis]
+        window = attrs['dilation'][axis] * (attrs['kernel'][axis] - 1) + 1
+        before, after = pad[axis], pad[axis + 2]
+        if max(before, after) >= window:
+            raise BpuError(f'bpu.max_pool: padding {list(pad)} is as wide as a window of '
+                           f'{window}: pad less than the window')
+        span = size + before + after - window
+        count = (-(-span // stride) if attrs['ceil_mode'] else span // stride) + 1
+        if attrs['ceil_mode'] and (count - 1) * stride >= size + before:
+            count -= 1  # as in torch, the last window starts in the image or before it
+        ends.append((count - 1) * stride + window - size - before)
+    padded = F.pad(x.permute(0, 3, 1, 2).to(carrier), (pad[1], ends[1], pad[0], ends[0]),
+                   value=-math.inf)
     pooled = F.max_pool2d(padded, tuple(attrs['kernel']), tuple(attrs['stride']), 0,
-                          tuple(attrs['dilation']), attrs['ceil_mode'])
+                          tuple(attrs['dilation']))
     return [pooled.permute(0, 2, 3, 1).to(x.dtype).contiguous()]
 
 

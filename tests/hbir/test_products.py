@@ -225,6 +225,12 @@ def test_matmul_checks_each_run_where_the_types_do_not_exclude_overflow():
         KERNELS['bpu.matmul']([lhs * 32, rhs], attrs)
 
 
+def test_layers_refuse_si16_by_si16():
+    with pytest.raises(BpuError, match='found si16 x si16'):
+        run('bpu.linear', [np.zeros((1, 2), np.int16), np.zeros((1, 2), np.int16),
+                           np.zeros(1, np.int32)], EXACT)
+
+
 def test_matmul_refuses_si16_by_si16():
     with pytest.raises(BpuError, match='si16 x si16'):
         prepare_attrs('bpu.matmul', [Operand('si16', (2, 2))] * 2,
