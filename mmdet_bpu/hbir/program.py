@@ -1,8 +1,8 @@
 """The integer module as a plain list of instructions: what compiler and interpreter read.
 
 Inputs and outputs keep their public names (``hbir.name``); every other value has the name it has
-in the text, ``%`` and the number of the result. An output that is an input, a constant or another output too is copied
-by a reshape to its own shape, so that each output is a value of its own.
+in the text, ``%`` and the number of the result. An output that is an input, a constant or another
+output too is copied by a reshape to its own shape, so that each output is a value of its own.
 """
 import itertools
 import math

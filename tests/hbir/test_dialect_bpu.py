@@ -1,0 +1,160 @@
+"""The bpu dialect: what its verifier accepts and refuses, and that nothing in it is a float."""
+import numpy as np
+import pytest
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.bpu_dialect import BPU_OPS, BPU_SPECS
+from mmdet_bpu.hbir.builder import OpBuilder
+from mmdet_bpu.hbir.kernels import KERNELS
+from mmdet_bpu.hbir.text import parse_text, print_text
+from mmdet_bpu.hbir.types import tensor_type
+
+S = 0.5
+RQ = dict(multiplier=[20000], shift=[10])
+
+
+def i8(*shape):
+    return tensor_type(shape, 'si8', S)
+
+
+def i16(*shape):
+    return tensor_type(shape, 'si16', S)
+
+
+def i32(*shape):
+    return tensor_type(shape, 'si32')
+
+
+def i1(*shape):
+    return tensor_type(shape, 'i1')
+
+
+def build(name, types, attrs, result):
+    builder = OpBuilder([(f'x{index}', type_) for index, type_ in enumerate(types)], 'bpu')
+    value = builder.op(f'bpu.{name}', builder.inputs, attrs, result, site='neck/here')
+    values = value if isinstance(value, list) else [value]
+    return builder.finish([(f'y{index}', value) for index, value in enumerate(values)])
+
+
+CONV = dict(stride=[2, 2], pad=[1, 1, 1, 1], dilation=[1, 1], groups=1, relu=True, **RQ)
+CONV_TYPES = [i8(1, 8, 8, 4), i8(6, 3, 3, 4), i32(6)]
+RESIDUAL = dict(residual_multiplier=[20000], residual_shift=[3])
+ADD = dict(lhs_multiplier=[20000], lhs_shift=[10], rhs_multiplier=[20000], rhs_shift=[10],
+           guard_bits=4, relu=False)
+SAMPLE = dict(x_multiplier=[20000], x_shift=[10], x_offset=100, y_multiplier=[20000],
+              y_shift=[10], y_offset=-7, fraction_bits=8, padding='zeros')
+POOL = dict(kernel=[3, 3], stride=[2, 2], pad=[1, 1, 1, 1], dilation=[1, 1], ceil_mode=False)
+SEGMENTS = dict(entries=list(range(8 * 64 + 1)), segment_shift=[7] * 8,
+                segment_start=list(range(-32768, 32768, 8192)))
+
+VALID = [
+    ('constant', [], dict(value=np.zeros((2, 3), np.int8)), None),
+    ('conv2d', CONV_TYPES, CONV, i8(1, 4, 4, 6)),
+    ('conv2d', CONV_TYPES + [i8(1, 4, 4, 6)], {**CONV, **RESIDUAL}, i16(1, 4, 4, 6)),
+    ('conv2d', [i8(1, 8, 8, 4), i8(6, 3, 3, 2), i32(6)], {**CONV, 'groups': 2}, i8(1, 4, 4, 6)),
+    ('conv2d', CONV_TYPES, {**CONV, 'multiplier': [20000] * 6, 'shift': [9] * 6},
+     i8(1, 4, 4, 6)),
+    ('linear', [i16(2, 5, 4), i8(6, 4), i32(6)], RQ, i32(2, 5, 6)),
+    ('matmul', [i16(2, 5, 4), i8(2, 4, 3)], RQ, i16(2, 5, 3)),
+    ('add', [i8(2, 5, 4), i16(4)], ADD, i8(2, 5, 4)),
+    ('sub', [i8(2, 1), i8(1, 3)], ADD, i8(2, 3)),
+    ('mul', [i16(2, 5, 4), i16(5, 1)], RQ, i16(2, 5, 4)),
+    ('requantize', [i8(2, 5)], dict(multiplier=[1 << 14], shift=[14], relu=False), i16(2, 5)),
+    ('table', [i8(2, 5)], dict(entries=list(range(256))), i16(2, 5)),
+    ('table', [i16(2, 5)], SEGMENTS, i16(2, 5)),
+    ('relu', [i16(2, 5)], {}, i16(2, 5)),
+    ('reduce_sum', [i8(2, 5, 4)], dict(dims=[0, 2], **RQ), i16(1, 5, 1)),
+    ('reduce_max', [i8(2, 5, 4)], dict(dims=[2]), i8(2, 5, 1)),
+    ('max_pool', [i8(1, 9, 9, 4)], POOL, i8(1, 5, 5, 4)),
+    ('grid_sample', [i8(2, 9, 9, 4), i16(2, 3, 7, 2)], SAMPLE, i8(2, 3, 7, 4)),
+    ('topk', [i16(1, 9)], dict(k=3, dim=1), [i16(1, 3), i32(1, 3)]),
+    ('gather', [i16(1, 9, 4), i32(1, 3, 4)], dict(dim=1), i16(1, 3, 4)),
+    ('where', [i1(9, 1), i16(1, 9, 4)], dict(fill=-32768), i16(1, 9, 4)),
+    ('reshape', [i8(2, 6)], dict(shape=[3, 4]), i8(3, 4)),
+    ('transpose', [i8(2, 6, 1)], dict(dims=[2, 0, 1]), i8(1, 2, 6)),
+    ('slice', [i8(5, 6)], dict(begin=[1, 0], end=[4, 6], step=[2, 4]), i8(2, 2)),
+    ('concat', [i8(5, 6), i8(5, 1)], dict(dim=1), i8(5, 7)),
+    ('tile', [i1(5, 6)], dict(multiples=[2, 1]), i1(10, 6)),
+    ('pad', [i8(5, 6)], dict(begin=[1, 0], end=[0, 2], value=-3), i8(6, 8)),
+]
+
+
+@pytest.mark.parametrize('name, types, attrs, result', VALID)
+def test_a_valid_operation_builds_and_its_text_comes_back(name, types, attrs, result):
+    module = build(name, types, attrs, result or tensor_type((2, 3), 'si8'))
+    text = print_text(module)
+    assert print_text(parse_text(text)) == text
+    assert 'site = "neck/here"' in text
+
+
+def test_every_operation_is_tested_and_has_a_kernel():
+    assert {name for name, *_ in VALID} == set(BPU_SPECS)
+    assert set(KERNELS) | {'bpu.constant'} == set(BPU_OPS)
+
+
+REFUSED = [
+    ('conv2d', [i16(1, 8, 8, 4), i16(6, 3, 3, 4), i32(6)], CONV, i8(1, 4, 4, 6), 'int16 x int16'),
+    ('linear', [i16(2, 4), i16(6, 4), i32(6)], RQ, i8(2, 6), 'int16 x int16'),
+    ('matmul', [i16(2, 4), i16(4, 6)], RQ, i8(2, 6), 'int16 x int16'),
+    ('conv2d', [i8(1, 8, 8, 5), *CONV_TYPES[1:]], CONV, i8(1, 4, 4, 6), '5 channels'),
+    ('conv2d', CONV_TYPES, CONV, i8(1, 8, 8, 6), r'expected \(1, 4, 4, 6\)'),
+    ('conv2d', CONV_TYPES[:2] + [i32(5)], CONV, i8(1, 4, 4, 6), 'bias has shape'),
+    ('conv2d', CONV_TYPES[:2] + [i16(6)], CONV, i8(1, 4, 4, 6), 'tensor of si32'),
+    ('conv2d', CONV_TYPES, {**CONV, **RESIDUAL}, i8(1, 4, 4, 6), 'residual'),
+    ('conv2d', CONV_TYPES + [i8(1, 4, 4, 6)], CONV, i8(1, 4, 4, 6), 'residual'),
+    ('conv2d', CONV_TYPES, {**CONV, 'multiplier': [20000] * 5}, i8(1, 4, 4, 6), '5 and 1 values'),
+    ('conv2d', CONV_TYPES, {**CONV, 'multiplier': [9]}, i8(1, 4, 4, 6), 'neither 0 nor in'),
+    ('conv2d', CONV_TYPES, {**CONV, 'pad': [1, 1]}, i8(1, 4, 4, 6), '4 elements'),
+    ('linear', [i8(2, 5), i8(6, 4), i32(6)], RQ, i8(2, 6), '5 channels'),
+    ('matmul', [i8(3, 2, 4), i8(2, 4, 6)], RQ, i8(3, 2, 6), 'cannot be multiplied'),
+    ('add', [i8(2, 3), i8(2, 4)], ADD, i8(2, 4), 'broadcast'),
+    ('add', [tensor_type((2, 3), 'f32')] * 2, ADD, i8(2, 3), 'tensor of si8'),
+    ('relu', [i8(2, 3)], {}, tensor_type((2, 3), 'si8', 0.25), 'elements'),
+    ('table', [i8(2, 5)], dict(entries=list(range(255))), i8(2, 5), '256 entries'),
+    ('table', [i16(2, 5)], dict(entries=list(range(256))), i8(2, 5), 'segment'),
+    ('table', [i16(2, 5)], {**SEGMENTS, 'segment_shift': [7] * 7 + [6]}, i16(2, 5),
+     'segments end at'),
+    ('table', [i16(2, 5)], {**SEGMENTS, 'entries': [0]}, i16(2, 5), 'guard'),
+    ('reduce_sum', [i8(2, 5)], dict(dims=[2], **RQ), i8(2, 5), 'dim 2'),
+    ('reduce_max', [i8(2, 5)], dict(dims=[1, 1]), i8(2, 1), 'repeat'),
+    ('grid_sample', [i8(2, 9, 9, 4), i8(2, 3, 7, 2)], SAMPLE, i8(2, 3, 7, 4), 'tensor of si16'),
+    ('grid_sample', [i8(2, 9, 9, 4), i16(2, 3, 7, 2)], {**SAMPLE, 'padding': 'reflect'},
+     i8(2, 3, 7, 4), 'zeros or border'),
+    ('topk', [i16(1, 9)], dict(k=10, dim=1), [i16(1, 10), i32(1, 10)], 'k = 10'),
+    ('gather', [i16(1, 9, 4), i32(2, 3, 4)], dict(dim=1), i16(2, 3, 4), 'indices'),
+    ('where', [i8(9, 1), i16(9, 4)], dict(fill=0), i16(9, 4), 'tensor of i1'),
+    ('reshape', [i8(2, 6)], dict(shape=[3, 5]), i8(3, 5), 'cannot reshape'),
+    ('reshape', [i8(2, 6)], dict(shape=[3, 4]), i16(3, 4), 'elements'),
+    ('transpose', [i8(2, 6)], dict(dims=[0, 0]), i8(2, 2), 'permute'),
+    ('slice', [i8(5, 6)], dict(begin=[1, 0], end=[9, 6], step=[1, 1]), i8(8, 6), 'do not slice'),
+    ('concat', [i8(5, 6), tensor_type((5, 6), 'si8', 0.1)], dict(dim=1), i8(5, 12), 'elements'),
+    ('tile', [i8(5, 6)], dict(multiples=[2]), i8(10, 6), 'rank 2'),
+]
+
+
+@pytest.mark.parametrize('name, types, attrs, result, reason', REFUSED)
+def test_an_invalid_operation_is_refused_with_the_reason_and_the_site(name, types, attrs, result,
+                                                                      reason):
+    with pytest.raises(BpuError, match=reason) as caught:
+        build(name, types, attrs, result)
+    assert 'neck/here' in str(caught.value)
+
+
+def test_a_constant_of_another_width_than_its_type_is_refused():
+    with pytest.raises(BpuError, match='value holds i16'):
+        build('constant', [], dict(value=np.zeros(3, np.int16)), i8(3))
+
+
+def test_quantized_text_needs_no_builder():
+    text = '''\
+func.func @forward(%x: tensor<2x!qnt.uniform<si8:f32, 0.1>> {hbir.name = "x"})
+    -> (tensor<2x!qnt.uniform<si16:f32, 0.1>> {hbir.name = "y"}) {
+  %y = "bpu.requantize"(%x) <{multiplier = array<i64: 16384>, relu = false, \
+shift = array<i64: 14>}> : (tensor<2x!qnt.uniform<si8:f32, 0.1>>) -> \
+tensor<2x!qnt.uniform<si16:f32, 0.1>>
+  return %y : tensor<2x!qnt.uniform<si16:f32, 0.1>>
+}
+'''
+    assert '!qnt.uniform<si8:f32, 0.1>' in print_text(parse_text(text))
+    with pytest.raises(BpuError, match='model.int.mlir:3: bpu.requantize'):
+        parse_text(text.replace('16384', '163840'), 'model.int.mlir')
