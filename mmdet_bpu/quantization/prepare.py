@@ -47,9 +47,12 @@ class QuantizedGraph:
         return self.configs[self.placement.integers(value)]
 
     def constant_dtype(self, op: Op, index: int) -> str:
-        """dtype of a constant operand: that of what it meets; int8 in a matrix product."""
-        if op.kind == 'matmul':
-            return 'int8'
+        """dtype of a constant operand: that of what it meets.
+
+        int8 in a matrix product, and int16 for a sampling grid, whatever they meet.
+        """
+        if op.kind in ('matmul', 'grid_sample'):
+            return 'int16' if op.kind == 'grid_sample' and index == 1 else 'int8'
         others = [n for n in self.graph.variable_inputs(op)]
         dtype = self.config(others[0]).dtype if others else 'int8'
         return 'int16' if dtype == 'int32' else dtype
