@@ -41,6 +41,9 @@ def _accumulation(op: Operation, channels: int) -> None:
 
 
 def _window(size: int, kernel: int, stride: int, pad: int, dilation: int, ceil: bool) -> int:
+    require(min(kernel, stride, dilation) > 0 and pad >= 0,
+            f'kernel {kernel}, stride {stride}, dilation {dilation} and padding {pad} must be '
+            'positive')
     span = size + pad - dilation * (kernel - 1) - 1
     steps = -(-span // stride) if ceil else span // stride
     return steps + 1

@@ -105,6 +105,7 @@ REFUSED = [
     ('conv2d', CONV_TYPES, {**CONV, 'multiplier': [20000] * 5}, i8(1, 4, 4, 6), '5 and 1 values'),
     ('conv2d', CONV_TYPES, {**CONV, 'multiplier': [9]}, i8(1, 4, 4, 6), 'neither 0 nor in'),
     ('conv2d', CONV_TYPES, {**CONV, 'pad': [1, 1]}, i8(1, 4, 4, 6), '4 elements'),
+    ('conv2d', CONV_TYPES, {**CONV, 'stride': [0, 1]}, i8(1, 4, 4, 6), 'stride 0'),
     ('linear', [i8(2, 5), i8(6, 4), i32(6)], RQ, i8(2, 6), '5 channels'),
     ('matmul', [i8(3, 2, 4), i8(2, 4, 6)], RQ, i8(3, 2, 6), 'cannot be multiplied'),
     ('add', [i8(2, 3), i8(2, 4)], ADD, i8(2, 4), 'broadcast'),
