@@ -16,6 +16,8 @@ FRACTION_BITS = 8
 # 128 * 2**(2 * 11) and its rounding term are the largest that fit an int32 accumulator.
 MAX_FRACTION_BITS = 11
 POSITION_LIMIT = 2**30 - 1
+# A point takes about this many elements of a chunk: its indices and weights, 4 each.
+POINTS_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -130,25 +132,28 @@ def grid_sample(inputs: Tensors, attrs: dict) -> Tensors:
     batch, height, width, channels = values.shape
     dtype = CARRIERS[plan.carrier].dtype
     table = values.reshape(-1, channels).to(dtype)
-    points = grid.reshape(batch, -1, 2)
+    points = grid.reshape(-1, 2)
     out = torch.empty((*grid.shape[:3], channels), dtype=torch.int8, device=values.device)
     target = out.view(-1, channels)
-    count = points.shape[1]
-    step = max(1, chunk_elements() // max(channels, 4))
+    per_image = max(1, len(points) // max(batch, 1))
+    step = max(1, chunk_elements() // POINTS_SHARE)
     with exact_float_products():
-        for image in range(batch):
-            for start in range(0, count, step):
-                part = points[image, start:start + step]
-                x0, x1, wx0, wx1 = plan.corners(part[:, 0], 0, width)
-                y0, y1, wy0, wy1 = plan.corners(part[:, 1], 1, height)
-                y0 = y0.add_(image * height).mul_(width)
-                y1 = y1.add_(image * height).mul_(width)
-                rows = torch.stack((y0 + x0, y0 + x1, y1 + x0, y1 + x1), 1)
-                weights = torch.stack((wy0 * wx0, wy0 * wx1, wy1 * wx0, wy1 * wx1), 1)
-                total = F.embedding_bag(rows, table, mode='sum',
-                                        per_sample_weights=weights.to(dtype))
-                first = image * count + start
-                # Weights are at most 2**(2 * bits) in sum: the result cannot leave si8.
-                target[first:first + len(part)].copy_(
-                    round_shift_(total.to(torch.int32), 2 * plan.bits))
+        for start in range(0, len(points), step):
+            part = points[start:start + step]
+            stop = start + len(part)
+            x0, x1, wx0, wx1 = plan.corners(part[:, 0], 0, width)
+            y0, y1, wy0, wy1 = plan.corners(part[:, 1], 1, height)
+            if batch > 1:
+                image = torch.arange(start, stop, dtype=torch.int32, device=values.device)
+                first_row = image.div_(per_image, rounding_mode='floor').mul_(height)
+                y0.add_(first_row)
+                y1.add_(first_row)
+            y0.mul_(width)
+            y1.mul_(width)
+            rows = torch.stack((y0 + x0, y0 + x1, y1 + x0, y1 + x1), 1)
+            weights = torch.stack((wy0 * wx0, wy0 * wx1, wy1 * wx0, wy1 * wx1), 1)
+            total = F.embedding_bag(rows, table, mode='sum',
+                                    per_sample_weights=weights.to(dtype))
+            # Weights are at most 2**(2 * bits) in sum: the result cannot leave si8.
+            target[start:stop].copy_(round_shift_(total.to(torch.int32), 2 * plan.bits))
     return [out]
