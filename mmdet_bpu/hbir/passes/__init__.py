@@ -1,0 +1,52 @@
+"""Passes from fake-quantized HBIR to the integer dialect, one per file."""
+from typing import List, Optional, Tuple
+
+from xdsl.dialects.builtin import ModuleOp
+
+from mmdet_bpu.hbir.passes.agree_types import agree_types
+from mmdet_bpu.hbir.passes.bound_accumulators import bound_accumulators
+from mmdet_bpu.hbir.passes.collect_scales import collect_scales
+from mmdet_bpu.hbir.passes.conversion import Conversion
+from mmdet_bpu.hbir.passes.emit import Emitter
+from mmdet_bpu.hbir.passes.emit_arithmetic import RULES, product, table
+from mmdet_bpu.hbir.passes.emit_movement import MOVEMENTS
+from mmdet_bpu.hbir.passes.find_tables import find_tables
+from mmdet_bpu.hbir.passes.fuse_epilogues import fuse_epilogues
+from mmdet_bpu.hbir.passes.pipeline import Pass, check_order, run_pipeline
+
+__all__ = ['PIPELINE', 'Pass', 'check_order', 'convert', 'run_pipeline']
+
+
+def _emit(conversion: Conversion) -> None:
+    emitter = Emitter(conversion)
+    emitter.run(RULES, MOVEMENTS, product, table)
+    emitter.finish(conversion.metadata)
+
+
+PIPELINE = (
+    Pass('collect_scales', collect_scales),
+    Pass('fuse_epilogues', fuse_epilogues, ('collect_scales', )),
+    Pass('find_tables', find_tables, ('collect_scales', 'fuse_epilogues')),
+    Pass('agree_types', agree_types, ('fuse_epilogues', 'find_tables')),
+    Pass('bound_accumulators', bound_accumulators, ('fuse_epilogues', )),
+    Pass('emit', _emit, ('find_tables', 'agree_types', 'bound_accumulators')),
+)
+
+
+def convert(module: ModuleOp, metadata: Optional[dict] = None) -> Tuple[ModuleOp, List[dict]]:
+    """Integer form of a fake-quantized module.
+
+    Args:
+        module (ModuleOp): ``hbir`` and ``qnt`` operations; it is not changed.
+        metadata (dict, optional): Kept in the integer module and its artefacts.
+
+    Returns:
+        tuple[ModuleOp, list[dict]]: The integer module, and notes on what the passes did (tables
+        and their error, enlarged weight scales, widened operands), each with its site.
+
+    Raises:
+        BpuError: A value that no fake quantizer rounds, or an operation without an integer form;
+            the message names its site.
+    """
+    conversion = run_pipeline(module, PIPELINE, metadata)
+    return conversion.result, conversion.notes

@@ -1,0 +1,121 @@
+"""What the passes know about a module on its way from fake-quantized to integer form."""
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.builder import operations, site_of
+from mmdet_bpu.hbir.numerics import integer_range
+
+FAKE_QUANT = 'qnt.const_fake_quant'
+PRODUCTS = ('hbir.conv2d', 'hbir.linear')
+# Operand whose integers the result of a data movement holds.
+MOVEMENT = {
+    'hbir.reshape': 0, 'hbir.transpose': 0, 'hbir.slice': 0, 'hbir.tile': 0, 'hbir.concat': 0,
+    'hbir.gather_elements': 0, 'hbir.max_pool': 0, 'hbir.reduce_max': 0, 'hbir.topk': 0,
+    'hbir.relu': 0, 'hbir.where': 2
+}
+
+
+@dataclass(frozen=True)
+class IntType:
+    """Storage type (``si8``, ``si16``, ``si32``) and scale of a value."""
+    dtype: str
+    scale: float
+
+
+@dataclass
+class QuantizedConstant:
+    """A float constant and its grid: integers are ``rint(data / scale)``, saturated."""
+    data: np.ndarray
+    dtype: str
+    scale: Any  # float, or array along axis 0
+
+    def integers(self) -> np.ndarray:
+        """Integers in the storage type."""
+        low, high = integer_range(self.dtype)
+        scale = np.asarray(self.scale, np.float32)
+        if scale.ndim:
+            scale = scale.reshape((-1, ) + (1, ) * (self.data.ndim - 1))
+        # As the fake quantizer: float32 times the float32 reciprocal, ties to even.
+        scaled = np.rint(self.data.astype(np.float32) * (np.float32(1) / scale))
+        return np.clip(scaled, low, high).astype({'si8': np.int8, 'si16': np.int16}[self.dtype])
+
+
+@dataclass
+class Product:
+    """A conv2d or linear with what follows it up to its rounding.
+
+    Attributes:
+        op (Operation): The product.
+        residual (SSAValue, optional): Added to the accumulator.
+        relu (bool): Whether the accumulator is cut at 0.
+        out (IntType): Type of the result; an ``si32`` result has no fake quantizer.
+        weight (np.ndarray), weight_scale (np.ndarray), bias (np.ndarray): Integers and scales,
+            filled by the pass that bounds accumulators.
+    """
+    op: Operation
+    residual: Optional[SSAValue] = None
+    relu: bool = False
+    out: Optional[IntType] = None
+    weight: Optional[np.ndarray] = None
+    weight_scale: Optional[np.ndarray] = None
+    bias: Optional[np.ndarray] = None
+
+
+@dataclass
+class TableMatch:
+    """A chain of elementwise functions of one value: ``evaluate`` maps float64 to float64."""
+    root: SSAValue
+    evaluate: Any
+    functions: Tuple[str, ...]
+
+
+@dataclass
+class Conversion:
+    """State of the pipeline.
+
+    Attributes:
+        module (ModuleOp): The fake-quantized module; never changed.
+        metadata (dict): Kept in the integer module.
+        integers (dict[SSAValue, IntType]): Which of its values hold integers, and their scale.
+        constants (dict[SSAValue, QuantizedConstant]): Results of fake quantizers of constants.
+        rounded (dict[SSAValue, Operation]): Value -> the fake quantizer that rounds it.
+        products (dict[Operation, Product]): Fake quantizer, or unrounded product -> product.
+        tables (dict[Operation, TableMatch]): Fake quantizer -> chain that it rounds.
+        absorbed (set[Operation]): Operations that are part of a product or a table.
+        promotions (dict[tuple, str]): (operation, operand index) -> wider storage type.
+        notes (list[dict]): What the user should know: site, pass, what was done.
+        result (ModuleOp, optional): The integer module.
+    """
+    module: ModuleOp
+    metadata: dict = field(default_factory=dict)
+    integers: Dict[SSAValue, IntType] = field(default_factory=dict)
+    constants: Dict[SSAValue, QuantizedConstant] = field(default_factory=dict)
+    rounded: Dict[SSAValue, Operation] = field(default_factory=dict)
+    products: Dict[Operation, Product] = field(default_factory=dict)
+    tables: Dict[Operation, TableMatch] = field(default_factory=dict)
+    absorbed: set = field(default_factory=set)
+    promotions: Dict[tuple, str] = field(default_factory=dict)
+    notes: List[dict] = field(default_factory=list)
+    result: Optional[ModuleOp] = None
+
+    def operations(self) -> List[Operation]:
+        """Operations of the fake-quantized module in order."""
+        return list(operations(self.module))
+
+    def integer(self, value: SSAValue, op: Operation) -> IntType:
+        """Type of an operand; an error that names ``op`` if it is still in float."""
+        if value in self.integers:
+            return self.integers[value]
+        if value in self.constants:
+            constant = self.constants[value]
+            return IntType(constant.dtype, float(np.max(constant.scale)))
+        raise BpuError(f'{site_of(op)} ({op.name}) reads a value that no fake quantizer rounds')
+
+    def is_integer(self, value: SSAValue) -> bool:
+        """Whether a value holds integers (constants too)."""
+        return value in self.integers or value in self.constants

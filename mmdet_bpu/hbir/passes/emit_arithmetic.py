@@ -1,0 +1,147 @@
+"""Integer forms of products, tables, elementwise operations, reductions and sampling."""
+import numpy as np
+from xdsl.ir import Operation, SSAValue
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.builder import attrs_of, site_of
+from mmdet_bpu.hbir.elementwise import choose_guard_bits
+from mmdet_bpu.hbir.numerics import largest_magnitude, quantize_multiplier, quantize_multipliers
+from mmdet_bpu.hbir.passes.conversion import IntType, Product, TableMatch
+from mmdet_bpu.hbir.passes.emit import Emitter
+from mmdet_bpu.hbir.sampling import FRACTION_BITS, axis_sampling
+from mmdet_bpu.hbir.tables import build_table
+from mmdet_bpu.hbir.types import tensor_type, value_type
+
+
+def _one(ratio: float) -> dict:
+    multiplier, shift = quantize_multiplier(ratio)
+    return dict(multiplier=[multiplier], shift=[shift])
+
+
+def product(e: Emitter, match: Product) -> SSAValue:
+    """conv2d or linear with residual, relu and one requantization per output channel."""
+    op, site = match.op, site_of(match.op)
+    x_type = e.type_of(op.operands[0], op)
+    accumulator = x_type.scale * match.weight_scale
+    multiplier, shift = quantize_multipliers(accumulator / match.out.scale)
+    attrs = dict(multiplier=multiplier, shift=shift, relu=match.relu)
+    operands = [
+        e.operand(op.operands[0], op),
+        e.b.constant(match.weight, match.weight_scale, axis=0, site=site),
+        e.b.constant(match.bias, site=site)
+    ]
+    if match.residual is not None:
+        residual = e.type_of(match.residual, op)
+        ratios = quantize_multipliers(residual.scale / accumulator)
+        attrs.update(residual_multiplier=ratios[0], residual_shift=ratios[1])
+        operands.append(e.operand(match.residual, op))
+    if op.name == 'hbir.conv2d':
+        hbir = attrs_of(op)
+        attrs.update(stride=hbir['stride'], pad=hbir['pad'], dilation=hbir['dilation'],
+                     groups=hbir['groupNum'])
+    return e.b.op(op.name.replace('hbir', 'bpu'), operands, attrs,
+                  e.result_type(op.results[0], match.out), site=site)
+
+
+def table(e: Emitter, op: Operation, match: TableMatch, out: IntType) -> SSAValue:
+    """A chain of unary functions as one lookup."""
+    site = site_of(op)
+    source = e.type_of(match.root, op)
+    try:
+        built = build_table(match.evaluate, source.dtype, source.scale, out.dtype, out.scale)
+    except BpuError as error:
+        raise BpuError(f'{site} ({", ".join(match.functions)}): {error}') from None
+    e.conversion.notes.append(
+        dict(site=site, rule='find_tables', functions=list(match.functions),
+             max_error_lsb=built.max_error,
+             text=f'table of {", ".join(match.functions)}: at most {built.max_error:.2f} LSB off'))
+    return e.b.op('bpu.table', [e.operand(match.root, op)], built.attrs,
+                  e.result_type(op.operands[0], out), site=site)
+
+
+def _sum(name: str):
+
+    def rule(e: Emitter, op: Operation, out: IntType) -> SSAValue:
+        types = [e.type_of(v, op) for v in op.operands]
+        dtypes = [e.conversion.promotions.get((op, i), t.dtype) for i, t in enumerate(types)]
+        ratios = [t.scale / out.scale for t in types]
+        try:
+            guard = choose_guard_bits(ratios, dtypes)
+        except BpuError as error:
+            raise BpuError(f'{site_of(op)}: {error}') from None
+        sides = [quantize_multiplier(r * 2**guard) for r in ratios]
+        attrs = dict(guard_bits=guard, relu=False)
+        for side, (multiplier, shift) in zip(('lhs', 'rhs'), sides):
+            attrs[f'{side}_multiplier'], attrs[f'{side}_shift'] = [multiplier], [shift]
+        operands = [e.operand(v, op, i) for i, v in enumerate(op.operands)]
+        return e.b.op(name, operands, attrs, e.result_type(op.results[0], out), site=site_of(op))
+
+    return rule
+
+
+def _mul(e: Emitter, op: Operation, out: IntType) -> SSAValue:
+    types = [e.type_of(v, op) for v in op.operands]
+    operands = [e.operand(v, op, i) for i, v in enumerate(op.operands)]
+    return e.b.op('bpu.mul', operands, _one(types[0].scale * types[1].scale / out.scale),
+                  e.result_type(op.results[0], out), site=site_of(op))
+
+
+def _matmul(e: Emitter, op: Operation, out: IntType) -> SSAValue:
+    types = [e.type_of(v, op) for v in op.operands]
+    operands = [e.operand(v, op) for v in op.operands]
+    return e.b.op('bpu.matmul', operands, _one(types[0].scale * types[1].scale / out.scale),
+                  e.result_type(op.results[0], out), site=site_of(op))
+
+
+def _reduce(mean: bool):
+
+    def rule(e: Emitter, op: Operation, out: IntType) -> SSAValue:
+        attrs = attrs_of(op)
+        source = e.type_of(op.operands[0], op)
+        shape = value_type(op.operands[0]).shape
+        count = int(np.prod([shape[d] for d in attrs['dims']]))
+        if count * largest_magnitude(source.dtype) > 2**31 - 1:
+            raise BpuError(f'{site_of(op)}: the sum of {count} {source.dtype} values does not fit '
+                           'int32; write the reduction in two steps')
+        ratio = source.scale / out.scale / (count if mean else 1)
+        return e.b.op('bpu.reduce_sum', [e.operand(op.operands[0], op)],
+                      dict(dims=attrs['dims'], **_one(ratio)),
+                      e.result_type(op.results[0], out), site=site_of(op))
+
+    return rule
+
+
+def _grid_sample(e: Emitter, op: Operation, out: IntType) -> SSAValue:
+    site, attrs = site_of(op), attrs_of(op)
+    image, grid = (e.type_of(v, op) for v in op.operands)
+    if (image.dtype, grid.dtype) != ('si8', 'si16'):
+        raise BpuError(f'{site}: grid_sample takes an int8 image and an int16 grid, found '
+                       f'{image.dtype} and {grid.dtype}; change the qconfig rule of the '
+                       f'{"grid" if image.dtype == "si8" else "image"}')
+    operands = [e.operand(v, op) for v in op.operands]
+    _, height, width, _ = value_type(op.operands[0]).shape
+    x, y = axis_sampling(width, grid.scale), axis_sampling(height, grid.scale)
+    if np.float32(image.scale) != np.float32(out.scale):
+        raise BpuError(f'{site}: the samples must have the scale of the image')
+    plain = dict(x_multiplier=[x.multiplier], x_shift=[x.shift], x_offset=x.offset,
+                 y_multiplier=[y.multiplier], y_shift=[y.shift], y_offset=y.offset,
+                 fraction_bits=FRACTION_BITS, padding=_padding(attrs))
+    shape = value_type(op.results[0]).shape
+    type_ = tensor_type(shape, 'si8', value_type(operands[0]).scale)
+    return e.b.op('bpu.grid_sample', operands, plain, type_, site=site)
+
+
+def _padding(attrs: dict) -> str:
+    mode = str(attrs['expansionMode'])
+    return 'border' if 'border' in mode else 'zeros'
+
+
+RULES = {
+    'hbir.add': _sum('bpu.add'),
+    'hbir.sub': _sum('bpu.sub'),
+    'hbir.mul': _mul,
+    'hbir.matmul': _matmul,
+    'hbir.reduce_sum': _reduce(False),
+    'hbir.reduce_mean': _reduce(True),
+    'hbir.grid_sample': _grid_sample,
+}

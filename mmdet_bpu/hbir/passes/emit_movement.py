@@ -1,0 +1,67 @@
+"""Integer forms of data movement, and of what keeps integers as they are."""
+import numpy as np
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Operation
+
+from mmdet_bpu.hbir.builder import attrs_of, constant_array, site_of
+from mmdet_bpu.hbir.passes.emit import Emitter
+from mmdet_bpu.hbir.types import tensor_type, value_type
+
+
+def _moved(e: Emitter, op: Operation, name: str, attrs: dict, operands=None) -> None:
+    operands = operands or [e.operand(v, op) for v in op.operands]
+    element = operands[0].type.element_type
+    shape = value_type(op.results[0]).shape
+    e.ints[op.results[0]] = e.b.op(name, operands, attrs, TensorType(element, list(shape)),
+                                   site=site_of(op))
+
+
+def _plain(name: str, **renamed: str):
+    """Same attributes under the integer dialect's names; ``renamed`` maps new to old."""
+
+    def movement(e: Emitter, op: Operation) -> None:
+        attrs = attrs_of(op)
+        _moved(e, op, name, {new: attrs[old] for new, old in renamed.items()})
+
+    return movement
+
+
+def _concat(e: Emitter, op: Operation) -> None:
+    operands = [e.operand(v, op) for v in op.operands]
+    _moved(e, op, 'bpu.concat', dict(dim=attrs_of(op)['dim']), operands)
+
+
+def _topk(e: Emitter, op: Operation) -> None:
+    attrs, x = attrs_of(op), e.operand(op.operands[0], op)
+    shape = value_type(op.results[0]).shape
+    types = [TensorType(x.type.element_type, list(shape)), tensor_type(shape, 'si32')]
+    results = e.b.op('bpu.topk', [x], dict(k=attrs['k'], dim=attrs['dim']), types,
+                     site=site_of(op))
+    e.ints.update(zip(op.results, results))
+
+
+def _where(e: Emitter, op: Operation) -> None:
+    site = site_of(op)
+    x = e.operand(op.operands[2], op)
+    scale = e.type_of(op.operands[2], op).scale
+    fill = int(np.rint(float(constant_array(op.operands[1]).flat[0]) / scale))
+    mask = e.constant(constant_array(op.operands[0]), None, site)
+    shape = value_type(op.results[0]).shape
+    e.ints[op.results[0]] = e.b.op('bpu.where', [mask, x], dict(fill=fill),
+                                   TensorType(x.type.element_type, list(shape)), site=site)
+
+
+MOVEMENTS = {
+    'hbir.reshape': _plain('bpu.reshape', shape='shape'),
+    'hbir.transpose': _plain('bpu.transpose', dims='dims'),
+    'hbir.slice': _plain('bpu.slice', begin='begin', end='end', step='step'),
+    'hbir.tile': _plain('bpu.tile', multiples='multiplies'),
+    'hbir.gather_elements': _plain('bpu.gather', dim='dim'),
+    'hbir.max_pool': _plain('bpu.max_pool', kernel='kernel', stride='stride', pad='pad',
+                            dilation='dilation', ceil_mode='ceilMode'),
+    'hbir.reduce_max': _plain('bpu.reduce_max', dims='dims'),
+    'hbir.relu': _plain('bpu.relu'),
+    'hbir.concat': _concat,
+    'hbir.topk': _topk,
+    'hbir.where': _where,
+}

@@ -1,0 +1,103 @@
+"""Chains of elementwise functions of one value become one table.
+
+    %c = hbir.clip(%x), %o = hbir.sub(1, %c), %d = hbir.div(%c, %o), %l = hbir.log(%d)
+    %y = qnt.const_fake_quant(%l)      ->   %y = table(%x), the whole chain evaluated in float64
+"""
+from typing import Callable, Dict, Optional, Set
+
+import numpy as np
+import torch
+from xdsl.ir import Operation, SSAValue
+
+from mmdet_bpu.hbir.builder import attrs_of, constant_array
+from mmdet_bpu.hbir.passes.conversion import Conversion, TableMatch
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    return torch.erf(torch.from_numpy(np.ascontiguousarray(x, np.float64))).numpy()
+
+
+UNARY: Dict[str, Function] = {
+    'hbir.sigmoid': lambda x: 1 / (1 + np.exp(-x)),
+    'hbir.exp': np.exp,
+    'hbir.log': np.log,
+    'hbir.sin': np.sin,
+    'hbir.cos': np.cos,
+    'hbir.sqrt': lambda x: np.sqrt(np.maximum(x, 0)),
+    'hbir.rsqrt': lambda x: 1 / np.sqrt(np.maximum(x, 0)),
+    'hbir.reciprocal': lambda x: 1 / x,
+    'hbir.tanh': np.tanh,
+    'hbir.neg': np.negative,
+    'hbir.abs': np.abs,
+    'hbir.erf': _erf,
+    'hbir.swish': lambda x: x / (1 + np.exp(-x)),
+    'hbir.relu': lambda x: np.maximum(x, 0),
+}
+BINARY: Dict[str, Callable] = {
+    'hbir.add': np.add, 'hbir.sub': np.subtract, 'hbir.mul': np.multiply, 'hbir.div': np.divide
+}
+
+
+def _leaves(conversion: Conversion, value: SSAValue, inner: Set[Operation],
+            leaves: Set[SSAValue]) -> bool:
+    """Collect the integers that ``value`` is an elementwise function of; False if it is not."""
+    if conversion.is_integer(value):
+        leaves.add(value)
+        return True
+    array = constant_array(value)
+    if array is not None:
+        return array.size == 1
+    op = value.owner
+    if not isinstance(op, Operation) or op.name not in (*UNARY, *BINARY, 'hbir.clip'):
+        return False
+    inner.add(op)
+    return all(_leaves(conversion, v, inner, leaves) for v in op.operands)
+
+
+def _evaluate(value: SSAValue, root: SSAValue, x: np.ndarray, seen: dict) -> np.ndarray:
+    if value is root:
+        return x
+    if value not in seen:
+        array = constant_array(value)
+        op: Optional[Operation] = value.owner
+        if array is not None:
+            seen[value] = np.float64(array.flat[0])
+        else:
+            inputs = [_evaluate(v, root, x, seen) for v in op.operands]
+            if op.name == 'hbir.clip':
+                attrs = attrs_of(op)
+                seen[value] = np.clip(inputs[0], attrs['min'], attrs['max'])
+            else:
+                seen[value] = (UNARY.get(op.name) or BINARY[op.name])(*inputs)
+    return seen[value]
+
+
+def _function(value: SSAValue, root: SSAValue) -> Function:
+
+    def evaluate(x: np.ndarray) -> np.ndarray:
+        with np.errstate(all='ignore'):
+            return np.broadcast_to(_evaluate(value, root, x, {}), x.shape)
+
+    return evaluate
+
+
+def find_tables(conversion: Conversion) -> None:
+    """Fill ``tables``. Two integers that meet directly (``x * x``) stay an operation."""
+    for source, fake_quant in conversion.rounded.items():
+        op = source.owner
+        if fake_quant in conversion.products or not isinstance(op, Operation):
+            continue
+        if op.name in BINARY and all(conversion.is_integer(v) for v in op.operands):
+            continue
+        inner: Set[Operation] = set()
+        leaves: Set[SSAValue] = set()
+        if not _leaves(conversion, source, inner, leaves) or len(leaves) != 1:
+            continue
+        root = leaves.pop()
+        if root in conversion.constants:
+            continue
+        names = tuple(sorted(o.name.split('.')[1] for o in inner))
+        conversion.tables[fake_quant] = TableMatch(root, _function(source, root), names)
+        conversion.absorbed |= inner
