@@ -1,4 +1,6 @@
 """A tiny detector on a tiny COCO set, and runs of its stages in this process."""
+import copy
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -6,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 
 from mmdet_bpu.engine.stages import load_config
 
@@ -93,6 +96,8 @@ def tiny_config(tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def staged(tiny_config):
     """Function (stage, work_dir, **overrides) -> config of a short run of that stage."""
+    # mmengine reads a hundred metafiles to find a config of mmdet: once per stage is enough.
+    read = functools.cache(functools.partial(load_config, str(tiny_config)))
 
     def build(stage: str, work_dir: Path, **overrides):
         options = {
@@ -105,9 +110,11 @@ def staged(tiny_config):
         if stage in ('float', 'qat'):
             options['train_cfg.max_epochs'] = 2
         options.update({key.replace('__', '.'): value for key, value in overrides.items()})
-        cfg = load_config(str(tiny_config), stage, options)
+        cfg = copy.deepcopy(read(stage))
+        cfg.merge_from_dict(options)
         cfg.visualizer.name = options['experiment_name']
-        return cfg
+        # Formatting the config's text, at every checkpoint, takes longer than these runs.
+        return Config(cfg.to_dict(), format_python_code=False)
 
     return build
 
