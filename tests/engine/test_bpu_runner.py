@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.engine.weights import read_checkpoint
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.models.detector_path import example_samples
 from mmdet_bpu.quantization import model_report, quantization_of, set_quant_state
 
 EPOCHS = {'float': 2, 'calibration': 1, 'qat': 2}
@@ -227,6 +228,26 @@ def test_the_model_runs_under_autocast(qat_runner):
         assert torch.isfinite(output).all() and output.shape == reference.shape
 
 
+def test_a_training_step_under_autocast_gives_finite_gradients(qat_runner):
+    model = copy.deepcopy(qat_runner.model).train()
+    loader = qat_runner.build_dataloader(qat_runner.cfg.train_dataloader, seed=0)
+    data = model.data_preprocessor(next(iter(loader)), True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model(**data, mode='loss')
+    model.parse_losses(losses)[0].backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='mmengine trains under AMP on CUDA only')
+def test_qat_trains_under_amp(trained, staged, tmp_path):
+    runner = BPURunner.from_cfg(
+        staged('qat', tmp_path / 'x_qat', load_from=str(last_checkpoint(trained, 'calibration')),
+               train_cfg__max_epochs=1, optim_wrapper__type='AmpOptimWrapper'))
+    runner.train()
+    assert all(torch.isfinite(parameter).all() for parameter in runner.model.parameters())
+
+
 def test_moving_averages_are_trained_saved_and_resumed(trained, staged, tmp_path):
     ema = dict(custom_hooks=[dict(type='EMAHook', momentum=0.5)])
     work_dir = tmp_path / 'tiny_qat'
@@ -246,5 +267,4 @@ def test_moving_averages_are_trained_saved_and_resumed(trained, staged, tmp_path
 
 
 def _samples():
-    from mmdet_bpu.models.detector_path import example_samples
     return example_samples(1, (64, 64))

@@ -1,0 +1,137 @@
+"""An executable evaluated inside mmengine gives what the board would compute."""
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.registry import DefaultScope
+
+from mmdet_bpu.engine.artifact_detector import ArtifactDetector, quantize_image
+from mmdet_bpu.engine.evaluation import evaluate
+from mmdet_bpu.engine.runner import BPURunner
+from mmdet_bpu.engine.stages import load_config
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.export import export_model
+from mmdet_bpu.hbir.interpreter import Interpreter
+from mmdet_bpu.hbir.passes import convert
+from mmdet_bpu.hbir.program import TensorSpec
+from mmdet_bpu.models.detector_path import example_samples
+
+QUERIES = 10
+
+
+@dataclass
+class FixedExecutable:
+    """Returns the same integers for every image and keeps what it was given."""
+    inputs: list
+    outputs: list
+    results: dict
+    metadata: dict
+
+    def run(self, inputs):
+        self.given = inputs
+        return self.results
+
+
+def fixed_executable(metadata=None, image_dtype='si8'):
+    boxes = torch.full((1, QUERIES, 4), 64, dtype=torch.int16)  # 64 / 256: a quarter
+    boxes[0, 0] = torch.tensor([128, 128, 128, 64])
+    logits = torch.full((1, QUERIES, 3), -1000, dtype=torch.int32)
+    logits[0, 0, 2] = 300  # 3.0
+    return FixedExecutable(
+        inputs=[TensorSpec('image', (1, 64, 64, 3), image_dtype, 0.5)],
+        # Not in the head's order: metadata gives it.
+        outputs=[TensorSpec('boxes', tuple(boxes.shape), 'si16', 1 / 256),
+                 TensorSpec('logits', tuple(logits.shape), 'si32', 0.01)],
+        results=dict(boxes=boxes, logits=logits),
+        metadata=metadata or dict(outputs=[dict(name='logits'), dict(name='boxes')]))
+
+
+@pytest.fixture(scope='module')
+def detector(tiny_config):
+    cfg = load_config(str(tiny_config), 'int')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build(cfg.model).eval()
+
+
+def test_the_image_is_quantized_to_nearest_ties_to_even_and_saturates():
+    values = np.array([0.25, 0.75, -0.25, 1.3, 63.4, 64.0, -64.25, -99], dtype=np.float32)
+    image = torch.from_numpy(np.tile(values, (3, 1, 1)))
+    quantized = quantize_image(image, 0.5)
+    assert quantized.shape == (1, 1, 8, 3) and quantized.dtype == torch.int8
+    assert quantized[0, 0, :, 0].tolist() == [0, 2, 0, 3, 127, 127, -128, -128]
+
+
+@pytest.mark.parametrize('scale', [0.0173, 0.020713, 1 / 3])
+def test_the_image_is_quantized_as_in_training(scale):
+    image = torch.linspace(-3, 3, 3 * 4096).view(3, 64, 64)
+    scale = torch.tensor(scale)
+    trained = torch.fake_quantize_per_tensor_affine(image, scale.item(), 0, -128, 127)
+    levels = quantize_image(image, scale.item())[0].permute(2, 0, 1)
+    assert torch.equal(levels.float() * scale, trained)
+
+
+def test_outputs_become_detections_in_the_original_image(detector):
+    executable = fixed_executable()
+    model = ArtifactDetector(detector, executable)
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 64), scale_factor=(0.5, 1.0), ori_shape=(64, 128)))
+    data = dict(inputs=[torch.full((3, 64, 64), 123, dtype=torch.uint8)], data_samples=[sample])
+    result = model.test_step(data)[0].pred_instances
+    assert result.labels[0] == 2
+    assert result.scores[0].item() == pytest.approx(1 / (1 + np.exp(-3)))
+    # cx, cy, w, h = 0.5, 0.5, 0.5, 0.25 of 64 x 64 px; x doubled back to the original width.
+    assert result.bboxes[0].tolist() == pytest.approx([32, 24, 96, 40])
+    # mean and std of the config, RGB from BGR, then scale 0.5.
+    expected = np.rint((np.float32(123) - np.float32([123.675, 116.28, 103.53]))
+                       / np.float32([58.395, 57.12, 57.375]) * np.float32(2))
+    assert executable.given['image'][0, 5, 7].tolist() == expected.tolist()
+
+
+def test_images_of_a_batch_run_one_by_one(detector):
+    model = ArtifactDetector(detector, fixed_executable())
+    samples = [DetDataSample(metainfo=dict(img_shape=(64, 64), scale_factor=(1.0, 1.0)))
+               for _ in range(3)]
+    data = dict(inputs=[torch.zeros(3, 64, 64, dtype=torch.uint8)] * 3, data_samples=samples)
+    assert len(model.test_step(data)) == 3
+
+
+def test_an_image_of_another_shape_is_refused(detector):
+    model = ArtifactDetector(detector, fixed_executable())
+    with pytest.raises(BpuError, match=r"input 'image': expected .*\(1, 64, 64, 3\).*\(1, 32, 64, 3\)"):
+        model.head_outputs(torch.zeros(3, 32, 64))
+
+
+@pytest.mark.parametrize('executable, words', [
+    (fixed_executable(image_dtype='si16'), 'one int8 image'),
+    (fixed_executable(metadata=dict(outputs=['scores', 'boxes'])), 'no scores among boxes, logits')])
+def test_an_executable_that_does_not_fit_is_refused(detector, executable, words):
+    with pytest.raises(BpuError, match=words):
+        ArtifactDetector(detector, executable).head_outputs(torch.zeros(3, 64, 64))
+
+
+def test_a_head_without_that_structure_is_refused(detector):
+    class Other(torch.nn.Module):
+        bbox_head = torch.nn.Identity()
+        data_preprocessor = detector.data_preprocessor
+
+    with pytest.raises(BpuError, match='DETR family, found Identity'):
+        ArtifactDetector(Other())
+
+
+def test_the_integer_model_is_evaluated_like_any_stage(trained, staged, tmp_path):
+    runner = BPURunner.from_cfg(
+        staged('qat', tmp_path / 'x_qat', load_from=str(trained / 'tiny_qat' / 'epoch_2.pth')))
+    integer, _ = convert(export_model(runner.model))
+    executable = Interpreter(integer)
+    metrics = evaluate(staged('int', tmp_path / 'x_int'), executable)
+    assert metrics['int/coco/bbox_mAP'] == metrics['coco/bbox_mAP']
+    image = torch.randn(3, 64, 64)
+    with torch.no_grad():
+        expected = runner.model.eval()(image[None], example_samples(1, (64, 64)), mode='tensor')
+    outputs = ArtifactDetector(runner.model, executable).head_outputs(image)
+    for output, reference in zip(outputs, expected):
+        assert output.shape == reference[-1:].shape
+    # Boxes are in [0, 1]: a few steps of int16 and of rounding, not another box.
+    assert (outputs[1] - expected[1][-1:]).abs().max() < 0.05
