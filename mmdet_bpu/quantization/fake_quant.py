@@ -17,22 +17,51 @@ def integer_range(dtype: str) -> Tuple[int, int]:
     return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
 
 
-def fake_quantize(x: Tensor, scale: Tensor, dtype: str, saturate: bool = False) -> Tensor:
+class _OnGrid(torch.autograd.Function):
+    """``clamp(round(x / scale)) * scale``; the gradient passes where nothing saturates.
+
+    torch's own fake quantize kernels multiply by ``1 / scale``, which moves ties, and take ten times
+    as long on a CPU (measured on (8, 134, 256): 2.0 ms against 0.2 ms, both directions).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+        rounded = torch.div(x, scale).round_()
+        clamped = rounded.clamp(low, high)
+        ctx.range = low, high
+        # A mask needs a quarter of the memory, but masks are slow on a CPU.
+        ctx.save_for_backward(rounded if x.device.type == 'cpu' else rounded == clamped)
+        return clamped.mul_(scale)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple:
+        saved, = ctx.saved_tensors
+        if saved.dtype == torch.bool:
+            return gradient * saved, None, None, None
+        low, high = ctx.range
+        inside = torch.ops.aten.hardtanh_backward(gradient, saved, low - 0.5, high + 0.5)
+        return inside, None, None, None
+
+
+def _on_grid(x: Tensor, scale: Tensor, dtype: str) -> Tensor:
+    low, high = integer_range(dtype)
+    x = x.float()  # autocast leaves what follows in float32
+    if x.requires_grad and torch.is_grad_enabled():
+        return _OnGrid.apply(x, scale, low, high)
+    return torch.div(x, scale).round_().clamp_(low, high).mul_(scale)
+
+
+def fake_quantize(x: Tensor, scale: Tensor, dtype: str) -> Tensor:
     """``clamp(round(x / scale)) * scale`` with a straight-through gradient inside the range.
+
+    Infinite values become the ends of the range, NaN stays.
 
     Args:
         x (Tensor): Any shape; computed in float32, also under AMP.
         scale (Tensor): float32 of one element.
         dtype (str): ``int8`` or ``int16``.
-        saturate (bool): Infinite values become the ends of the range. Defaults to False.
     """
-    low, high = integer_range(dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        x = x.float()
-        if saturate:
-            x = torch.clamp(x, float(low) * scale, float(high) * scale)
-        zero = torch.zeros(1, dtype=torch.int32, device=x.device)
-        return torch.fake_quantize_per_tensor_affine(x, scale.view(1), zero, low, high)
+    return _on_grid(x, scale.detach(), dtype)
 
 
 def weight_scale(weight: Tensor, dtype: str = 'int8') -> Tensor:
@@ -44,12 +73,8 @@ def weight_scale(weight: Tensor, dtype: str = 'int8') -> Tensor:
 
 def fake_quantize_weight(weight: Tensor, dtype: str = 'int8') -> Tensor:
     """Weights on their grid, the scale computed from the weights as they are now."""
-    low, high = integer_range(dtype)
-    with torch.autocast(weight.device.type, enabled=False):
-        weight = weight.float()
-        scale = weight_scale(weight, dtype)
-        zero = torch.zeros(len(scale), dtype=torch.int32, device=weight.device)
-        return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, low, high)
+    scale = weight_scale(weight, dtype)
+    return _on_grid(weight, scale.view(-1, *(1, ) * (weight.dim() - 1)), dtype)
 
 
 def constant_scale(x: Tensor, dtype: str) -> Tensor:
@@ -61,7 +86,7 @@ def constant_scale(x: Tensor, dtype: str) -> Tensor:
 
 def fake_quantize_constant(x: Tensor, dtype: str) -> Tensor:
     """A constant operand on its grid; infinities saturate."""
-    return fake_quantize(x, constant_scale(x, dtype), dtype, saturate=True)
+    return fake_quantize(x, constant_scale(x, dtype), dtype)
 
 
 class FakeQuantizer(nn.Module):
