@@ -14,13 +14,14 @@ from mmdet_bpu.hbir.passes.find_tables import find_tables
 from mmdet_bpu.hbir.passes.fuse_epilogues import fuse_epilogues
 from mmdet_bpu.hbir.passes.pipeline import Pass, check_order, run_pipeline
 
-__all__ = ['PIPELINE', 'Pass', 'check_order', 'convert', 'run_pipeline']
+__all__ = ['PIPELINE', 'Pass', 'check_order', 'conversion_of', 'convert', 'run_pipeline']
 
 
 def _emit(conversion: Conversion) -> None:
     emitter = Emitter(conversion)
     emitter.run(RULES, MOVEMENTS, product, table)
     emitter.finish(conversion.metadata)
+    conversion.emitted = emitter.ints
 
 
 PIPELINE = (
@@ -48,5 +49,10 @@ def convert(module: ModuleOp, metadata: Optional[dict] = None) -> Tuple[ModuleOp
         BpuError: A value that no fake quantizer rounds, or an operation without an integer form;
             the message names its site.
     """
-    conversion = run_pipeline(module, PIPELINE, metadata)
+    conversion = conversion_of(module, metadata)
     return conversion.result, conversion.notes
+
+
+def conversion_of(module: ModuleOp, metadata: Optional[dict] = None) -> Conversion:
+    """As :func:`convert`, with what the passes know: which value became which."""
+    return run_pipeline(module, PIPELINE, metadata)

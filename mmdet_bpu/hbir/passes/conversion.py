@@ -40,8 +40,7 @@ class QuantizedConstant:
         scale = np.asarray(self.scale, np.float32)
         if scale.ndim:
             scale = scale.reshape((-1, ) + (1, ) * (self.data.ndim - 1))
-        # As the fake quantizer: float32 times the float32 reciprocal, ties to even.
-        scaled = np.rint(self.data.astype(np.float32) * (np.float32(1) / scale))
+        scaled = np.rint(self.data.astype(np.float32) / scale)  # in float32, as it was trained
         return np.clip(scaled, low, high).astype({'si8': np.int8, 'si16': np.int16}[self.dtype])
 
 
@@ -89,6 +88,7 @@ class Conversion:
         absorbed (set[Operation]): Operations that are part of a product or a table.
         promotions (dict[tuple, str]): (operation, operand index) -> wider storage type.
         notes (list[dict]): What the user should know: site, pass, what was done.
+        emitted (dict[SSAValue, SSAValue]): Fake-quantized value -> the same value in ``result``.
         result (ModuleOp, optional): The integer module.
     """
     module: ModuleOp
@@ -101,6 +101,7 @@ class Conversion:
     absorbed: set = field(default_factory=set)
     promotions: Dict[tuple, str] = field(default_factory=dict)
     notes: List[dict] = field(default_factory=list)
+    emitted: Dict[SSAValue, SSAValue] = field(default_factory=dict)
     result: Optional[ModuleOp] = None
 
     def operations(self) -> List[Operation]:
