@@ -1,0 +1,218 @@
+"""QAT against integer, op by op, on the same inputs.
+
+One rounding is what lies between neighbouring fake quantizers. For each, the integers that went in
+during an integer run are dequantized, the float operations evaluated on them as QAT does, fake
+quantized, and compared with the integers that came out, in LSB of the result. So an error of one
+op is not mixed with what the ops before it did.
+
+Reported apart: composites (softmax, norms) as wholes, and products without a fake quantizer (the
+scores), which have no LSB in QAT.
+"""
+from collections import defaultdict
+from typing import Any, Dict, Iterable, List, Union
+
+import torch
+from torch import Tensor, nn
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import BlockArgument, Operation, SSAValue
+
+from mmdet_bpu.analysis.composites import Composite, find_composites
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.builder import constant_array, operations, site_of
+from mmdet_bpu.hbir.interpreter import Interpreter
+from mmdet_bpu.hbir.numerics import TORCH_DTYPES, saturate
+from mmdet_bpu.hbir.passes import conversion_of
+from mmdet_bpu.hbir.passes.conversion import FAKE_QUANT, Conversion
+from mmdet_bpu.hbir.program import TensorSpec
+from mmdet_bpu.hbir.reference import evaluate_value, integers_and_scale
+from mmdet_bpu.hbir.types import value_type
+
+# What is known to part an op's integers from QAT's rounding, for ops that differ by more than 1.
+CAUSES = {
+    'table': 'piecewise linear between 64 x 64 nodes: the function bends faster than they are close',
+    'add': 'each side has a 15-bit multiplier: up to 2**-15 of its magnitude',
+    'sub': 'each side has a 15-bit multiplier: up to 2**-15 of its magnitude',
+    'grid_sample': 'positions are multiples of 2**-fraction_bits px',
+}
+MULTIPLIER_CAUSE = 'a 15-bit multiplier is up to 2**-15 of the result off'
+
+
+def is_rounding(op: Any) -> bool:
+    """Whether ``op`` is a fake quantizer of something that depends on the image."""
+    return isinstance(op, Operation) and op.name == FAKE_QUANT \
+        and constant_array(op.operands[0]) is None
+
+
+def integers_before(value: SSAValue) -> List[SSAValue]:
+    """Rounded values that ``value`` is computed from without another rounding between."""
+    leaves: Dict[SSAValue, None] = {}
+    seen, pending = set(), [value]
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        op = current.owner
+        if is_rounding(op):
+            leaves[current] = None
+        elif isinstance(op, Operation):
+            pending += op.operands
+    return list(leaves)
+
+
+class _Comparison:
+    """Follows an integer run and compares each rounding as soon as its result is there."""
+
+    def __init__(self, conversion: Conversion) -> None:
+        self.conversion = conversion
+        self.steps = [op for op in operations(conversion.result) if op.name != 'bpu.constant']
+        self.position = 0
+        self.integers: Dict[SSAValue, Tensor] = {}
+        self.ops: List[dict] = []
+        self.unrounded: List[dict] = []
+        self.wholes: List[dict] = []
+        enlarged = [n for n in conversion.notes if n['rule'] == 'bound_accumulators']
+        self.causes = {(n['site']): n['text'] for n in enlarged}
+        self.of_result: Dict[SSAValue, List[SSAValue]] = defaultdict(list)
+        composites = find_composites(conversion.module, is_rounding)
+        self.composites = {composite.output: composite for composite in composites}
+        self.uses: Dict[SSAValue, int] = defaultdict(int)
+        for value, ssa in conversion.emitted.items():
+            if is_rounding(value.owner) or value.owner in conversion.products:
+                self.of_result[ssa].append(value)
+                for leaf in self._leaves(value):
+                    self.uses[leaf] += 1
+
+    def _leaves(self, value: SSAValue) -> List[SSAValue]:
+        source = value.owner.operands[0] if is_rounding(value.owner) else value
+        leaves = integers_before(source)
+        if value in self.composites:
+            leaves += self.composites[value].inputs
+        return leaves
+
+    def store(self, ssa: SSAValue, tensor: Tensor) -> None:
+        """A value of the integer run."""
+        for value in self.of_result.get(ssa, ()):
+            if not isinstance(value.owner.operands[0], BlockArgument):
+                self._compare(value, ssa, tensor)
+            if self.uses[value]:
+                self.integers[value] = tensor
+
+    def trace(self, instruction, inputs: List[Tensor], results: List[Tensor]) -> None:
+        """Called by the interpreter after each instruction, in the order of the module."""
+        if self.position < len(self.steps):  # copies to the outputs come after the module's ops
+            step = self.steps[self.position]
+            self.position += 1
+            for ssa, tensor in zip(step.results, results):
+                self.store(ssa, tensor)
+
+    def _floats(self, values: Iterable[SSAValue]) -> Dict[SSAValue, Tensor]:
+        """QAT's values of integers: float32 of the integer times the float32 scale."""
+        scales = self.conversion.integers
+        return {v: self.integers[v].float() * torch.tensor(scales[v].scale) for v in values}
+
+    def _compare(self, value: SSAValue, ssa: SSAValue, tensor: Tensor) -> None:
+        op = value.owner
+        row = dict(site=site_of(op), kind=ssa.owner.name.split('.')[1],
+                   dtype=value_type(ssa).dtype, elements=tensor.numel())
+        leaves = self._leaves(value)
+        if is_rounding(op):
+            known = self._floats(integers_before(op.operands[0]))
+            row.update(_difference(op, evaluate_value(op.operands[0], known), tensor))
+            if row['max_lsb'] > 1:
+                row['cause'] = self._cause(row)
+            self.ops.append(row)
+            if value in self.composites:
+                self._compare_whole(self.composites[value], tensor)
+        else:
+            real = evaluate_value(value, self._floats(leaves))
+            row.update(_absolute_difference(real, tensor, value_type(ssa).scale))
+            self.unrounded.append(row)
+        for leaf in leaves:
+            self.uses[leaf] -= 1
+            if not self.uses[leaf]:
+                del self.integers[leaf]
+
+    def _cause(self, row: dict) -> str:
+        for note in self.conversion.notes:
+            if note['site'] == row['site'] and note['rule'] == 'bound_accumulators':
+                return note['text']
+        return CAUSES.get(row['kind'], MULTIPLIER_CAUSE)
+
+    def _compare_whole(self, whole: Composite, tensor: Tensor) -> None:
+        op = whole.output.owner
+        real = evaluate_value(op.operands[0], self._floats(whole.inputs), quantize=False)
+        self.wholes.append(
+            dict(site=whole.site, kind=whole.kind, dtype=self.conversion.integers[
+                whole.output].dtype, elements=tensor.numel(), **_difference(op, real, tensor)))
+
+
+def _difference(op: Operation, real: Tensor, integers: Tensor) -> dict:
+    distance = (integers_and_scale(op, real)[0] - integers.float()).abs()
+    differing = int((distance > 0).sum())
+    return dict(differing=differing, differing_share=differing / max(distance.numel(), 1),
+                max_lsb=int(distance.max()) if distance.numel() else 0)
+
+
+def _absolute_difference(real: Tensor, integers: Tensor, scale: float) -> dict:
+    distance = (integers.double() * scale - real.double()).abs().max().item()
+    return dict(max_difference=distance, largest=real.abs().max().item())
+
+
+def summarize(rows: List[dict]) -> Dict[str, dict]:
+    """Rows by kind and dtype, e.g. ``'conv2d si8'``: ops, elements, differing share, max LSB."""
+    groups: Dict[str, List[dict]] = defaultdict(list)
+    for row in rows:
+        groups[f'{row["kind"]} {row["dtype"]}'].append(row)
+    return {name: dict(ops=len(group), **_totals(group)) for name, group in sorted(groups.items())}
+
+
+def _totals(rows: List[dict]) -> dict:
+    elements = sum(row['elements'] for row in rows)
+    return dict(elements=elements,
+                differing_share=sum(row['differing'] for row in rows) / max(elements, 1),
+                max_lsb=max((row['max_lsb'] for row in rows), default=0))
+
+
+def _image_integers(spec: TensorSpec, image: Tensor) -> Tensor:
+    if tuple(image.shape) != spec.shape:
+        raise BpuError(f'image: expected the normalised image {spec.shape} (N, H, W, C), float or '
+                       f'{spec.dtype}, found shape {tuple(image.shape)}')
+    if image.dtype == TORCH_DTYPES[spec.dtype]:
+        return image
+    return saturate(torch.div(image.float(), torch.tensor(spec.scale)).round(), spec.dtype)
+
+
+@torch.no_grad()
+def compare_qat_int(model_or_hbir: Union[nn.Module, ModuleOp], image: Tensor) -> Dict[str, Any]:
+    """Compare every rounding of one image's integer run with QAT's.
+
+    Args:
+        model_or_hbir (nn.Module | ModuleOp): A prepared, calibrated detector, or its HBIR.
+        image (Tensor): Normalised float32 image (1, H, W, 3), or its integers.
+
+    Returns:
+        dict: ``ops`` (one dict per rounding: site, kind, dtype, elements, differing,
+        differing_share, max_lsb, and the cause where that exceeds 1), ``by_kind``, ``max_lsb``,
+        ``differing_share``, ``wholes`` (softmax and norms from their input to their output
+        integers, in float without roundings between), ``unrounded`` (products without a fake
+        quantizer: largest difference and largest magnitude, in the output's unit).
+
+    Raises:
+        BpuError: The model has no integer form, or the image does not fit it.
+    """
+    if isinstance(model_or_hbir, nn.Module):
+        from mmdet_bpu.export import export_model
+        model_or_hbir = export_model(model_or_hbir)
+    conversion = conversion_of(model_or_hbir)
+    interpreter = Interpreter(conversion.result)
+    comparison = _Comparison(conversion)
+    spec = interpreter.inputs[0]
+    integers = _image_integers(spec, image)
+    block = next(op for op in conversion.result.ops).body.block
+    comparison.store(block.args[0], integers)
+    interpreter.run({spec.name: integers}, comparison.trace)
+    totals = _totals(comparison.ops)
+    return dict(ops=comparison.ops, by_kind=summarize(comparison.ops), max_lsb=totals['max_lsb'],
+                differing_share=totals['differing_share'], wholes=comparison.wholes,
+                unrounded=comparison.unrounded)

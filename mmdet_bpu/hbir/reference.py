@@ -1,0 +1,249 @@
+"""Float executor of fake-quantized HBIR: what every ``hbir`` operation that we emit means.
+
+Values are torch float32 tensors (indices int32, masks bool) in the shapes of the module: feature
+maps channels last. A fake quantizer rounds ``x / scale`` half to even, as those that were trained do.
+The integer form is judged against this, op by op (:mod:`mmdet_bpu.analysis.qat_vs_int`).
+"""
+from typing import Callable, Dict, List, Mapping, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Operation, SSAValue
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.builder import NAME, attrs_of, find_function, operations, site_of
+from mmdet_bpu.hbir.qnt_dialect import fake_quant_scale, integer_range
+from mmdet_bpu.hbir.types import value_type
+
+Function = Callable[[List[Tensor], dict], List[Tensor]]
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+def _channels_last(x: Tensor) -> List[Tensor]:
+    return [x.permute(0, 2, 3, 1).contiguous()]
+
+
+def _conv2d(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
+    top, left, bottom, right = attrs['pad']
+    x = F.pad(_channels_first(inputs[0]), (left, right, top, bottom))
+    bias = inputs[2] if len(inputs) > 2 else None
+    return _channels_last(F.conv2d(x, _channels_first(inputs[1]), bias, attrs['stride'], 0,
+                                   attrs['dilation'], attrs['groupNum']))
+
+
+def _max_pool(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
+    top, left, bottom, right = attrs['pad']
+    if (top, left) != (bottom, right):
+        raise BpuError(f'hbir.max_pool: expected equal padding on both sides, found {attrs["pad"]}')
+    return _channels_last(F.max_pool2d(_channels_first(inputs[0]), attrs['kernel'],
+                                       attrs['stride'], (top, left), attrs['dilation'],
+                                       attrs['ceilMode']))
+
+
+def _grid_sample(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
+    if attrs['mode'] != 'bilinear' or attrs['padValue'] != 0:
+        raise BpuError('hbir.grid_sample: expected mode bilinear and padValue 0, found '
+                       f'{attrs["mode"]} and {attrs["padValue"]}')
+    padding = {'constant': 'zeros', 'border': 'border'}[attrs['expansionMode']]
+    return _channels_last(F.grid_sample(_channels_first(inputs[0]), inputs[1], 'bilinear', padding,
+                                        attrs['alignCorner']))
+
+
+def _topk(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
+    """Descending; of equal values the lower index first, which torch.topk leaves open."""
+    dim = attrs['dim']
+    values, order = torch.sort(inputs[0], dim=dim, descending=True, stable=True)
+    return [values.narrow(dim, 0, attrs['k']), order.narrow(dim, 0, attrs['k']).to(torch.int32)]
+
+
+def _slice(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
+    bounds = zip(attrs['begin'], attrs['end'], attrs['step'])
+    return [inputs[0][tuple(slice(*bound) for bound in bounds)].contiguous()]
+
+
+def _unary(function: Callable[[Tensor], Tensor]) -> Function:
+    return lambda inputs, attrs: [function(inputs[0])]
+
+
+def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Function:
+    return lambda inputs, attrs: [function(inputs[0], inputs[1])]
+
+
+def _reduce(function: Callable[..., Tensor]) -> Function:
+    return lambda inputs, attrs: [function(inputs[0], attrs['dims'], keepdim=attrs['keepDim'])]
+
+
+FUNCTIONS: Dict[str, Function] = {
+    'hbir.conv2d': _conv2d,
+    'hbir.linear': lambda inputs, attrs: [F.linear(*inputs)],
+    'hbir.matmul': _binary(torch.matmul),
+    'hbir.add': _binary(torch.add),
+    'hbir.sub': _binary(torch.sub),
+    'hbir.mul': _binary(torch.mul),
+    'hbir.div': _binary(torch.div),
+    'hbir.relu': _unary(torch.relu),
+    'hbir.sigmoid': _unary(torch.sigmoid),
+    'hbir.exp': _unary(torch.exp),
+    'hbir.log': _unary(torch.log),
+    'hbir.sin': _unary(torch.sin),
+    'hbir.cos': _unary(torch.cos),
+    'hbir.sqrt': _unary(torch.sqrt),
+    'hbir.rsqrt': _unary(torch.rsqrt),
+    'hbir.reciprocal': _unary(torch.reciprocal),
+    'hbir.tanh': _unary(torch.tanh),
+    'hbir.neg': _unary(torch.neg),
+    'hbir.abs': _unary(torch.abs),
+    'hbir.erf': _unary(torch.erf),
+    'hbir.swish': _unary(F.silu),
+    'hbir.clip': lambda inputs, attrs: [inputs[0].clamp(attrs['min'], attrs['max'])],
+    'hbir.reduce_sum': _reduce(torch.sum),
+    'hbir.reduce_mean': _reduce(torch.mean),
+    'hbir.reduce_max': _reduce(torch.amax),
+    'hbir.max_pool': _max_pool,
+    'hbir.grid_sample': _grid_sample,
+    'hbir.topk': _topk,
+    'hbir.gather_elements': lambda inputs, attrs: [
+        inputs[0].gather(attrs['dim'], inputs[1].to(torch.int64))],
+    'hbir.where': lambda inputs, attrs: [torch.where(*inputs)],
+    'hbir.reshape': lambda inputs, attrs: [inputs[0].reshape(attrs['shape'])],
+    'hbir.transpose': lambda inputs, attrs: [inputs[0].permute(attrs['dims']).contiguous()],
+    'hbir.slice': _slice,
+    'hbir.tile': lambda inputs, attrs: [inputs[0].repeat(attrs['multiplies'])],
+    'hbir.concat': lambda inputs, attrs: [torch.cat(inputs, attrs['dim'])],
+}
+"""Operation -> function of its operands and attributes."""
+
+
+def fake_quantize(op: Operation, x: Tensor) -> Tensor:
+    """``x`` on the grid of a ``qnt.const_fake_quant``; same shape, float32."""
+    integers, scale = integers_and_scale(op, x)
+    return integers.mul_(scale)
+
+
+def integers_and_scale(op: Operation, x: Tensor) -> Tuple[Tensor, Tensor]:
+    """Integers that a fake quantizer rounds ``x`` to, as float32, and its scale, broadcastable."""
+    bits, scale, axis = fake_quant_scale(op)
+    low, high = integer_range(bits, bool(attrs_of(op).get('narrowRange', False)))
+    scale = torch.as_tensor(scale, dtype=torch.float32)
+    if axis is not None:
+        scale = scale.view(-1, *(1, ) * (x.dim() - axis - 1))
+    return torch.div(x, scale).round_().clamp_(low, high), scale
+
+
+def evaluate(op: Operation, operands: List[Tensor], quantize: bool = True) -> List[Tensor]:
+    """Results of one operation.
+
+    Args:
+        op (Operation): An ``hbir`` operation or a fake quantizer.
+        operands (list[Tensor]): Values of its operands.
+        quantize (bool): False makes a fake quantizer the identity. Defaults to True.
+
+    Raises:
+        BpuError: No reference for the operation; the message names its site.
+    """
+    if op.name == 'hbir.constant':
+        # A copy: the bytes belong to the attribute and are read-only, which torch cannot tell.
+        return [torch.from_numpy(attrs_of(op)['values'].copy())]
+    if op.name == 'qnt.const_fake_quant':
+        return [fake_quantize(op, operands[0]) if quantize else operands[0]]
+    function = FUNCTIONS.get(op.name)
+    if function is None:
+        raise BpuError(f'{site_of(op)}: no float reference for {op.name}')
+    return function(operands, attrs_of(op))
+
+
+def evaluate_value(value: SSAValue, known: Dict[SSAValue, Tensor],
+                   quantize: bool = True) -> Tensor:
+    """A value from the ones it depends on.
+
+    Args:
+        value (SSAValue): What is wanted.
+        known (dict[SSAValue, Tensor]): Where the walk back ends. What is computed on the way is
+            added to it.
+        quantize (bool): See :func:`evaluate`.
+    """
+    pending = [value]
+    while pending:
+        current = pending[-1]
+        if current in known:
+            pending.pop()
+            continue
+        op = current.owner
+        if not isinstance(op, Operation):
+            raise BpuError('a value depends on an input that was not given')
+        missing = [operand for operand in op.operands if operand not in known]
+        if missing:
+            pending += missing
+            continue
+        known.update(zip(op.results, evaluate(op, [known[v] for v in op.operands], quantize)))
+    return known[value]
+
+
+class FloatReference:
+    """Runs a fake-quantized module in float32.
+
+    Args:
+        module (ModuleOp): ``hbir`` and ``qnt`` operations.
+        quantize (bool): False strips the fake quantizers. Defaults to True.
+    """
+
+    def __init__(self, module: ModuleOp, quantize: bool = True) -> None:
+        self.quantize = quantize
+        function = find_function(module)
+        self._arguments = dict(zip(_names(function.arg_attrs), function.body.block.args))
+        returned = next(op for op in function.body.block.ops if isinstance(op, ReturnOp))
+        self._outputs = dict(zip(_names(function.res_attrs), returned.operands))
+        self._operations = list(operations(module))
+        self._dead = self._last_uses()
+
+    @torch.no_grad()
+    def run(self, inputs: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+        """Run one inference.
+
+        Args:
+            inputs (dict[str, Tensor]): float32 tensor of each input by name, e.g. the normalised
+                image (1, H, W, 3).
+
+        Returns:
+            dict[str, Tensor]: Each output by name.
+
+        Raises:
+            BpuError: An input is missing, unknown or of another shape.
+        """
+        if set(inputs) != set(self._arguments):
+            raise BpuError(f'expected the inputs {sorted(self._arguments)}, found '
+                           f'{sorted(inputs)}')
+        values: Dict[SSAValue, Tensor] = {}
+        for name, argument in self._arguments.items():
+            expected = value_type(argument).shape
+            if tuple(inputs[name].shape) != expected:
+                raise BpuError(f'input {name!r}: expected shape {expected}, found '
+                               f'{tuple(inputs[name].shape)}')
+            values[argument] = inputs[name].to(torch.float32)
+        for op, dead in zip(self._operations, self._dead):
+            results = evaluate(op, [values[v] for v in op.operands], self.quantize)
+            values.update(zip(op.results, results))
+            for value in dead:
+                del values[value]
+        return {name: values[value] for name, value in self._outputs.items()}
+
+    def _last_uses(self) -> List[List[SSAValue]]:
+        """Per operation, the values that nothing needs after it."""
+        kept = set(self._outputs.values())
+        dead = []
+        for op in reversed(self._operations):
+            values = dict.fromkeys(v for v in (*op.operands, *op.results) if v not in kept)
+            kept.update(values)
+            dead.append(list(values))
+        return dead[::-1]
+
+
+def _names(attributes) -> List[str]:
+    return [entry.data[NAME].data for entry in attributes.data]
+
