@@ -1,8 +1,9 @@
 """Calibration of the stock Deformable DETR: activation scales from 100 batches, MSE observer.
 
-This text is also what ``--stage calibration`` puts over any mmdet config. Training images go through the
-validation transforms at ``bpu.input_shape``; the runner rewrites the data pipelines. Starts from a float
-checkpoint: ``load_from``, or the newest one in the float stage's folder beside this run's.
+This text is also what ``--stage calibration`` puts over any mmdet config. Training images go
+through the validation transforms at ``bpu.input_shape``; the runner rewrites the data pipelines.
+Starts from a float checkpoint: ``load_from``, or the newest one in the float stage's folder beside
+this run's.
 """
 _base_ = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 

@@ -1,7 +1,7 @@
 """Float training of the stock Deformable DETR with the recipe that the next stages build on.
 
-This text is also what ``--stage float`` puts over any mmdet config. AdamW 1e-4, backbone 1e-5, no weight
-decay on norms, 50 epochs, decay at 40.
+This text is also what ``--stage float`` puts over any mmdet config. AdamW 1e-4, backbone 1e-5, no
+weight decay on norms, 50 epochs, decay at 40.
 """
 _base_ = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 

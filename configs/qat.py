@@ -1,8 +1,8 @@
 """Quantization-aware training of the stock Deformable DETR: AdamW 1e-5, 6 epochs, decay at 5.
 
-This text is also what ``--stage qat`` puts over any mmdet config. Activation scales stay as calibrated,
-weight scales follow the weights. Starts from a calibration checkpoint; given a float one, it calibrates
-first. Data goes through the deploy preprocessing at ``bpu.input_shape``.
+This text is also what ``--stage qat`` puts over any mmdet config. Activation scales stay as
+calibrated, weight scales follow the weights. Starts from a calibration checkpoint; given a float
+one, it calibrates first. Data goes through the deploy preprocessing at ``bpu.input_shape``.
 """
 _base_ = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 

@@ -22,20 +22,24 @@ from mmdet_bpu.errors import BpuError, exit_on_error
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
-    parser.add_argument('model', metavar='CHECKPOINT_OR_ARTIFACT', help='a .pth, .int.mlir or .hbm file')
-    parser.add_argument('--stage', choices=STAGES, help="what to evaluate (default: the config's stage)")
+    parser.add_argument(
+        'config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
+    parser.add_argument(
+        'model', metavar='CHECKPOINT_OR_ARTIFACT', help='a .pth, .int.mlir or .hbm file')
+    parser.add_argument(
+        '--stage', choices=STAGES, help="what to evaluate (default: the config's stage)")
     parser.add_argument(
         '--deploy-preprocessing', action='store_true',
-        help='evaluate stage float on images resized to bpu.input_shape without keeping their ratio, '
-        'as every later stage is')
+        help='evaluate stage float on images resized to bpu.input_shape without keeping their '
+        'ratio, as every later stage is')
     parser.add_argument('--work-dir', help='folder of logs (default: work_dirs/CONFIG_STAGE)')
     parser.add_argument('--out', metavar='FILE', help='write the metrics there as JSON')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='override settings of the config')
     parser.add_argument(
-        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='job launcher')
+        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+        help='job launcher')
     # torch.distributed.launch passes it; torchrun sets the environment variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -16,9 +16,11 @@ from mmdet_bpu.errors import BpuError, exit_on_error
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
     parser.add_argument(
-        '--stage', choices=TRAINING_STAGES, help="put this stage over the config (default: the config's)")
+        'config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
+    parser.add_argument(
+        '--stage', choices=TRAINING_STAGES,
+        help="put this stage over the config (default: the config's)")
     parser.add_argument(
         '--load-from', metavar='FILE',
         help='checkpoint to start from (default: the newest one of the stage before)')
@@ -34,7 +36,8 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_cfg.max_epochs=2 bpu.march=nash-m')
     parser.add_argument(
-        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='job launcher')
+        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+        help='job launcher')
     # torch.distributed.launch passes it; torchrun sets the environment variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -52,8 +55,8 @@ def main() -> None:
         cfg.load_from = args.load_from
     if args.resume:
         if args.load_from:
-            raise BpuError('--resume and --load-from exclude each other: a resumed run goes on with its '
-                           'own weights')
+            raise BpuError('--resume and --load-from exclude each other: a resumed run goes on '
+                           'with its own weights')
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if args.amp:
@@ -61,8 +64,8 @@ def main() -> None:
         cfg.optim_wrapper.loss_scale = 'dynamic'
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            raise BpuError('--auto-scale-lr: expected auto_scale_lr.base_batch_size in the config, found '
-                           'none')
+            raise BpuError('--auto-scale-lr: expected auto_scale_lr.base_batch_size in the config, '
+                           'found none')
         cfg.auto_scale_lr.enable = True
 
     from mmdet_bpu.engine.runner import BPURunner

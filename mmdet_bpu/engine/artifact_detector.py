@@ -15,15 +15,15 @@ INT8_MIN, INT8_MAX = -128, 127
 class ArtifactDetector(BaseModel):
     """Evaluate an executable with a stock detector's preprocessing and post-processing.
 
-    Image by image: the stock data preprocessor normalises, the image is quantized to the executable's
-    input scale, the executable runs on integers, its outputs are dequantized and go to the stock head's
-    ``predict_by_feat``. None of the detector's own weights take part.
+    Image by image: the stock data preprocessor normalises, the image is quantized to the
+    executable's input scale, the executable runs on integers, its outputs are dequantized and go to
+    the stock head's ``predict_by_feat``. None of the detector's own weights take part.
 
     Args:
-        detector (nn.Module): A stock mmdet detector; its ``bbox_head`` and ``data_preprocessor`` are
-            used.
-        executable (Any, optional): Has ``inputs``, ``outputs`` (name, shape, dtype, scale), ``metadata``
-            and ``run``. Defaults to None; :meth:`attach` sets it later.
+        detector (nn.Module): A stock mmdet detector; its ``bbox_head`` and ``data_preprocessor``
+            are used.
+        executable (Any, optional): Has ``inputs``, ``outputs`` (name, shape, dtype, scale),
+            ``metadata`` and ``run``. Defaults to None; :meth:`attach` sets it later.
     """
 
     def __init__(self, detector: nn.Module, executable: Optional[Any] = None) -> None:
@@ -45,7 +45,8 @@ class ArtifactDetector(BaseModel):
         inputs = list(executable.inputs)
         if len(inputs) != 1 or inputs[0].dtype != 'si8' or inputs[0].scale is None:
             found = ', '.join(f'{spec.name}: {spec.dtype} {tuple(spec.shape)}' for spec in inputs)
-            raise BpuError(f'executable: expected one int8 image with a scale as input, found {found}')
+            raise BpuError(
+                f'executable: expected one int8 image with a scale as input, found {found}')
         self.executable = executable
 
     def forward(self,
@@ -80,7 +81,8 @@ class ArtifactDetector(BaseModel):
             image (Tensor): Normalised image ``(3, H, W)``.
 
         Returns:
-            list[Tensor]: Each ``(1, 1, num_queries, C)``, float32: layers, images, queries, channels.
+            list[Tensor]: Each ``(1, 1, num_queries, C)``, float32: layers, images, queries,
+            channels.
 
         Raises:
             BpuError: The image has not the executable's shape.
@@ -88,9 +90,9 @@ class ArtifactDetector(BaseModel):
         spec = self.executable.inputs[0]
         quantized = quantize_image(image, spec.scale)
         if tuple(quantized.shape) != tuple(spec.shape):
-            raise BpuError(f'executable input {spec.name!r}: expected (N, H, W, C) {tuple(spec.shape)}, '
-                           f'found {tuple(quantized.shape)}; set bpu.input_shape to '
-                           f'{tuple(spec.shape[1:3])}')
+            raise BpuError(
+                f'executable input {spec.name!r}: expected (N, H, W, C) {tuple(spec.shape)}, found '
+                f'{tuple(quantized.shape)}; set bpu.input_shape to {tuple(spec.shape[1:3])}')
         results = self.executable.run({spec.name: quantized.cpu()})
         scales = {output.name: output.scale for output in self.executable.outputs}
         return [dequantize(results[name], scales[name]).to(image.device).unsqueeze(0)
@@ -111,8 +113,9 @@ class ArtifactDetector(BaseModel):
 def quantize_image(image: Tensor, scale: float) -> Tensor:
     """Normalised float image to int8, as the board's preprocessing does it.
 
-    ``q = clamp(rhe(x * (1 / scale)), -128, 127)``, all in float32; rhe rounds to nearest, ties to even.
-    The reciprocal comes first, as in torch's fake quantization and in the artefact's metadata.
+    ``q = clamp(rhe(x * (1 / scale)), -128, 127)``, all in float32; rhe rounds to nearest, ties to
+    even. The reciprocal comes first, as in torch's fake quantization and in the artefact's
+    metadata.
 
     Args:
         image (Tensor): ``(3, H, W)``, float32.

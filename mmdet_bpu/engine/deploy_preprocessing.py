@@ -13,8 +13,8 @@ from mmdet_bpu.errors import BpuError
 RESIZERS = ('Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'FixScaleResize',
             'FixShapeResize', 'Pad')
 # They change the size too, but show the model something else; they stay, before the Resize.
-CROPS = ('RandomCrop', 'RandomCenterCropPad', 'MinIoURandomCrop', 'Expand', 'RandomAffine', 'Mosaic',
-         'MixUp', 'CachedMosaic', 'CachedMixUp')
+CROPS = ('RandomCrop', 'RandomCenterCropPad', 'MinIoURandomCrop', 'Expand', 'RandomAffine',
+         'Mosaic', 'MixUp', 'CachedMosaic', 'CachedMixUp')
 
 
 def rewrite_pipeline(pipeline: List[dict], input_shape: tuple) -> List[dict]:
@@ -48,8 +48,8 @@ def rewrite_pipeline(pipeline: List[dict], input_shape: tuple) -> List[dict]:
 def rewrite_dataset(dataset: Any, input_shape: tuple) -> None:
     """Rewrite, in place, every pipeline of a dataset config, wrapped datasets included.
 
-    Where a wrapper has a pipeline of its own (``MultiImageMixDataset``), the shape is fixed there and
-    the inner pipelines stay.
+    Where a wrapper has a pipeline of its own (``MultiImageMixDataset``), the shape is fixed there
+    and the inner pipelines stay.
     """
     if isinstance(dataset, (list, tuple)):
         for item in dataset:
@@ -77,8 +77,9 @@ def rewrite_data_preprocessor(preprocessor: dict, input_format: str) -> None:
     gives = 'rgb' if preprocessor.get('bgr_to_rgb') else 'bgr'
     if gives != input_format:
         raise BpuError(f'field bpu.input_format: expected {gives!r}, the order that '
-                       f'model.data_preprocessor (bgr_to_rgb={preprocessor.get("bgr_to_rgb", False)}) '
-                       f'gives the model, found {input_format!r}')
+                       'model.data_preprocessor gives the model '
+                       f'(bgr_to_rgb={preprocessor.get("bgr_to_rgb", False)}), found '
+                       f'{input_format!r}')
     preprocessor['pad_size_divisor'] = 1
     preprocessor.pop('batch_augments', None)
 

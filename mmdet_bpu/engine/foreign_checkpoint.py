@@ -1,9 +1,9 @@
 """Read the tensors of a checkpoint that names classes we do not trust.
 
-A checkpoint is a pickle whose instructions may name any callable. Here they are carried out with one
-difference: a name is never looked up. Five names that build tensors and ordered dicts map to our own
-code; every other name becomes an inert :class:`Stub`, whatever is done to it. So tensors come out,
-and nothing that the file names is imported or called.
+A checkpoint is a pickle whose instructions may name any callable. Here they are carried out with
+one difference: a name is never looked up. Five names that build tensors and ordered dicts map to
+our own code; every other name becomes an inert :class:`Stub`, whatever is done to it. So tensors
+come out, and nothing that the file names is imported or called.
 
 Both forms that ``torch.save`` has written are read: the zip archive (torch >= 1.6) and the stream
 before it, in which OpenMMLab published its model zoo.
@@ -64,13 +64,13 @@ class _Storage:
     def __init__(self, dtype: torch.dtype, numel: int) -> None:
         self.data = torch.zeros(numel, dtype=dtype)
 
-    def fill(self, raw: bytes, big_endian: bool = False) -> None:
+    def fill(self, raw: bytes, swapped: bool = False) -> None:
         expected = self.data.numel() * self.data.element_size()
         if len(raw) != expected:
             raise BpuError(f'a tensor holds {len(raw)} bytes, expected {expected}: truncated file')
         if raw:
             self.data.copy_(torch.frombuffer(bytearray(raw), dtype=self.data.dtype))
-            if big_endian and self.data.element_size() > 1:
+            if swapped and self.data.element_size() > 1:
                 self.data.untyped_storage().byteswap(self.data.dtype)
 
 
@@ -164,7 +164,8 @@ def _read_archive(file: BinaryIO) -> Any:
         order = folder + 'byteorder'
         big_endian = order in archive.namelist() and archive.read(order) == b'big'
         for key, storage in reader.storages.items():
-            storage.fill(archive.read(f'{folder}data/{key}'), big_endian != (sys.byteorder == 'big'))
+            raw = archive.read(f'{folder}data/{key}')
+            storage.fill(raw, swapped=big_endian != (sys.byteorder == 'big'))
     return content
 
 

@@ -16,8 +16,8 @@ from mmengine.logging import HistoryBuffer
 from mmdet_bpu.errors import BpuError
 
 TAG = '__plain__'
-_SCALARS = (type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.dtype, torch.device,
-            torch.Size)
+_SCALARS = (type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.dtype,
+            torch.device, torch.Size)
 
 
 def to_plain(value: Any, path: str = 'checkpoint') -> Any:
@@ -61,8 +61,8 @@ def to_plain(value: Any, path: str = 'checkpoint') -> Any:
         return tuple(items) if isinstance(value, tuple) else items
     if isinstance(value, PurePath):
         return str(value)
-    raise BpuError(f'{path} holds a {kind.__module__}.{kind.__qualname__}, which cannot be saved as '
-                   'plain data; expected tensors, numbers, strings and containers of them')
+    raise BpuError(f'{path} holds a {kind.__module__}.{kind.__qualname__}, which cannot be saved '
+                   'as plain data; expected tensors, numbers, strings and containers of them')
 
 
 def from_plain(value: Any) -> Any:
@@ -92,8 +92,7 @@ def _plain_key(key: Any, path: str) -> Any:
 def _plain_array(value: np.ndarray, path: str) -> dict:
     if value.dtype.kind in 'biufc':
         # Bytes, not a tensor of the same type: torch lacks some of numpy's types.
-        data = torch.frombuffer(bytearray(np.ascontiguousarray(value).tobytes()), dtype=torch.uint8) \
-            if value.size else torch.empty(0, dtype=torch.uint8)
+        data = torch.from_numpy(np.frombuffer(value.tobytes(), dtype=np.uint8).copy())
         return {TAG: 'array', 'dtype': value.dtype.str, 'shape': list(value.shape), 'data': data}
     if value.dtype.kind == 'U':
         return {TAG: 'text_array', 'items': value.tolist()}

@@ -32,14 +32,15 @@ class BPURunner(Runner):
     """Runner of the stages float, calibration, qat, int and hbm.
 
     Building the model is: build the stock detector, load float weights, prepare it, load quantized
-    weights. So device transfer, DDP, optimizer, EMA and resuming all see the final model. Weights come
-    from ``load_from``, else from the newest checkpoint of the stage before; a resumed run needs neither.
+    weights. So device transfer, DDP, optimizer, EMA and resuming all see the final model. Weights
+    come from ``load_from``, else from the newest checkpoint of the stage before; a resumed run
+    needs neither.
 
     Attributes:
         settings (dict): The validated ``bpu`` key.
         source (str | None): Checkpoint that the model was built with.
-        weights_stage (str | None): Stage that the model's weights have reached; None for a float model
-            that was not loaded.
+        weights_stage (str | None): Stage that the model's weights have reached; None for a float
+            model that was not loaded.
     """
 
     settings: Dict[str, Any]
@@ -51,8 +52,8 @@ class BPURunner(Runner):
         """Complete the config, then build a runner from it.
 
         Raises:
-            BpuError: Bad ``bpu`` settings, ``strategy`` or ``FlexibleRunner``, no weights to start from,
-                or a checkpoint that does not fit.
+            BpuError: Bad ``bpu`` settings, ``strategy`` or ``FlexibleRunner``, no weights to start
+                from, or a checkpoint that does not fit.
         """
         cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(cfg))
         complete_config(cfg)
@@ -188,9 +189,9 @@ class BPURunner(Runner):
         stage = self.settings['stage']
         check_stage(checkpoint, (stage, ), filename, f'go on with stage {stage!r}')
         if self._resume and 'message_hub' not in checkpoint:
-            raise BpuError(f'checkpoint {filename} holds weights only and cannot be resumed; expected '
-                           'one that a run of mmdet_bpu saved. To start from its weights, give it as '
-                           'load_from without resume')
+            raise BpuError(f'checkpoint {filename} holds weights only and cannot be resumed; '
+                           'expected one that a run of mmdet_bpu saved. To start from its weights, '
+                           'give it as load_from without resume')
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         load_strictly(model, checkpoint['state_dict'], filename)

@@ -1,9 +1,9 @@
 """Augmentation that is the same whoever loads the image: seeded per (seed, epoch, image index).
 
 The sampler hands out indices that know their epoch; the dataset wrapper seeds Python's, numpy's and
-torch's generators from (seed, epoch, index) while it prepares that one sample, and puts the previous
-states back. So a sample does not depend on the number of workers, on ``persistent_workers``, on what was
-loaded before it, or on whether the run was resumed.
+torch's generators from (seed, epoch, index) while it prepares that one sample, and puts the
+previous states back. So a sample does not depend on the number of workers, on
+``persistent_workers``, on what was loaded before it, or on whether the run was resumed.
 """
 import contextlib
 import copy
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class EpochIndex(int):
-    """A dataset index that carries the epoch it is drawn in, through batch samplers and to workers."""
+    """A dataset index that carries its epoch, through batch samplers and to workers."""
 
     epoch = 0
 
@@ -32,8 +32,8 @@ class EpochIndex(int):
 class EpochIndexSampler(Sampler):
     """Wrap a sampler so that its indices are :class:`EpochIndex`.
 
-    Epochs are those told by ``set_epoch``; a sampler that goes on for ever (``InfiniteSampler``) starts
-    another one whenever it has drawn as many indices as the data set has.
+    Epochs are those told by ``set_epoch``; a sampler that goes on for ever (``InfiniteSampler``)
+    starts another one whenever it has drawn as many indices as the data set has.
 
     Args:
         dataset (Dataset): The data set.

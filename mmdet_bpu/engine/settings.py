@@ -1,7 +1,7 @@
 """The one config key of ours, ``bpu``: its fields, their defaults and their validation.
 
-Every field is a row of :data:`FIELDS`. A message names the field, what was expected and what was found;
-an unknown field is refused with the closest known one.
+Every field is a row of :data:`FIELDS`. A message names the field, what was expected and what was
+found; an unknown field is refused with the closest known one.
 """
 import difflib
 from dataclasses import dataclass

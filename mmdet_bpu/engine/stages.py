@@ -1,8 +1,8 @@
 """Stages and how a config gets one.
 
-A stage's overlay is the text of ``configs/float.py``, ``configs/calibration.py`` or ``configs/qat.py``.
-As a file, its ``_base_`` is the stock Deformable DETR. ``--stage`` over any config takes the same text
-with that config as ``_base_``, so both ways end in the same config.
+A stage's overlay is the text of ``configs/float.py``, ``configs/calibration.py`` or
+``configs/qat.py``. As a file, its ``_base_`` is the stock Deformable DETR. ``--stage`` over any
+config takes the same text with that config as ``_base_``, so both ways end in the same config.
 
 What depends on the rest of the config (data pipelines at the deployed shape, calibration data) is
 completed by :func:`complete_config` when the runner is built, after command-line overrides.
@@ -31,8 +31,8 @@ def load_config(config: str, stage: Optional[str] = None,
 
     Args:
         config (str): Path of a config, or ``mmdet::...`` of an installed package.
-        stage (str, optional): One of float, calibration, qat, int, hbm. None keeps the config's own.
-            A config that already is of this stage keeps its own values.
+        stage (str, optional): One of float, calibration, qat, int, hbm. None keeps the config's
+            own. A config that already is of this stage keeps its own values.
         cfg_options (dict, optional): Overrides, dotted keys allowed; they win over the stage.
 
     Raises:
@@ -54,7 +54,7 @@ def load_config(config: str, stage: Optional[str] = None,
 
 
 def default_work_dir(config: str, cfg: Config) -> str:
-    """``work_dirs/<config>_<stage>``; a config whose name ends with its stage is not given it twice."""
+    """``work_dirs/<config>_<stage>``; a name that ends with the stage is not given it twice."""
     name = Path(config.partition('::')[2] or config).stem
     stage = _own_stage(cfg) or 'float'
     return osp.join('work_dirs', name if name.endswith(stage) else f'{name}_{stage}')
@@ -77,8 +77,8 @@ def complete_config(cfg: Config) -> Dict[str, Any]:
     """
     refuse_strategies(cfg)
     if cfg.get('bpu') is None:
-        raise BpuError('the config has no key bpu, so its stage is unknown; pass --stage, or inherit '
-                       'from configs/float.py, configs/calibration.py or configs/qat.py')
+        raise BpuError('the config has no key bpu, so its stage is unknown; pass --stage, or '
+                       'inherit from configs/float.py, configs/calibration.py or configs/qat.py')
     settings = validate_settings(cfg.bpu)
     if settings['deploy_preprocessing']:
         preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
@@ -97,8 +97,8 @@ def complete_config(cfg: Config) -> Dict[str, Any]:
 def calibration_dataloader(cfg: Config) -> ConfigDict:
     """Dataloader config of the calibration: training images through the validation transforms.
 
-    Images are shuffled by the run's seed. They all have one shape, so none of the batch samplers that
-    group by shape is needed.
+    Images are shuffled by the run's seed. They all have one shape, so none of the batch samplers
+    that group by shape is needed.
 
     Args:
         cfg (Config): Holds ``train_dataloader`` and ``val_dataloader``.
@@ -118,7 +118,7 @@ def calibration_dataloader(cfg: Config) -> ConfigDict:
     pipeline = _innermost(cfg.val_dataloader.dataset).get('pipeline')
     if pipeline is None:
         raise BpuError('field val_dataloader.dataset: expected a pipeline, found none')
-    while dataset.get('dataset') is not None:  # Repeat, ClassBalanced, MultiImageMix: one image each
+    while dataset.get('dataset') is not None:  # repeating or mixing: here each image counts once
         dataset = dataset.dataset
     for member in dataset.get('datasets') or [dataset]:
         _innermost(member).pipeline = copy.deepcopy(pipeline)
@@ -136,8 +136,8 @@ def refuse_strategies(cfg: Config) -> None:
                        f'{dict(cfg.strategy).get("type", cfg.strategy)!r}; the model is converted '
                        "where BPURunner builds it. Remove strategy; distribute with --launcher")
     if cfg.get('runner_type', 'BPURunner') == 'FlexibleRunner':
-        raise BpuError("field runner_type: expected 'BPURunner', found 'FlexibleRunner', which builds "
-                       'models through strategies; remove it')
+        raise BpuError("field runner_type: expected 'BPURunner', found 'FlexibleRunner', which "
+                       'builds models through strategies; remove it')
 
 
 def stage_file(stage: str) -> Path:
@@ -168,7 +168,8 @@ def _read_config(config: str) -> Config:
     try:
         return get_config(config) if '::' in config else Config.fromfile(config)
     except (FileNotFoundError, SyntaxError, KeyError, ValueError, OSError) as error:
-        raise BpuError(f'config {config} cannot be read: {type(error).__name__}: {error}') from error
+        raise BpuError(
+            f'config {config} cannot be read: {type(error).__name__}: {error}') from error
 
 
 def _own_stage(cfg: Config) -> Optional[str]:

@@ -32,8 +32,8 @@ SHOWN_KEYS = 8
 def read_checkpoint(path: str, map_location: Any = 'cpu') -> Dict[str, Any]:
     """Read a checkpoint safely, whoever wrote it.
 
-    Ours hold plain data and come back whole. From a stock or foreign one, tensors and plain metadata
-    are kept; nothing that it names is executed.
+    Ours hold plain data and come back whole. From a stock or foreign one, tensors and plain
+    metadata are kept; nothing that it names is executed.
 
     Args:
         path (str): A local file, or an ``http(s)://`` address, kept in torch's download folder.
@@ -54,8 +54,8 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> Dict[str, Any]:
             AttributeError):
         checkpoint = read_foreign_checkpoint(path)
     if not isinstance(checkpoint, dict):
-        raise BpuError(f'checkpoint {path} holds a {type(checkpoint).__name__}; expected a dict with '
-                       'state_dict')
+        raise BpuError(f'checkpoint {path} holds a {type(checkpoint).__name__}; expected a dict '
+                       'with state_dict')
     if 'state_dict' not in checkpoint:  # a bare dict of weights, as torchvision writes them
         checkpoint = dict(state_dict=checkpoint)
     checkpoint.setdefault('meta', {})
@@ -117,7 +117,7 @@ def newest_checkpoint(folder: Path) -> Optional[Path]:
 
 
 def sibling_folder(work_dir: str, stage: str, other: str) -> Optional[Path]:
-    """Folder of another stage beside ``work_dir``; None if ``work_dir`` does not end with its stage."""
+    """Folder of another stage beside ``work_dir``; None if that does not end with its stage."""
     folder = Path(work_dir)
     if not folder.name.endswith(stage):
         return None

@@ -42,8 +42,8 @@ train_pipeline = [
     dict(type='RandomChoiceResize', scales=[(64, 64), (80, 80)], keep_ratio=True),
     dict(type='PackDetInputs')]
 dataset = dict(
-    type='CocoDataset', data_root=DATA_ROOT, ann_file='annotations.json', data_prefix=dict(img='images/'),
-    metainfo=dict(classes=('red', 'green', 'blue')))
+    type='CocoDataset', data_root=DATA_ROOT, ann_file='annotations.json',
+    data_prefix=dict(img='images/'), metainfo=dict(classes=('red', 'green', 'blue')))
 train_dataloader = dict(
     batch_size=2, num_workers=0, persistent_workers=False,
     dataset=dict(_delete_=True, pipeline=train_pipeline, **dataset))

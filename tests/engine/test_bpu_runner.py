@@ -1,9 +1,11 @@
 """The runner takes a stock detector through its stages."""
 import copy
+from pickle import UnpicklingError
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.engine.weights import read_checkpoint
@@ -32,6 +34,10 @@ class KillHook(Hook):
 
 def last_checkpoint(root, stage):
     return root / f'tiny_{stage}' / f'epoch_{EPOCHS[stage]}.pth'
+
+
+def is_activation_scale(key):
+    return key.startswith('quant.') and key.endswith('scale')
 
 
 def assert_same_weights(first, second):
@@ -72,7 +78,7 @@ def test_qat_trains_weights_and_leaves_activation_scales(trained):
     after = read_checkpoint(str(last_checkpoint(trained, 'qat')))['state_dict']
     name = 'bbox_head.cls_branches.0.weight'
     assert not torch.equal(before[name], after[name])
-    activation_scales = [key for key in before if key.startswith('quant.') and key.endswith('scale')]
+    activation_scales = [key for key in before if is_activation_scale(key)]
     assert activation_scales
     assert all(torch.equal(before[key], after[key]) for key in activation_scales)
 
@@ -86,7 +92,7 @@ def test_qat_from_float_weights_calibrates_first_on_the_same_images(trained, sta
     calibrated = read_checkpoint(str(last_checkpoint(trained, 'calibration')))['state_dict']
     model = runner.model.state_dict()
     for key in calibrated:
-        if key.startswith('quant.') and key.endswith('scale'):
+        if is_activation_scale(key):
             assert torch.equal(calibrated[key], model[key]), key
 
 
@@ -94,14 +100,16 @@ def test_qat_from_float_weights_calibrates_first_on_the_same_images(trained, sta
 def test_a_killed_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
         trained, staged, tmp_path, stage):
     work_dir = tmp_path / f'tiny_{stage}'
-    source = {} if stage == 'float' else dict(load_from=str(last_checkpoint(trained, 'calibration')))
+    calibrated = dict(load_from=str(last_checkpoint(trained, 'calibration')))
+    source = {} if stage == 'float' else calibrated
     runner = BPURunner.from_cfg(staged(stage, work_dir, **source))
     runner.register_hook(KillHook(ITERATIONS_PER_EPOCH + 2))
     with pytest.raises(Killed):
         runner.train()
     # No source is given, and other workers load the data: neither may matter.
-    runner = BPURunner.from_cfg(staged(stage, work_dir, resume=True, train_dataloader__num_workers=2,
-                                       train_dataloader__persistent_workers=True))
+    runner = BPURunner.from_cfg(
+        staged(stage, work_dir, resume=True, train_dataloader__num_workers=2,
+               train_dataloader__persistent_workers=True))
     runner.train()
     assert runner.iter == 2 * ITERATIONS_PER_EPOCH
     assert_same_weights(work_dir / 'epoch_2.pth', last_checkpoint(trained, stage))
@@ -111,7 +119,8 @@ def test_a_resumed_run_takes_over_a_seed_that_was_drawn(staged, tmp_path):
     first = BPURunner.from_cfg(staged('float', tmp_path / 'float', randomness__seed=None,
                                       train_cfg__max_epochs=1))
     first.train()
-    resumed = BPURunner.from_cfg(staged('float', tmp_path / 'float', randomness__seed=None, resume=True))
+    resumed = BPURunner.from_cfg(
+        staged('float', tmp_path / 'float', randomness__seed=None, resume=True))
     assert resumed.seed == first.seed
 
 
@@ -148,14 +157,16 @@ def test_save_best_reads_the_plain_key(trained, staged, tmp_path):
     work_dir = tmp_path / 'tiny_qat'
     BPURunner.from_cfg(
         staged('qat', work_dir, load_from=str(last_checkpoint(trained, 'calibration')),
-               train_cfg__max_epochs=1, default_hooks__checkpoint__save_best='coco/bbox_mAP')).train()
+               train_cfg__max_epochs=1,
+               default_hooks__checkpoint__save_best='coco/bbox_mAP')).train()
     assert list(work_dir.glob('best_coco_bbox_mAP*.pth'))
 
 
 @pytest.mark.parametrize('stage, source, words', [
     ('calibration', 'qat', "of stage 'qat'; expected 'float'"),
     ('float', 'calibration', "of stage 'calibration'; expected 'float'")])
-def test_a_checkpoint_of_the_wrong_stage_is_refused(trained, staged, tmp_path, stage, source, words):
+def test_a_checkpoint_of_the_wrong_stage_is_refused(trained, staged, tmp_path, stage, source,
+                                                    words):
     with pytest.raises(BpuError, match=words):
         BPURunner.from_cfg(staged(stage, tmp_path / stage,
                                   load_from=str(last_checkpoint(trained, source)))).train()
@@ -169,11 +180,24 @@ def test_a_stage_is_evaluated_with_its_own_weights_only(trained, staged, tmp_pat
         getattr(runner, verb)()
 
 
+def test_a_checkpoint_of_the_stock_runner_is_a_float_one(staged, tmp_path):
+    stock = Runner.from_cfg(staged('float', tmp_path / 'stock', train_cfg__max_epochs=1))
+    stock.train()
+    path = tmp_path / 'stock' / 'epoch_1.pth'
+    with pytest.raises(UnpicklingError):  # it names classes
+        torch.load(path, weights_only=True)
+    runner = BPURunner.from_cfg(staged('calibration', tmp_path / 'x', load_from=str(path)))
+    assert runner.weights_stage == 'float'
+    name = 'bbox_head.cls_branches.0.weight'
+    assert torch.equal(runner.model.state_dict()[name], stock.model.state_dict()[name])
+
+
 def test_resuming_from_weights_alone_is_refused(trained, staged, tmp_path):
     path = tmp_path / 'weights.pth'
     checkpoint = read_checkpoint(str(last_checkpoint(trained, 'float')))
     torch.save(dict(state_dict=checkpoint['state_dict']), path)
-    runner = BPURunner.from_cfg(staged('float', tmp_path / 'x_float', load_from=str(path), resume=True))
+    runner = BPURunner.from_cfg(
+        staged('float', tmp_path / 'x_float', load_from=str(path), resume=True))
     with pytest.raises(BpuError, match='cannot be resumed'):
         runner.train()
 

@@ -28,8 +28,8 @@ def test_the_test_pipeline_resizes_where_it_did():
 
 def test_the_stock_training_pipeline_keeps_its_flip_and_crop():
     rewritten = rewrite_pipeline(get_config(STOCK).train_pipeline, SHAPE)
-    assert types(rewritten) == ['LoadImageFromFile', 'LoadAnnotations', 'RandomFlip', 'RandomChoice',
-                                'Resize', 'PackDetInputs']
+    assert types(rewritten) == ['LoadImageFromFile', 'LoadAnnotations', 'RandomFlip',
+                                'RandomChoice', 'Resize', 'PackDetInputs']
     assert [types(branch) for branch in rewritten[3]['transforms']] == [[], ['RandomCrop']]
 
 
@@ -64,7 +64,8 @@ def test_wrapped_datasets_are_rewritten():
 
 def test_a_mixing_dataset_fixes_the_shape_after_mixing():
     inner = [dict(type='Load'), dict(type='Resize')]
-    dataset = ConfigDict(dataset=dict(pipeline=inner), pipeline=[dict(type='Mosaic'), dict(type='Pack')])
+    mixing = [dict(type='Mosaic'), dict(type='Pack')]
+    dataset = ConfigDict(dataset=dict(pipeline=inner), pipeline=mixing)
     rewrite_dataset(dataset, SHAPE)
     assert types(dataset.pipeline) == ['Mosaic', 'Resize', 'Pack']
     assert types(dataset.dataset.pipeline) == ['Load', 'Resize']

@@ -19,10 +19,11 @@ def ranks(trained, staged, tmp_path_factory):
     script = Path(__file__).with_name('run_stage_on_ranks.py')
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node',
-         str(PROCESSES), '--master_port', '0', '--standalone', str(script), str(root / 'cfg.py'), str(root)],
+         str(PROCESSES), '--standalone', str(script), str(root / 'cfg.py'), str(root)],
         capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return root, [torch.load(root / f'rank_{rank}.pth', weights_only=True) for rank in range(PROCESSES)]
+    return root, [torch.load(root / f'rank_{rank}.pth', weights_only=True)
+                  for rank in range(PROCESSES)]
 
 
 def test_both_ranks_end_with_the_same_model(ranks):
@@ -32,7 +33,8 @@ def test_both_ranks_end_with_the_same_model(ranks):
 
 
 def test_scales_are_those_of_one_process_on_the_same_images(ranks, trained):
-    alone = torch.load(trained / 'tiny_calibration' / 'epoch_1.pth', weights_only=True)['state_dict']
+    checkpoint = torch.load(trained / 'tiny_calibration' / 'epoch_1.pth', weights_only=True)
+    alone = checkpoint['state_dict']
     names = [name for name in alone if name.startswith('quant.') and name.endswith('scale')]
     assert names
     for name in names:

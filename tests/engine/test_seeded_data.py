@@ -32,7 +32,8 @@ def draws(epochs, workers=0, persistent=False, sampler='DefaultSampler', seed=5,
     loader = Runner.build_dataloader(
         seeded_dataloader(
             dict(batch_size=2, num_workers=workers, persistent_workers=persistent,
-                 dataset=dict(type='DrawingDataset'), sampler=dict(type=sampler, shuffle=True)), seed),
+                 dataset=dict(type='DrawingDataset'),
+                 sampler=dict(type=sampler, shuffle=True)), seed),
         seed=seed)
     result = {}
     for epoch in epochs:

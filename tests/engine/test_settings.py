@@ -1,4 +1,4 @@
-"""The ``bpu`` key: defaults, and messages that name the field, what was expected and what was found."""
+"""The ``bpu`` key: defaults, and messages that name field, expectation and what was found."""
 import pytest
 
 from mmdet_bpu.engine.settings import FIELDS, validate_settings
@@ -22,8 +22,8 @@ def test_deploy_preprocessing_is_on_beyond_float_only():
 
 def test_an_observer_may_have_arguments():
     observer = dict(type='mse')
-    assert validate_settings(
-        dict(stage='qat', calibration=dict(observer=observer)))['calibration']['observer'] == observer
+    settings = validate_settings(dict(stage='qat', calibration=dict(observer=observer)))
+    assert settings['calibration']['observer'] == observer
 
 
 def test_validating_leaves_the_config_alone_and_is_idempotent():
@@ -43,8 +43,10 @@ def test_validating_leaves_the_config_alone_and_is_idempotent():
     (dict(stage='qat', input_shape=(0, 5)), ['bpu.input_shape', '(0, 5)']),
     (dict(stage='qat', input_format='nv12'), ['bpu.input_format', "'rgb'", "'nv12'"]),
     (dict(stage='qat', qconfig=dict(site='*')), ['bpu.qconfig', 'a list of rules']),
-    (dict(stage='qat', calibration=dict(num_batches=True)), ['num_batches', 'positive integer', 'True']),
-    (dict(stage='qat', calibration=dict(observer='mx')), ['calibration.observer', "'minmax'", "'mx'"]),
+    (dict(stage='qat', calibration=dict(num_batches=True)),
+     ['num_batches', 'positive integer', 'True']),
+    (dict(stage='qat', calibration=dict(observer='mx')),
+     ['calibration.observer', "'minmax'", "'mx'"]),
     (dict(stage='qat', calibration=3), ['bpu.calibration', 'expected a dict', '3']),
     (dict(stage='train'), ['bpu.stage', "'float'", "'train'"]),
     (dict(), ['bpu.stage', 'None']),

@@ -125,7 +125,8 @@ def test_completing_twice_changes_nothing(stage):
 
 
 @pytest.mark.parametrize('config, stage, folder', [
-    ('configs/demo/digits_qat.py', None, 'work_dirs/digits_qat'), ('configs/qat.py', None, 'work_dirs/qat'),
+    ('configs/demo/digits_qat.py', None, 'work_dirs/digits_qat'),
+    ('configs/qat.py', None, 'work_dirs/qat'),
     ('some/mine.py', 'qat', 'work_dirs/mine_qat'), ('mmdet::a/b.py', 'float', 'work_dirs/b_float')])
 def test_folders_of_stages_lie_beside_each_other(config, stage, folder):
     assert default_work_dir(config, Config(dict(bpu=dict(stage=stage or 'qat')))) == folder
@@ -161,7 +162,8 @@ def test_what_cannot_be_read_is_named(config, stage, words):
 
 @pytest.mark.parametrize('line, words', [
     ("runner_type = 'FlexibleRunner'", "runner_type: expected 'BPURunner', found 'FlexibleRunner'"),
-    ("strategy = dict(type='DeepSpeedStrategy')", "strategy: expected none, found 'DeepSpeedStrategy'")])
+    ("strategy = dict(type='DeepSpeedStrategy')",
+     "strategy: expected none, found 'DeepSpeedStrategy'")])
 def test_strategies_are_refused(tmp_path, line, words):
     own = tmp_path / 'own.py'
     own.write_text(f'_base_ = {STOCK.format("")!r}\n{line}\n')

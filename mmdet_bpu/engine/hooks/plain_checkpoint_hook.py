@@ -13,8 +13,8 @@ from mmdet_bpu.errors import BpuError
 class PlainCheckpointHook(Hook):
     """Turn a checkpoint into plain data just before it is written.
 
-    The message hub may hold anything that a metric or a hook has put there. What of it has no plain form
-    is left out with a warning; elsewhere that is an error. Reading undoes the conversion
+    The message hub may hold anything that a metric or a hook has put there. What of it has no plain
+    form is left out with a warning; elsewhere that is an error. Reading undoes the conversion
     (:func:`mmdet_bpu.engine.weights.read_checkpoint`).
 
     Args:

@@ -15,9 +15,10 @@ KEY = 'bpu_random_states'
 class RandomStateHook(Hook):
     """Make each epoch's random numbers follow from the one before, in one run or resumed.
 
-    States are taken when an epoch's training ends, saved with its checkpoint, and set again at the first
-    iteration of the next epoch. What happens between (validation, the start of loader workers) draws from
-    other states, so an uninterrupted run and one resumed from the checkpoint go on alike.
+    States are taken when an epoch's training ends, saved with its checkpoint, and set again at the
+    first iteration of the next epoch. What happens between (validation, the start of loader
+    workers) draws from other states, so an uninterrupted run and one resumed from the checkpoint go
+    on alike.
 
     A checkpoint saved inside an epoch holds the states of that moment, of the main process only.
     """

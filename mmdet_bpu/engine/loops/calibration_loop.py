@@ -74,8 +74,8 @@ def finish(model: nn.Module) -> None:
 class CalibrationLoop(BaseLoop):
     """One epoch of observing, as a training loop without steps.
 
-    Hooks see it as one training epoch of ``num_batches`` iterations, so that logging, checkpoints and
-    resuming work as in training. Then the calibrated model is validated.
+    Hooks see it as one training epoch of ``num_batches`` iterations, so that logging, checkpoints
+    and resuming work as in training. Then the calibrated model is validated.
 
     Args:
         runner (Runner): The runner.

@@ -17,16 +17,16 @@ UNQUANTIZED = 'unquantized'
 class QuantValLoop(ValLoop):
     """Validate with fake quantizers on; on request also with them off.
 
-    Metrics of the second evaluation are named ``unquantized/...``, so neither overwrites the other, and
-    hooks see one validation with all of them.
+    Metrics of the second evaluation are named ``unquantized/...``, so neither overwrites the other,
+    and hooks see one validation with all of them.
 
     Args:
         runner (Runner): The runner.
         dataloader (DataLoader | dict): Validation data.
         evaluator (Evaluator | dict | list): Metrics.
         fp16 (bool): As in ``ValLoop``. Defaults to False.
-        also_unquantized (bool): Whether to evaluate with the quantizers off as well: what the weights
-            would give in float. Defaults to False.
+        also_unquantized (bool): Whether to evaluate with the quantizers off as well: what the
+            weights would give in float. Defaults to False.
     """
 
     def __init__(self,
