@@ -166,8 +166,7 @@ class Lowering:
 
     def _lower_conv2d(self, op: Any) -> Stored:
         p = op.params
-        (top, left) = p['padding']
-        attrs = dict(stride=p['stride'], pad=[top, left, top, left], dilation=p['dilation'],
+        attrs = dict(stride=p['stride'], pad=p['padding'], dilation=p['dilation'],
                      groupNum=p['groups'])
         x = self._in_order(op.inputs[0], CHANNELS_LAST)
         return self._product(op, 'hbir.conv2d', (0, 2, 3, 1), attrs, x, CHANNELS_LAST)

@@ -105,8 +105,19 @@ def _conv2d(b, node, args, kwargs):
         _refuse(node, f'padding {p["padding"]!r}; give it in px')
     inputs = [b.value(p[n]) for n in ('input', 'weight', 'bias') if p.get(n) is not None]
     return b.op('conv2d', inputs, _shape(node), stride=pair(p.get('stride', 1)),
-                padding=pair(p.get('padding', 0)), dilation=pair(p.get('dilation', 1)),
+                padding=pair(p.get('padding', 0)) * 2, dilation=pair(p.get('dilation', 1)),
                 groups=int(p.get('groups', 1)))
+
+
+def _pad(b, node, args, kwargs):
+    """Zeros around height and width; ``padding`` is top, left, bottom, right in px."""
+    p = {**dict(zip(('input', 'pad', 'mode', 'value'), args)), **kwargs}
+    sides = [int(n) for n in p['pad']]
+    if p.get('mode', 'constant') != 'constant' or p.get('value') not in (None, 0) \
+            or len(sides) > 4 or min(sides) < 0 or len(_shape(node)) != 4:
+        _refuse(node, 'only zeros around height and width can be padded')
+    left, right, top, bottom = (*sides, 0, 0)[:4]
+    return b.op('pad', [b.value(p['input'])], _shape(node), padding=[top, left, bottom, right])
 
 
 def _linear(b, node, args, kwargs):
@@ -296,12 +307,6 @@ def _max_pool2d(b, node, args, kwargs):
                 dilation=pair(p.get('dilation', 1)), ceil_mode=bool(p.get('ceil_mode', False)))
 
 
-def _adaptive_avg_pool2d(b, node, args, kwargs):
-    if _shape(node)[-2:] != (1, 1):
-        _refuse(node, f'adaptive average pooling to {_shape(node)[-2:]}, only to (1, 1)')
-    return b.op('mean', [b.value(args[0])], _shape(node), dims=[2, 3])
-
-
 def _topk(b, node, args, kwargs):
     names = ('input', 'k', 'dim', 'largest', 'sorted')
     p = {**dict(zip(names, args)), **kwargs}
@@ -350,6 +355,7 @@ def _spellings(names: Sequence[str], handler: Handler) -> Dict[str, Handler]:
 
 HANDLERS: Dict[str, Handler] = {
     'conv2d': _conv2d,
+    'pad': _pad,
     'linear': _linear,
     **_spellings(('matmul', 'bmm'), _matmul),
     **_spellings(('add', 'radd', 'iadd'), _binary('add')),
@@ -384,7 +390,6 @@ HANDLERS: Dict[str, Handler] = {
     'stack': _stack,
     'grid_sample': _grid_sample,
     **_spellings(('max_pool2d', 'boolean_dispatch', '_max_pool2d'), _max_pool2d),
-    'adaptive_avg_pool2d': _adaptive_avg_pool2d,
     'topk': _topk,
     'gather': _gather,
     'masked_fill': _masked_fill,

@@ -4,6 +4,7 @@ from typing import Tuple
 import torch
 from torch import nn
 
+from mmdet_bpu.errors import BpuError
 from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.models.detector_path import device_of, is_stacked_by_layer, output_names
 from mmdet_bpu.models.multihead_attention import open_multihead_attention
@@ -37,6 +38,28 @@ def resolve_stacks(graph: OpGraph) -> None:
             graph.replace_value(op.output, stack.inputs[begin])
 
 
+def merge_pads(graph: OpGraph) -> None:
+    """Zeros padded in front of a convolution are its padding.
+
+    Raises:
+        BpuError: Something else reads the padded tensor; the message names the site.
+    """
+    users = graph.users()
+    for op in graph.ops:
+        if op.kind != 'pad':
+            continue
+        others = [u for u in users[op.output] if u.kind != 'conv2d' or op.output in u.inputs[1:]]
+        if others or op.output in graph.outputs:
+            raise BpuError(f'{op.site} cannot be lowered: only a convolution can take padding in, '
+                           f'found {others[0].site if others else "an output"}')
+        for conv in users[op.output]:
+            # The call's argument is the padded tensor: zeros are zeros on any grid.
+            conv.inputs[0] = op.inputs[0]
+            conv.params['padding'] = [
+                a + b for a, b in zip(conv.params['padding'], op.params['padding'])
+            ]
+
+
 def deployed_outputs(graph: OpGraph, stacked: bool) -> None:
     """Keep the last decoder layer of outputs that are stacked by layer."""
     producers = graph.producers()
@@ -61,5 +84,7 @@ def deploy_graph(model: nn.Module, input_shape: Tuple[int, int]) -> Tuple[Captur
     graph = build_opgraph(captured)
     deployed_outputs(graph, is_stacked_by_layer(model))
     resolve_stacks(graph)
+    graph.prune()
+    merge_pads(graph)
     graph.prune()
     return captured, graph

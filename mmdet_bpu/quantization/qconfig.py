@@ -17,6 +17,8 @@ from mmdet_bpu.quantization.placement import PRODUCTS, Placement
 MATCH_FIELDS = ('site', 'module', 'op')
 SET_FIELDS = ('dtype', 'observer', 'scale')
 DTYPES = ('int8', 'int16', 'int32')
+# Written out, but neither softmax nor norm: no int16 inside.
+PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d')
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Template:
             elif op.kind == 'topk':
                 self._walk(op.inputs[0], 'scores of a top-k')
             if op.opened and self.placement.kinds[op.output] != 'alias' \
-                    and op.opened[-1] not in ('div', 'truediv', 'true_divide'):
+                    and op.opened[-1] not in PLAIN_OPENED:
                 self._inside(op)
         for name, public in zip(graph.outputs, graph.output_names):
             if not self._is_product(name):
