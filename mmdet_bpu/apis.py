@@ -3,6 +3,7 @@
 Each takes a config (see :func:`mmdet_bpu.engine.stages.load_config`) and paths, and returns what
 it made. ``tools/*.py`` parse arguments and call these.
 """
+import copy
 import json
 import os
 from dataclasses import dataclass
@@ -52,8 +53,8 @@ class IntegerModel:
 def build_detector(cfg: Config) -> nn.Module:
     """The stock detector of a config, on CPU, without initialising its weights."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    model = MODELS.build(cfg.model)
-    return model.eval()
+    # mmdet's detectors write into the config that they are built from.
+    return MODELS.build(copy.deepcopy(cfg.model)).eval()
 
 
 def settings_of(cfg: Config) -> Dict[str, Any]:

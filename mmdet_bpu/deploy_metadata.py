@@ -23,7 +23,7 @@ def preprocessing(cfg: Config) -> Dict[str, Any]:
         mean=[float(v) for v in preprocessor.get('mean') or [0.0] * channels],
         std=[float(v) for v in preprocessor.get('std') or [1.0] * channels],
         by='host',
-        formula='int8 = clamp(round_half_even((uint8 - mean) / std * (1 / scale)), -128, 127), '
+        formula='int8 = clamp(round_half_even((uint8 - mean) / std / scale), -128, 127), '
         'in float32')
 
 
@@ -55,5 +55,5 @@ def input_lookup(metadata: Dict[str, Any], scale: float) -> np.ndarray:
     values = np.arange(256, dtype=np.float32)[None]
     mean = np.asarray(stage['mean'], np.float32)[:, None]
     std = np.asarray(stage['std'], np.float32)[:, None]
-    inverse = np.float32(1) / np.float32(scale)
-    return np.clip(np.rint((values - mean) / std * inverse), -128, 127).astype(np.int8)
+    integers = np.rint((values - mean) / std / np.float32(scale))
+    return np.clip(integers, -128, 127).astype(np.int8)
