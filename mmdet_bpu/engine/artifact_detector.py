@@ -125,7 +125,7 @@ def quantize_image(image: Tensor, scale: float) -> Tensor:
         Tensor: ``(1, H, W, 3)``, int8.
     """
     scale = torch.tensor(scale, dtype=torch.float32, device=image.device)
-    levels = torch.round(image.to(torch.float32) * (1 / scale)).clamp(INT8_MIN, INT8_MAX)
+    levels = torch.round(image.to(torch.float32) / scale).clamp(INT8_MIN, INT8_MAX)
     return levels.to(torch.int8).permute(1, 2, 0).unsqueeze(0).contiguous()
 
 
