@@ -28,12 +28,15 @@ IMAGE_SIZE = 160  # px, both sides
 DIGITS_PER_IMAGE = (2, 6)  # least, most
 DIGIT_SIZE = (20, 64)  # px, longer side of the box: least, most
 MAX_OVERLAP = 0.1  # shared area over the smaller box's area
-MIN_CONTRAST = 80  # grey levels between a digit and the mean of what lies under it
+INK = (170, 255)  # grey levels of each colour channel: light ink on a darker ground, as in the scans
+GROUND = (0, 140)
+MAX_NOISE = 12  # grey levels, standard deviation
+PATTERN_CONTRAST = 70  # grey levels, so that a pattern does not look like ink
 JPEG_QUALITY = 95
 VAL_SHARE = 0.2  # share of each class's scans kept for validation
 SPLITS = ('train', 'val')
 CLASSES = tuple(str(digit) for digit in range(10))
-FORMAT_VERSION = 1  # raise it whenever the same arguments would give other bytes
+FORMAT_VERSION = 2  # raise it whenever the same arguments would give other bytes
 PLACEMENT_TRIES = 40
 
 
@@ -128,8 +131,8 @@ def compose_image(rng: np.random.Generator, pool: np.ndarray, digits):
         if any(overlap(box, other) > MAX_OVERLAP for _, other in placed):
             continue
         patch = image[y:y + height, x:x + width]
-        colour = contrasting_colour(rng, patch.mean())
-        patch += alpha[..., None] * (colour - patch)
+        ink = rng.uniform(*INK, size=3)
+        patch += alpha[..., None] * (ink - patch)
         placed.append((scan, box))
     return np.rint(image).astype(np.uint8), background, placed
 
@@ -177,20 +180,13 @@ def paint_background(rng: np.random.Generator) -> np.ndarray:
         mix = 0.5 + 0.5 * np.sin(2 * np.pi * frequency * along)
     else:  # chequers
         mix = (np.floor(frequency * along) + np.floor(frequency * across)) % 2
-    colours = rng.uniform(0, 255, size=(2, 3))
-    if kind >= 3:  # a pattern with the contrast of the digits would hide them
-        colours[1] = colours[0] + rng.uniform(-70, 70, size=3)
+    colours = rng.uniform(*GROUND, size=(2, 3))
+    if kind >= 3:
+        change = rng.uniform(-PATTERN_CONTRAST, PATTERN_CONTRAST, size=3)
+        colours[1] = np.clip(colours[0] + change, *GROUND)
     image = colours[0] + np.clip(mix, 0, 1)[..., None] * (colours[1] - colours[0])
-    image += rng.normal(0, rng.uniform(0, 12), size=image.shape)
+    image += rng.normal(0, rng.uniform(0, MAX_NOISE), size=image.shape)
     return np.rint(np.clip(image, 0, 255)).astype(np.uint8)
-
-
-def contrasting_colour(rng: np.random.Generator, under: float) -> np.ndarray:
-    """Draw a BGR colour whose mean differs from ``under`` by :data:`MIN_CONTRAST` or more."""
-    while True:
-        colour = rng.uniform(0, 255, size=3).astype(np.float32)
-        if abs(colour.mean() - under) >= MIN_CONTRAST:
-            return colour
 
 
 def overlap(one: tuple, other: tuple) -> float:
