@@ -1,36 +1,19 @@
 """add, sub, mul, requantize and relu on integers, with numpy's broadcasting."""
-import itertools
 import math
-from typing import Iterator, Union
+from typing import Union
 
 import torch
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.blocks import for_each_block, shape_blocks
 from mmdet_bpu.hbir.numerics import (INTEGER_RANGES, TORCH_DTYPES, Operand, integer_range,
                                      largest_magnitude)
-from mmdet_bpu.hbir.requantizer import (INT32_MAX, Requantizer, chunk_elements, output_limits,
-                                        round_shift_)
+from mmdet_bpu.hbir.requantizer import INT32_MAX, Requantizer, output_limits, round_shift_
 
 Tensors = list[torch.Tensor]
 # Each side of an addition stays within 2**30, so the sum and its rounding stay within int32.
 SIDE_LIMIT = 2**30 - 1
 MAX_GUARD_BITS = 8
-
-
-def blocks(shape: tuple[int, ...]) -> Iterator[tuple]:
-    """Index tuples that cut a shape in blocks of about :func:`chunk_elements` elements."""
-    size, axis = chunk_elements(), len(shape)
-    inner = 1
-    while axis > 0 and inner * shape[axis - 1] <= size:
-        axis -= 1
-        inner *= shape[axis]
-    if axis == 0:
-        yield ()
-        return
-    step = max(1, size // max(inner, 1))
-    for outer in itertools.product(*map(range, shape[:axis - 1])):
-        for start in range(0, shape[axis - 1], step):
-            yield (*outer, slice(start, start + step))
 
 
 def side_limit(dtype: str, multiplier: int, shift: int) -> int:
@@ -93,7 +76,8 @@ class AddPlan:
         out = torch.empty(shape, dtype=TORCH_DTYPES[self.out_dtype], device=lhs.device)
         sources = [(source if constant is None else constant).expand(shape)
                    for source, constant in zip((lhs, rhs), self.constants)]
-        for index in blocks(shape):
+
+        def work(index: tuple) -> None:
             left, right = (self._side(i, source[index]) for i, source in enumerate(sources))
             if self.constants[0] is None:
                 total = left.add_(right, alpha=self.sign)
@@ -101,6 +85,8 @@ class AddPlan:
                 total = torch.add(left, right, alpha=self.sign)
             round_shift_(total, self.guard_bits)
             out[index].copy_(torch.clamp(total, self.low, self.high, out=total))
+
+        for_each_block(work, shape_blocks(shape), out.device)
         return out
 
     def _side(self, index: int, chunk: torch.Tensor) -> torch.Tensor:
@@ -166,9 +152,12 @@ def mul(inputs: Tensors, attrs: dict) -> Tensors:
     out = torch.empty(shape, dtype=TORCH_DTYPES[attrs['out_dtypes'][0]],
                       device=inputs[0].device)
     lhs, rhs = (tensor.expand(shape) for tensor in inputs)
-    for index in blocks(shape):
+
+    def work(index: tuple) -> None:
         product = _int32_chunk(lhs[index]).mul_(rhs[index])
         out[index].copy_(plan.scale_(product))
+
+    for_each_block(work, shape_blocks(shape), out.device)
     return [out]
 
 

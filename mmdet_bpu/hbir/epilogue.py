@@ -5,8 +5,9 @@ import numpy as np
 import torch
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.blocks import for_each_block, row_blocks
 from mmdet_bpu.hbir.numerics import INTEGER_RANGES, TORCH_DTYPES, Operand, largest_magnitude
-from mmdet_bpu.hbir.requantizer import INT32_MAX, Requantizer, chunk_elements, output_limits
+from mmdet_bpu.hbir.requantizer import INT32_MAX, Requantizer, output_limits
 
 Tensors = list[torch.Tensor]
 
@@ -110,13 +111,14 @@ class Epilogue:
                           device=rows[0].device)
         target = out.view(-1, channels)
         residual = None if residual is None else residual.reshape(-1, channels)
-        step = max(1, chunk_elements() // channels)
-        for start in range(0, len(target), step):
-            part = slice(start, start + step)
+
+        def work(part: slice) -> None:
             acc = rows[0][part].to(torch.int32)
             if weights[0] != 1:
                 acc.mul_(weights[0])
             for product, weight in zip(rows[1:], weights[1:]):
                 acc.add_(product[part].to(torch.int32), alpha=weight)
             self.finish(acc, None if residual is None else residual[part], target[part])
+
+        for_each_block(work, row_blocks(*target.shape), out.device)
         return out

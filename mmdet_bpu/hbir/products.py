@@ -7,12 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.blocks import BLOCK, for_each_block, row_blocks
 from mmdet_bpu.hbir.carriers import CARRIERS, exact_float_products
 from mmdet_bpu.hbir.epilogue import Epilogue, accumulator_bounds
 from mmdet_bpu.hbir.numerics import TORCH_DTYPES, Operand, largest_magnitude
-from mmdet_bpu.hbir.requantizer import INT32_MAX, Requantizer, chunk_elements, output_limits
+from mmdet_bpu.hbir.requantizer import INT32_MAX, Requantizer, output_limits
 
 Tensors = list[torch.Tensor]
+# More rows at a time than elementwise work: each product reads the whole weight.
+PRODUCT_BLOCK = 4 * BLOCK
 
 
 @dataclass
@@ -60,14 +63,16 @@ def _linear(x: torch.Tensor, residual: Union[torch.Tensor, None],
                       device=x.device)
     target = out.view(-1, channels)
     residual = None if residual is None else residual.reshape(-1, channels)
-    step = max(64, 2 * chunk_elements() // max(features, channels))
+
+    def work(part: slice) -> None:
+        values = rows[part].to(weight.dtype)
+        acc = (values @ weight if plan.bias is None
+               else torch.addmm(plan.bias, values, weight)).to(torch.int32)
+        epilogue.finish(acc, None if residual is None else residual[part], target[part])
+
     with exact_float_products():
-        for start in range(0, len(rows), step):
-            part = slice(start, start + step)
-            values = rows[part].to(weight.dtype)
-            acc = (values @ weight if plan.bias is None
-                   else torch.addmm(plan.bias, values, weight)).to(torch.int32)
-            epilogue.finish(acc, None if residual is None else residual[part], target[part])
+        for_each_block(work, row_blocks(len(rows), max(features, channels), PRODUCT_BLOCK,
+                                        spread=BLOCK), x.device)
     return out
 
 

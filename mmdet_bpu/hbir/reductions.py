@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.blocks import for_each_block, row_blocks
 from mmdet_bpu.hbir.carriers import CARRIERS
 from mmdet_bpu.hbir.numerics import Operand, largest_magnitude
-from mmdet_bpu.hbir.requantizer import INT32_MAX, Requantizer, chunk_elements, output_limits
+from mmdet_bpu.hbir.requantizer import INT32_MAX, Requantizer, output_limits
 
 Tensors = list[torch.Tensor]
 
@@ -55,11 +56,16 @@ def _sum_int32(x: torch.Tensor, dims: list[int]) -> torch.Tensor:
     kept = dims[0] if dims else x.ndim
     rows = x.reshape(-1, *x.shape[kept:])
     inner = [dim - kept + 1 for dim in dims]
-    step = max(1, chunk_elements() // max(math.prod(rows.shape[1:]), 1))
-    parts = [rows[start:start + step].to(torch.int32).sum(inner, dtype=torch.int32)
-             for start in range(0, len(rows), step)]
     shape = [1 if dim in dims else size for dim, size in enumerate(x.shape)]
-    return torch.cat(parts).reshape(shape)
+    out = torch.empty(shape, dtype=torch.int32, device=x.device)
+    target = out.view(len(rows), *(size for dim, size in enumerate(shape)
+                                   if dim >= kept and dim not in dims))
+
+    def work(part: slice) -> None:
+        target[part].copy_(rows[part].to(torch.int32).sum(inner, dtype=torch.int32))
+
+    for_each_block(work, row_blocks(len(rows), math.prod(rows.shape[1:])), x.device)
+    return out
 
 
 def reduce_max(inputs: Tensors, attrs: dict) -> Tensors:

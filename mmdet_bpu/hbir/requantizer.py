@@ -12,17 +12,11 @@ All three paths give the bits of :func:`mmdet_bpu.hbir.numerics.requantize`:
 import numpy as np
 import torch
 
+from mmdet_bpu.hbir.blocks import for_each_block, row_blocks
 from mmdet_bpu.hbir.numerics import (INTEGER_RANGES, TORCH_DTYPES, ZERO_SHIFT, IntLike,
                                      broadcast_pair, scale_int64)
 
 INT32_MAX = INTEGER_RANGES['si32'][1]
-# Elements worked on at a time and thread: two int32 buffers of this size stay in a core's L2.
-CHUNK = 1 << 16
-
-
-def chunk_elements() -> int:
-    """Elements of one pass over memory, for all threads together."""
-    return CHUNK * torch.get_num_threads()
 
 
 class Requantizer:
@@ -146,12 +140,13 @@ class Requantizer:
         out = torch.empty(acc.shape, dtype=TORCH_DTYPES[out_dtype], device=acc.device)
         if len(self.multiplier) > 1 or len(self.shift) > 1:
             source, target = acc.reshape(-1, acc.shape[-1]), out.view(-1, acc.shape[-1])
-            step = max(1, chunk_elements() // max(acc.shape[-1], 1))
         else:
-            source, target, step = acc.reshape(-1), out.view(-1), chunk_elements()
-        for start in range(0, len(source), step):
-            chunk = source[start:start + step].to(torch.int32, copy=True)
-            target[start:start + step].copy_(self.scale_(chunk))
+            source, target = acc.reshape(-1, 1), out.view(-1, 1)
+
+        def work(rows: slice) -> None:
+            target[rows].copy_(self.scale_(source[rows].to(torch.int32, copy=True)))
+
+        for_each_block(work, row_blocks(*source.shape), acc.device)
         return out
 
 

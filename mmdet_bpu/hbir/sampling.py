@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.blocks import for_each_block, row_blocks
 from mmdet_bpu.hbir.carriers import CARRIERS, exact_float_products
 from mmdet_bpu.hbir.numerics import Operand, quantize_multiplier
-from mmdet_bpu.hbir.requantizer import Requantizer, chunk_elements, round_shift_
+from mmdet_bpu.hbir.requantizer import Requantizer, round_shift_
 
 Tensors = list[torch.Tensor]
 # 1/256 px: with it, 128 * 2**(2 * 8) = 2**23 keeps the weighted sum within the float32 carrier.
@@ -16,8 +17,8 @@ FRACTION_BITS = 8
 # 128 * 2**(2 * 11) and its rounding term are the largest that fit an int32 accumulator.
 MAX_FRACTION_BITS = 11
 POSITION_LIMIT = 2**30 - 1
-# A point takes about this many elements of a chunk: its indices and weights, 4 each.
-POINTS_SHARE = 8
+# What a point takes of a block: its indices and weights, 4 each.
+POINT_ELEMENTS = 8
 
 
 @dataclass(frozen=True)
@@ -136,24 +137,26 @@ def grid_sample(inputs: Tensors, attrs: dict) -> Tensors:
     out = torch.empty((*grid.shape[:3], channels), dtype=torch.int8, device=values.device)
     target = out.view(-1, channels)
     per_image = max(1, len(points) // max(batch, 1))
-    step = max(1, chunk_elements() // POINTS_SHARE)
+
+    def work(block: slice) -> None:
+        part = points[block]
+        start, stop = block.start, block.start + len(part)
+        x0, x1, wx0, wx1 = plan.corners(part[:, 0], 0, width)
+        y0, y1, wy0, wy1 = plan.corners(part[:, 1], 1, height)
+        if batch > 1:
+            image = torch.arange(start, stop, dtype=torch.int32, device=values.device)
+            first_row = image.div_(per_image, rounding_mode='floor').mul_(height)
+            y0.add_(first_row)
+            y1.add_(first_row)
+        y0.mul_(width)
+        y1.mul_(width)
+        rows = torch.stack((y0 + x0, y0 + x1, y1 + x0, y1 + x1), 1)
+        weights = torch.stack((wy0 * wx0, wy0 * wx1, wy1 * wx0, wy1 * wx1), 1)
+        total = F.embedding_bag(rows, table, mode='sum',
+                                per_sample_weights=weights.to(dtype))
+        # Weights are at most 2**(2 * bits) in sum: the result cannot leave si8.
+        target[start:stop].copy_(round_shift_(total.to(torch.int32), 2 * plan.bits))
+
     with exact_float_products():
-        for start in range(0, len(points), step):
-            part = points[start:start + step]
-            stop = start + len(part)
-            x0, x1, wx0, wx1 = plan.corners(part[:, 0], 0, width)
-            y0, y1, wy0, wy1 = plan.corners(part[:, 1], 1, height)
-            if batch > 1:
-                image = torch.arange(start, stop, dtype=torch.int32, device=values.device)
-                first_row = image.div_(per_image, rounding_mode='floor').mul_(height)
-                y0.add_(first_row)
-                y1.add_(first_row)
-            y0.mul_(width)
-            y1.mul_(width)
-            rows = torch.stack((y0 + x0, y0 + x1, y1 + x0, y1 + x1), 1)
-            weights = torch.stack((wy0 * wx0, wy0 * wx1, wy1 * wx0, wy1 * wx1), 1)
-            total = F.embedding_bag(rows, table, mode='sum',
-                                    per_sample_weights=weights.to(dtype))
-            # Weights are at most 2**(2 * bits) in sum: the result cannot leave si8.
-            target[start:stop].copy_(round_shift_(total.to(torch.int32), 2 * plan.bits))
+        for_each_block(work, row_blocks(len(points), POINT_ELEMENTS), values.device)
     return [out]

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.blocks import for_each_block, row_blocks
 from mmdet_bpu.hbir.numerics import TORCH_DTYPES, Operand, integer_range
-from mmdet_bpu.hbir.requantizer import chunk_elements
 
 Tensors = list[torch.Tensor]
 Function = Callable[[np.ndarray], np.ndarray]
@@ -206,8 +206,9 @@ def table(inputs: Tensors, attrs: dict) -> Tensors:
     unsigned = x.view(torch.uint8 if x.dtype == torch.int8 else torch.uint16).view(-1)
     out = torch.empty(x.shape, dtype=lookup.dtype, device=x.device)
     target = out.view(-1)
-    step = chunk_elements()
-    for start in range(0, len(target), step):
-        index = unsigned[start:start + step].to(torch.int32)
-        torch.index_select(lookup, 0, index, out=target[start:start + step])
+
+    def work(part: slice) -> None:
+        torch.index_select(lookup, 0, unsigned[part].to(torch.int32), out=target[part])
+
+    for_each_block(work, row_blocks(len(target), 1), x.device)
     return [out]

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmdet_bpu.hbir.blocks import BLOCK
 from mmdet_bpu.hbir.numerics import INTEGER_RANGES
-from mmdet_bpu.hbir.requantizer import Requantizer, chunk_elements, output_limits, round_shift_
+from mmdet_bpu.hbir.requantizer import Requantizer, output_limits, round_shift_
 
 
 def exact(acc: int, multiplier: int, shift: int, low: int, high: int) -> int:
@@ -76,7 +77,7 @@ def test_all_neighbours_of_ties_round_right(multiplier, shift):
 
 
 def test_a_tensor_of_many_chunks_is_covered():
-    size = 2 * chunk_elements() // 3 + 5
+    size = 3 * BLOCK // 2 + 5
     acc = torch.randint(-2**23, 2**23, (3, size, 1), dtype=torch.int32)
     expected = (acc.to(torch.int64) * 20001 + 2**26) >> 27
     assert torch.equal(Requantizer(20001, 27, -2**15, 2**15 - 1, 2**24)(acc, 'si16'),
