@@ -8,6 +8,8 @@ from mmdet_bpu.models.detector_path import device_of
 from mmdet_bpu.quantization.capture import CapturedGraph, capture
 from mmdet_bpu.quantization.sites import function_name
 
+SMALL_IMAGE = 256  # px; enough positions for the queries of the stock two-stage configs
+
 
 def _calls(captured: CapturedGraph) -> dict:
     """Module path -> nodes that ran in it."""
@@ -60,14 +62,23 @@ def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         conv.bias.copy_(bias.to(conv.bias.dtype))
 
 
+def _capture_calls(model: nn.Module, input_shape: Tuple[int, int]) -> CapturedGraph:
+    """Capture on a small image, where that is possible: only who calls whom matters here."""
+    device = device_of(model)
+    small = tuple(min(size, SMALL_IMAGE) for size in input_shape)
+    try:
+        return capture(model, torch.zeros(1, 3, *small, device=device))
+    except RuntimeError:  # for example a top-k of more queries than the small image has positions
+        return capture(model, torch.zeros(1, 3, *input_shape, device=device))
+
+
 def fold_batch_norms(model: nn.Module, input_shape: Tuple[int, int]) -> List[Tuple[str, str]]:
     """Fold every batch norm of ``model`` that follows a convolution; it becomes an identity.
 
     Returns:
         list[tuple[str, str]]: The folded (convolution, norm) paths.
     """
-    image = torch.zeros(1, 3, *input_shape, device=device_of(model))
-    pairs = foldable_pairs(model, capture(model, image))
+    pairs = foldable_pairs(model, _capture_calls(model, input_shape))
     for conv_path, norm_path in pairs:
         fold_pair(model.get_submodule(conv_path), model.get_submodule(norm_path))
         parent, _, name = norm_path.rpartition('.')
