@@ -32,7 +32,9 @@ def product(e: Emitter, match: Product) -> SSAValue:
     ]
     if match.residual is not None:
         residual = e.type_of(match.residual, op)
-        ratios = quantize_multipliers(residual.scale / accumulator)
+        # What the multiplier rounds is taken into account: the residual passes through it too.
+        total = np.ldexp(np.asarray(multiplier, np.float64), -np.asarray(shift))
+        ratios = quantize_multipliers(residual.scale / match.out.scale / total)
         attrs.update(residual_multiplier=ratios[0], residual_shift=ratios[1])
         operands.append(e.operand(match.residual, op))
     if op.name == 'hbir.conv2d':
