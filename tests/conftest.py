@@ -1,11 +1,14 @@
 """What every test may rely on: one thread, the checkout first, and a real installation."""
+import functools
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 from hypothesis import settings
@@ -72,3 +75,79 @@ def installed_environment() -> dict[str, str]:
 
 def _without_pythonpath() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+
+
+@dataclass
+class SmallDetector:
+    """A stock Deformable DETR of 1 + 1 layers, calibrated on one image.
+
+    Attributes:
+        model (torch.nn.Module): Prepared; its fake quantizers are on.
+        image (torch.Tensor): Normalised, (1, 3, 64, 96).
+        float_outputs (list[torch.Tensor]): Of the stock model, last layer.
+        hbir (ModuleOp): Its fake-quantized HBIR.
+    """
+    model: Any
+    image: Any
+    float_outputs: list
+    hbir: Any
+
+    def outputs(self) -> list:
+        """What the model gives for the image in its present state, last layer."""
+        import torch
+
+        from mmdet_bpu.models.detector_path import example_samples
+        samples = example_samples(1, tuple(self.image.shape[-2:]))
+        with torch.no_grad():
+            return [out[-1] for out in self.model.forward(self.image, samples, mode='tensor')[:2]]
+
+
+@pytest.fixture(scope='session')
+def small_detector() -> Callable[[str], SmallDetector]:
+    """Gives the :class:`SmallDetector` of a variant: '', 'refine' or 'refine-twostage'."""
+    return functools.cache(build_small_detector)
+
+
+def build_small_detector(variant: str) -> SmallDetector:
+    """Random weights; 2 levels of 24 and 6 tokens."""
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.hub import get_config
+    from mmengine.registry import DefaultScope
+
+    import mmdet_bpu.registration  # noqa: F401
+    from mmdet_bpu.export import export_model
+    from mmdet_bpu.models.detector_path import run_tensor_path
+    from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
+
+    middle = f'-{variant}' if variant else ''
+    model = get_config(f'mmdet::deformable_detr/deformable-detr{middle}_r50_16xb2-50e_coco.py').model
+    model.update(num_queries=10, num_feature_levels=2)
+    model.backbone.update(depth=18, base_channels=16, out_indices=(2, 3), init_cfg=None)
+    model.neck.update(in_channels=[64, 128], num_outs=2)
+    for part, name in ((model.encoder, 'self_attn_cfg'), (model.decoder, 'cross_attn_cfg')):
+        part.num_layers = 1
+        part.layer_cfg[name].num_levels = 2
+        part.layer_cfg.ffn_cfg.feedforward_channels = 64
+    model.bbox_head.num_classes = 5
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(model).eval()
+    model.level_embed.data.normal_()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=0.05)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        float_outputs = [out[-1] for out in run_tensor_path(model, image)]
+    prepare(model, dict(input_shape=(64, 96)))
+    small = SmallDetector(model, image, float_outputs, None)
+    set_quant_state(model, 'observe')
+    small.outputs()
+    finish_calibration(model)
+    set_quant_state(model, 'quantize')
+    small.hbir = export_model(model)
+    return small

@@ -71,8 +71,6 @@ class _Comparison:
         self.ops: List[dict] = []
         self.unrounded: List[dict] = []
         self.wholes: List[dict] = []
-        enlarged = [n for n in conversion.notes if n['rule'] == 'bound_accumulators']
-        self.causes = {(n['site']): n['text'] for n in enlarged}
         self.of_result: Dict[SSAValue, List[SSAValue]] = defaultdict(list)
         composites = find_composites(conversion.module, is_rounding)
         self.composites = {composite.output: composite for composite in composites}
@@ -142,9 +140,12 @@ class _Comparison:
     def _compare_whole(self, whole: Composite, tensor: Tensor) -> None:
         op = whole.output.owner
         real = evaluate_value(op.operands[0], self._floats(whole.inputs), quantize=False)
-        self.wholes.append(
-            dict(site=whole.site, kind=whole.kind, dtype=self.conversion.integers[
-                whole.output].dtype, elements=tensor.numel(), **_difference(op, real, tensor)))
+        qat = evaluate_value(op.operands[0], self._floats(whole.inputs))
+        row = dict(site=whole.site, kind=whole.kind, elements=tensor.numel(),
+                   dtype=self.conversion.integers[whole.output].dtype,
+                   **_difference(op, real, tensor))
+        row.update({f'qat_{name}': v for name, v in _difference(op, qat, tensor).items()})
+        self.wholes.append(row)
 
 
 def _difference(op: Operation, real: Tensor, integers: Tensor) -> dict:
@@ -195,8 +196,9 @@ def compare_qat_int(model_or_hbir: Union[nn.Module, ModuleOp], image: Tensor) ->
         dict: ``ops`` (one dict per rounding: site, kind, dtype, elements, differing,
         differing_share, max_lsb, and the cause where that exceeds 1), ``by_kind``, ``max_lsb``,
         ``differing_share``, ``wholes`` (softmax and norms from their input to their output
-        integers, in float without roundings between), ``unrounded`` (products without a fake
-        quantizer: largest difference and largest magnitude, in the output's unit).
+        integers against the float function without roundings inside; ``qat_...``: against QAT,
+        which has those roundings), ``unrounded`` (products without a fake quantizer: largest
+        difference and largest magnitude, in the output's unit).
 
     Raises:
         BpuError: The model has no integer form, or the image does not fit it.
