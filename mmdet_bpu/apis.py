@@ -6,9 +6,9 @@ it made. ``tools/*.py`` parse arguments and call these.
 import copy
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -17,21 +17,34 @@ from torch import nn
 from xdsl.dialects.builtin import ModuleOp
 
 import mmdet_bpu.registration  # noqa: F401  (registers our modules)
+from mmdet_bpu.analysis.flops import FlopCount, count_model
+from mmdet_bpu.analysis.model_check import (ModelCheck, check_float, check_prepared, list_sites,
+                                            set_random_weights)
+from mmdet_bpu.backends import choose_backend
+from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, summarize
 from mmdet_bpu.compiler import CompileResult, HbmSimulator, compile_hbm
+from mmdet_bpu.compiler.container import write_atomically
+from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.deploy_metadata import deploy_metadata
+from mmdet_bpu.engine.picture_run import detect_in_pictures
+from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor, contract_of
+from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
 from mmdet_bpu.engine.stages import complete_config
-from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint
+from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.export import export_model
 from mmdet_bpu.hbir.interpreter import Interpreter
 from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.hbir.program import program_from_module
 from mmdet_bpu.hbir.text import print_text, read_text, write_text
+from mmdet_bpu.output_folder import staged_folder
 from mmdet_bpu.quantization import model_report, prepare, set_quant_state
+from mmdet_bpu.steps import Step, silent
 
 QUANTIZED = ('calibration', 'qat')
 HBIR_FILE, INT_FILE, REPORT_FILE, HBM_FILE = ('model.hbir.mlir', 'model.int.mlir',
                                               'model.quant.json', 'model.hbm')
+CONTRACT_FILE = 'model.deploy.json'
 
 
 @dataclass
@@ -125,7 +138,6 @@ def write_export(exported: IntegerModel, out_dir: Union[str, Path]) -> Dict[str,
 def compile_integer(exported: IntegerModel, path: Union[str, Path], march: str,
                     backend: str = 'auto') -> CompileResult:
     """Compile to ``.hbm`` with its report beside it; see :func:`mmdet_bpu.compiler.compile_hbm`."""
-    from mmdet_bpu.backends import choose_backend
     text = print_text(exported.hbir) if choose_backend(backend) == 'hbdk4' else None
     return compile_hbm(program_from_module(exported.integer), path, march,
                        quant_report=exported.report, backend=backend, hbir_text=text)
@@ -163,3 +175,165 @@ def load_executable(cfg: Config, path: Union[str, Path], stage: str) -> Any:
     if stage == 'int' and suffix != '.mlir':
         return Interpreter(program_from_module(export_hbir(cfg, str(path)).integer))
     return load_artifact(path)
+
+
+def count_flops(cfg: Config, shape: Tuple[int, int]) -> FlopCount:
+    """Multiply-accumulates of a config's float detector at (height, width) px."""
+    return count_model(build_detector(cfg), shape)
+
+
+def check_model(cfg: Config, march: Optional[str] = None, checkpoint: Optional[str] = None,
+                step: Step = silent) -> ModelCheck:
+    """Whether a detector can be deployed, and why not; weights are not needed.
+
+    Args:
+        cfg (Config): A config with a stage.
+        march (str, optional): Defaults to ``bpu.march``.
+        checkpoint (str, optional): Of any stage. Defaults to None: random weights. The scales of a
+            float or random model are those of one random image.
+        step (Step): Told of each step.
+
+    Raises:
+        BpuError: The model cannot be captured or lowered (site named), a setting or the checkpoint
+            is wrong. Findings of level error do not raise.
+    """
+    settings = settings_of(cfg)
+    march = get_march(march or settings['march']).name
+    metadata = deploy_metadata(cfg, class_names(cfg))
+    step('build')
+    loaded = None if checkpoint is None else read_checkpoint(checkpoint)
+    if loaded is not None and stage_of(loaded) in QUANTIZED:
+        return check_prepared(load_quantized(cfg, checkpoint), march, metadata, step)
+    model = build_detector(cfg)
+    if loaded is None:
+        set_random_weights(model)
+    else:
+        load_strictly(model, loaded['state_dict'], checkpoint)
+    return check_float(model, settings, march, metadata, step)
+
+
+def sites_of(cfg: Config) -> List[dict]:
+    """Rows of a config's tensors under the template alone: names for ``bpu.qconfig`` rules."""
+    return list_sites(build_detector(cfg), settings_of(cfg))
+
+
+def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optional[str] = None,
+           backend: str = 'auto', step: Step = silent) -> Tuple[CompileResult, List[Path]]:
+    """From a calibration or QAT checkpoint to every file of a deployment, or to none of them.
+
+    Args:
+        cfg (Config): A config with a stage.
+        checkpoint (str): Of stage calibration or qat.
+        out_dir (str | Path): Folder to write.
+        march (str, optional): Defaults to ``bpu.march``.
+        backend (str): ``auto``, ``sim`` or ``hbdk4``; see
+            :func:`mmdet_bpu.backends.choose_backend`.
+        step (Step): Told of each step.
+
+    Returns:
+        tuple[CompileResult, list[Path]]: The compilation, and all files.
+
+    Raises:
+        BpuError: Unknown march or backend, a checkpoint of another stage, an op that cannot run on
+            the march, or a folder that cannot be written.
+    """
+    cfg.bpu.march = get_march(march or settings_of(cfg)['march']).name
+    choose_backend(backend)
+    step('load and prepare')
+    model = load_quantized(cfg, checkpoint)
+    step('export')
+    exported = to_integers(model, deploy_metadata(cfg, class_names(cfg)))
+    out = Path(out_dir)
+    with staged_folder(out) as folder:
+        step('write')
+        write_export(exported, folder)
+        step(f'compile for {cfg.bpu.march}')
+        result = compile_integer(exported, folder / HBM_FILE, cfg.bpu.march, backend)
+        contract = contract_of(HbmSimulator(result.simulator_path))
+        write_atomically(folder / CONTRACT_FILE, (json.dumps(contract, indent=1) + '\n').encode())
+        names = sorted(f.relative_to(folder) for f in folder.rglob('*') if f.is_file())
+        moved = {name: out / getattr(result, name).relative_to(folder) for name in
+                 ('path', 'simulator_path', 'report_json', 'report_html')}
+    return replace(result, **moved), [out / name for name in names]
+
+
+def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config]) -> Any:
+    """What detects in a picture: a checkpoint with its config, or an artefact alone.
+
+    Args:
+        path (str | Path): A ``.pth`` of any stage, a ``.int.mlir`` or a ``.hbm``.
+        cfg_of (Callable): Stage -> config with that stage; asked only for a checkpoint.
+
+    Raises:
+        BpuError: No such file, or it does not fit the config.
+    """
+    if Path(path).suffix not in ('.pth', '.pt'):
+        return ArtifactPredictor(load_artifact(path), title=Path(path).name)
+    loaded = read_checkpoint(str(path))
+    stage = stage_of(loaded)
+    cfg = cfg_of(stage)
+    settings_of(cfg)
+    if stage in QUANTIZED:
+        model = load_quantized(cfg, str(path))
+    else:
+        model = build_detector(cfg)
+        load_strictly(model, loaded['state_dict'], str(path))
+    return DetectorPredictor(model, cfg, class_names(cfg), f'{Path(path).name} ({stage})')
+
+
+def infer(models: Sequence[Union[str, Path]], images: Union[str, Path, Sequence],
+          out_dir: Union[str, Path], cfg_of: Callable[[str], Config],
+          score_thr: float = 0.3) -> Dict[str, Any]:
+    """Draw what models detect in pictures; several models stand side by side.
+
+    Args:
+        models (Sequence[str | Path]): See :func:`load_predictor`.
+        images (str | Path | Sequence): Files and folders.
+        out_dir (str | Path): Folder to write.
+        cfg_of (Callable): Stage -> config with that stage.
+        score_thr (float): Boxes below this score are left out. Defaults to 0.3.
+
+    Returns:
+        dict: See :func:`mmdet_bpu.engine.picture_run.detect_in_pictures`.
+    """
+    predictors = [load_predictor(path, cfg_of) for path in models]
+    return detect_in_pictures(predictors, images, out_dir, score_thr)
+
+
+def compare_stages(cfg: Config, checkpoint: str, integer: Union[str, Path],
+                   hbm: Union[str, Path], images: Optional[int] = None,
+                   qat_images: int = 2) -> Dict[str, Any]:
+    """Integer against compiled on the test images; QAT against integer, op by op.
+
+    Args:
+        cfg (Config): Of a calibration or QAT stage; its test data are used.
+        checkpoint (str): What both artefacts were made from.
+        integer (str | Path): ``model.int.mlir``.
+        hbm (str | Path): ``model.hbm``.
+        images (int, optional): At most that many for integer against compiled. Defaults to all.
+        qat_images (int): For QAT against integer. Defaults to 2.
+
+    Returns:
+        dict: ``images``, ``int_equals_hbm``, ``differing`` (see
+        :func:`mmdet_bpu.engine.compare_executables.compare_executables`) and ``qat_vs_int``:
+        ``max_lsb``, ``differing_share``, ``by_kind``, and ``above_one_lsb``, the operations that
+        differ by more than 1 LSB.
+    """
+    model = load_quantized(cfg, checkpoint)
+    first, second = load_artifact(integer), load_artifact(hbm)
+    equality = compare_executables(cfg, model, first, second, images)
+    hbir = export_model(model)
+    compared = [compare_qat_int(hbir, image) for image in
+                integer_images(cfg, model, first.inputs[0].scale, qat_images)]
+    rows = [row for result in compared for row in result['ops']]
+    elements = sum(row['elements'] for row in rows)
+    return dict(
+        images=equality['images'],
+        int_equals_hbm=equality['equal'],
+        differing=equality['differing'],
+        qat_vs_int=dict(
+            images=len(compared),
+            max_lsb=max((row['max_lsb'] for row in rows), default=0),
+            differing_share=sum(row['differing'] for row in rows) / max(elements, 1),
+            by_kind=summarize(rows),
+            above_one_lsb=[row for row in rows if row['max_lsb'] > 1]))

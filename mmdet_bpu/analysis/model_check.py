@@ -1,0 +1,133 @@
+"""Whether a detector can be deployed, found out before it is trained.
+
+The whole road is gone with ranges that are observed on one random image: prepare, export, integer
+form, limits of the march. Which ops and types there are does not depend on the weights; scales do, so
+the numbers mean nothing.
+"""
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+import torch
+from torch import nn
+
+from mmdet_bpu.compiler.legality import Finding, check_program, summarize
+from mmdet_bpu.export import export_model
+from mmdet_bpu.hbir.passes import convert
+from mmdet_bpu.hbir.program import program_from_module
+from mmdet_bpu.models.detector_path import device_of, example_samples
+from mmdet_bpu.quantization import (finish_calibration, model_report, prepare, quantization_of,
+                                    set_quant_state)
+from mmdet_bpu.quantization.deploy_graph import open_attention
+from mmdet_bpu.quantization.fold import fold_batch_norms
+from mmdet_bpu.quantization.prepare import QuantizedGraph, build_plan, report_rows
+from mmdet_bpu.steps import Step, silent
+
+SEED = 0
+BIAS_SPREAD = 0.02
+STEPS = 5
+
+
+@dataclass
+class ModelCheck:
+    """What a check found.
+
+    Attributes:
+        march (str): March that the limits are of.
+        sites (list[dict]): One row per tensor: site, op, shape, dtype, rule that chose it.
+        findings (list[Finding]): Errors first.
+        notes (list[dict]): What the passes did: tables, widened operands.
+        instructions (int): Length of the integer program.
+    """
+    march: str
+    sites: List[dict]
+    findings: List[Finding] = field(default_factory=list)
+    notes: List[dict] = field(default_factory=list)
+    instructions: int = 0
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Plain form for JSON."""
+        rows = [{key: value for key, value in row.items() if key not in ('scale', 'calibrated')}
+                for row in self.sites]
+        return dict(march=self.march, counts=summarize(self.findings), sites=rows,
+                    findings=[finding.as_dict() for finding in self.findings],
+                    instructions=self.instructions)
+
+
+@torch.no_grad()
+def set_random_weights(model: nn.Module, seed: int = SEED) -> None:
+    """Random weights that keep activations finite and no tensor all zeros.
+
+    A detector that is built but not initialised may hold memory as it was found.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            spread = (2 / parameter[0].numel())**0.5  # He et al. 2015: fan in, ReLU
+            values = torch.randn(parameter.shape, generator=generator) * spread
+        elif name.endswith('weight'):  # of a norm
+            values = torch.ones(parameter.shape)
+        else:
+            values = torch.randn(parameter.shape, generator=generator) * BIAS_SPREAD
+        parameter.copy_(values)
+
+
+@torch.no_grad()
+def observe_random_image(model: nn.Module, seed: int = SEED) -> None:
+    """Calibrate a prepared detector on one image of normally distributed values."""
+    height, width = quantization_of(model).settings['input_shape']
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(1, 3, height, width, generator=generator).to(device_of(model))
+    set_quant_state(model, 'observe')
+    model(image, example_samples(1, (height, width)), mode='tensor')
+    finish_calibration(model)
+    set_quant_state(model, 'quantize')
+
+
+def list_sites(model: nn.Module, settings: dict) -> List[dict]:
+    """Rows of a float detector's tensors under the template alone, without any user rule.
+
+    Its attention is opened and its batch norms are folded, in place.
+    """
+    open_attention(model)
+    fold_batch_norms(model, tuple(settings['input_shape']))
+    quantized = QuantizedGraph(model, dict(settings, qconfig=[]))
+    return report_rows(quantized, build_plan(quantized)[1])
+
+
+def check_prepared(model: nn.Module, march: str, metadata: Optional[dict] = None,
+                   step: Step = silent) -> ModelCheck:
+    """Export and convert a prepared, calibrated detector and compare it with a march's limits.
+
+    Raises:
+        BpuError: An op has no integer form; the message names its site. Findings of level error do
+            not raise.
+    """
+    step('export')
+    hbir = export_model(model)
+    step('convert to integers')
+    integer, notes = convert(hbir, metadata)
+    step('compare with the limits')
+    program = program_from_module(integer)
+    return ModelCheck(march, model_report(model), check_program(program, march), notes,
+                      len(program.instructions))
+
+
+def check_float(model: nn.Module, settings: dict, march: str, metadata: Optional[dict] = None,
+                step: Step = silent) -> ModelCheck:
+    """Check a float detector with the weights it has; it is prepared in place.
+
+    Args:
+        model (nn.Module): Float detector.
+        settings (dict): Validated ``bpu`` settings; min-max observers take the place of others.
+        march (str): March name.
+        metadata (dict, optional): For the integer module.
+        step (Step): Told of each step.
+
+    Raises:
+        BpuError: The model cannot be captured or lowered, or a rule matches nothing.
+    """
+    step('prepare')
+    prepare(model, dict(settings, calibration=dict(observer='minmax')))
+    step('observe a random image')
+    observe_random_image(model)
+    return check_prepared(model, march, metadata, step)

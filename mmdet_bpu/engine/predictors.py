@@ -1,0 +1,107 @@
+"""What detects in one picture: a detector with its config, or an artefact alone."""
+import copy
+from typing import Any, Dict, List
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import TRANSFORMS
+from mmengine.config import Config
+from torch import nn
+
+from mmdet_bpu.analysis.pictures import Detections
+from mmdet_bpu.backends import postprocess
+from mmdet_bpu.errors import BpuError
+
+
+class DetectorPredictor:
+    """A detector with the test pipeline of its config.
+
+    Args:
+        model (nn.Module): Detector in eval mode, float or quantized.
+        cfg (Config): Completed config.
+        classes (list[str]): Class names.
+        title (str): What pictures are titled with.
+    """
+
+    def __init__(self, model: nn.Module, cfg: Config, classes: List[str], title: str) -> None:
+        self.model, self.classes, self.title = model.eval(), classes, title
+        self.pipeline = Compose([TRANSFORMS.build(step) for step in picture_pipeline(cfg)])
+
+    @torch.no_grad()
+    def predict(self, image: np.ndarray) -> Detections:
+        """Detect in a (height, width, 3) uint8 picture, blue first."""
+        data = self.pipeline(dict(img=image, img_id=0))
+        found = self.model.test_step(dict(
+            inputs=[data['inputs']], data_samples=[data['data_samples']]))[0].pred_instances
+        order = torch.argsort(found.scores, descending=True, stable=True)
+        return Detections(*(found[name][order].cpu().numpy()
+                            for name in ('bboxes', 'scores', 'labels')))
+
+
+class ArtifactPredictor:
+    """An executable with nothing but its own metadata.
+
+    Args:
+        executable (Any): See :func:`mmdet_bpu.apis.load_artifact`.
+        title (str): What pictures are titled with.
+
+    Raises:
+        BpuError: The artefact does not say how it is fed and read.
+    """
+
+    def __init__(self, executable: Any, title: str) -> None:
+        self.executable, self.title = executable, title
+        self.contract = contract_of(executable)
+        self.classes = self.contract['classes']
+
+    def predict(self, image: np.ndarray) -> Detections:
+        """Detect in a (height, width, 3) uint8 picture, blue first."""
+        name = self.contract['inputs'][0]['name']
+        levels = torch.from_numpy(postprocess.int8_image(image, self.contract))
+        outputs = self.executable.run({name: levels})
+        height, width = image.shape[:2]
+        return Detections(*postprocess.detections(
+            {key: value.numpy() for key, value in outputs.items()}, self.contract, width, height))
+
+
+def contract_of(executable: Any) -> Dict[str, Any]:
+    """Everything that a host needs to feed an artefact and to read its outputs.
+
+    Returns:
+        dict: The artefact's metadata with ``inputs`` and ``outputs``: name, shape, dtype, scale.
+
+    Raises:
+        BpuError: The metadata lacks a part.
+    """
+    missing = [key for key in ('preprocessing', 'postprocessing', 'classes')
+               if key not in executable.metadata]
+    if missing:
+        raise BpuError(f'the artefact has no {", ".join(missing)} in its metadata; expected a file '
+                       'made by tools/export_hbir.py or tools/deploy_bpu.py')
+    scores = executable.metadata['postprocessing'].get('scores')
+    if scores != 'sigmoid':
+        raise BpuError(f'the artefact asks for scores by {scores!r}; only sigmoid is known')
+    specs = {key: [dict(name=spec.name, shape=list(spec.shape), dtype=spec.dtype, scale=spec.scale)
+                   for spec in getattr(executable, key)] for key in ('inputs', 'outputs')}
+    return dict(executable.metadata, **specs)
+
+
+def picture_pipeline(cfg: Config) -> List[dict]:
+    """Test pipeline of a config for pictures in memory: no loading from disk, no annotations.
+
+    Raises:
+        BpuError: The config has no test or validation pipeline.
+    """
+    dataset = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset')
+    while dataset is not None and dataset.get('dataset') is not None:
+        dataset = dataset['dataset']
+    if dataset is None or dataset.get('pipeline') is None:
+        raise BpuError('field test_dataloader.dataset.pipeline: expected the transforms of a '
+                       'picture, found none')
+    steps = [dict(type='mmdet.LoadImageFromNDArray')]
+    for step in copy.deepcopy(list(dataset['pipeline'])):
+        kind = step['type'] if isinstance(step['type'], str) else step['type'].__name__
+        if not kind.rpartition('.')[2].startswith('Load'):
+            steps.append(step)
+    return steps

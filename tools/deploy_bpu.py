@@ -1,0 +1,78 @@
+"""Export a calibrated or trained detector and compile it to a .hbm.
+
+    tools/deploy_bpu.py configs/qat.py work_dirs/qat/epoch_6.pth --out deploy
+    tools/deploy_bpu.py configs/qat.py work_dirs/qat/epoch_6.pth --out deploy --backend hbdk4
+
+Without the vendor's hbdk4, model.hbm runs in the simulator of this package, not on a board.
+docs/deploy.md explains the files and the way to the board.
+"""
+import argparse
+from collections import Counter
+
+from mmengine.config import DictAction
+
+from mmdet_bpu.backends import BACKENDS
+from mmdet_bpu.compiler.legality import summarize
+from mmdet_bpu.compiler.march import MARCHES
+from mmdet_bpu.engine.stages import load_config
+from mmdet_bpu.errors import exit_on_error
+from mmdet_bpu.steps import Steps
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
+    parser.add_argument('checkpoint', help='checkpoint of stage calibration or qat')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')
+    parser.add_argument(
+        '--march', help=f"{', '.join(MARCHES)} (default: the config's bpu.march)")
+    parser.add_argument(
+        '--backend', choices=BACKENDS, default='auto',
+        help='auto: hbdk4 if it is installed, else sim (default)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='override settings of the config')
+    return parser.parse_args()
+
+
+def print_summary(result, files: list, march: str) -> None:
+    summary = result.performance.get('summary', {})
+    speed, ddr = summary.get('performance', {}), summary.get('DDR access data', {})
+    print(f'compiled for {march} by {result.backend} in {result.seconds:.1f} s')
+    if result.backend == 'sim':
+        print(f'  latency   {speed["latency (ms)"]} ms, {speed["FPS"]} images/s '
+              '(estimate, one core, without the host)')
+        print(f'  DDR       {ddr["DDR megabytes per run"]} MB per image (estimate)')
+    else:
+        print(f'  latency   {speed} (the vendor\'s report)')
+    print(f'  memory    {result.peak_memory_bytes / 2**20:.1f} MiB, weights and activations')
+    counts = summarize(result.findings)
+    print('  findings  ' + ', '.join(f'{n} {level}s' for level, n in counts.items()))
+    rules = Counter(f'{f.level}: {f.op}: {f.rule}' for f in result.findings)
+    for rule, number in rules.items():
+        print(f'    {number} x {rule}')
+    print('files')
+    for file in files:
+        print(f'  {file}')
+    if result.backend == 'sim':
+        print(f'{result.path} runs in the simulator of mmdet_bpu, not on a board.\n'
+              'For the board: install the vendor\'s hbdk4 and give --backend hbdk4, or compile '
+              'model.hbir.mlir with it;\nsee docs/deploy.md.')
+    else:
+        print(f'{result.path} is for the board; {result.simulator_path} runs in the simulator.')
+
+
+@exit_on_error
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, 'int', args.cfg_options)
+
+    from mmdet_bpu import apis
+    with Steps(4) as step:
+        result, files = apis.deploy(cfg, args.checkpoint, args.out, args.march, args.backend, step)
+    print_summary(result, files, cfg.bpu.march)
+
+
+if __name__ == '__main__':
+    main()

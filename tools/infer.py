@@ -1,0 +1,66 @@
+"""Detect in pictures and draw the boxes.
+
+    tools/infer.py deploy/model.hbm photos --out seen
+    tools/infer.py work_dirs/qat/epoch_6.pth photo.jpg --config configs/qat.py --out seen
+    tools/infer.py work_dirs/float/epoch_50.pth photos --config configs/qat.py \
+        --compare deploy/model.hbm --out seen
+
+MODEL is a .pth of any stage, which needs --config, or a model.int.mlir or model.hbm, which needs
+nothing. The drawn pictures and detections.json appear in the folder together.
+"""
+import argparse
+import functools
+
+from mmengine.config import Config, DictAction
+
+from mmdet_bpu.engine.stages import load_config
+from mmdet_bpu.errors import BpuError, exit_on_error
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', help='a .pth, .int.mlir or .hbm file')
+    parser.add_argument('images', nargs='+', help='pictures, or folders of pictures')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')
+    parser.add_argument('--config', help='config of a .pth')
+    parser.add_argument(
+        '--compare', metavar='MODEL', help='draw what this model detects beside it')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='least score of a box (default: 0.3)')
+    parser.add_argument(
+        '--deploy-preprocessing', action='store_true',
+        help='feed a float model as the board is fed: resized without keeping the ratio')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='override settings of the config')
+    return parser.parse_args()
+
+
+def config_of(args: argparse.Namespace, stage: str) -> Config:
+    if args.config is None:
+        raise BpuError('a .pth needs the config that it was made with: --config FILE')
+    cfg = load_config(args.config, stage, args.cfg_options)
+    if args.deploy_preprocessing:
+        cfg.bpu.deploy_preprocessing = True
+    return cfg
+
+
+@exit_on_error
+def main() -> None:
+    args = parse_args()
+
+    from mmdet_bpu import apis
+    models = [args.model] + ([args.compare] if args.compare else [])
+    result = apis.infer(models, args.images, args.out, functools.partial(config_of, args),
+                        args.score_thr)
+    boxes = [sum(len(image['detections'][i]) for image in result['images'])
+             for i in range(len(models))]
+    for title, number in zip(result['models'], boxes):
+        print(f'{title}: {number} boxes with a score of at least {args.score_thr} in '
+              f'{len(result["images"])} pictures')
+    print(f'{args.out}/detections.json')
+
+
+if __name__ == '__main__':
+    main()
