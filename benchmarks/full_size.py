@@ -1,0 +1,85 @@
+"""Full size: the stock R50 Deformable DETR (random weights) to .hbm at 1 x 3 x 800 x 1333.
+
+    python benchmarks/full_size.py [--config CONFIG] [--shape 800 1333] [--march nash-e]
+
+Prints JSON: seconds of each step, peak resident memory, operations, file sizes. The issue's bound:
+export, integer conversion and compilation within 10 minutes and 16 GiB on 2 cores.
+"""
+import argparse
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from machine_facts import machine
+
+from mmdet_bpu import apis
+from mmdet_bpu.deploy_metadata import deploy_metadata
+from mmdet_bpu.engine.stages import load_config
+from mmdet_bpu.hbir.builder import operations
+from mmdet_bpu.models.detector_path import example_samples
+from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
+
+CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'
+
+
+def peak_gib() -> float:
+    """Peak resident memory of this process, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', default=str(CONFIG))
+    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1333))
+    parser.add_argument('--march', default='nash-e')
+    parser.add_argument('--threads', type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    cfg = load_config(args.config, None, {
+        'bpu.calibration.observer': 'minmax', 'bpu.input_shape': tuple(args.shape),
+        'model.backbone.init_cfg': None
+    })
+    settings = apis.settings_of(cfg)
+    seconds, began = {}, time.time()
+
+    def lap(name: str) -> None:
+        nonlocal began
+        seconds[name], began = round(time.time() - began, 1), time.time()
+
+    model = apis.build_detector(cfg)
+    torch.nn.init.normal_(model.level_embed)
+    lap('build')
+    prepare(model, settings)
+    lap('prepare')
+    set_quant_state(model, 'observe')
+    with torch.no_grad():
+        model(torch.randn(1, 3, *args.shape), example_samples(1, tuple(args.shape)), mode='tensor')
+    finish_calibration(model)
+    lap('observe one image')
+    exported = apis.to_integers(model, deploy_metadata(cfg))
+    lap('export and convert')
+    with tempfile.TemporaryDirectory() as folder:
+        apis.write_export(exported, folder)
+        lap('write texts')
+        result = apis.compile_integer(exported, Path(folder) / 'model.hbm', args.march)
+        lap('compile')
+        sizes = {p.name: p.stat().st_size for p in sorted(Path(folder).iterdir())}
+    deploy = sum(seconds[k] for k in ('export and convert', 'write texts', 'compile'))
+    print(json.dumps(dict(
+        machine=machine(), config=Path(args.config).name, input_shape=list(args.shape),
+        march=args.march, seconds=seconds, seconds_export_convert_compile=round(deploy, 1),
+        peak_memory_gib=round(peak_gib(), 2),
+        integer_operations=sum(1 for _ in operations(exported.integer)),
+        arena_and_constants_mb=round(result.peak_memory_bytes / 1e6, 1),
+        findings={level: sum(f.level == level for f in result.findings)
+                  for level in ('error', 'warning', 'note')},
+        performance=result.performance.get('summary', {}), bytes=sizes), indent=1))
+
+
+if __name__ == '__main__':
+    main()
