@@ -78,7 +78,8 @@ def main() -> None:
         arena_and_constants_mb=round(result.peak_memory_bytes / 1e6, 1),
         findings={level: sum(f.level == level for f in result.findings)
                   for level in ('error', 'warning', 'note')},
-        performance=result.performance.get('summary', {}), bytes=sizes), indent=1))
+        performance={k: v for k, v in result.performance['summary'].items()
+                     if k != 'layer details'}, bytes=sizes), indent=1))
 
 
 if __name__ == '__main__':
