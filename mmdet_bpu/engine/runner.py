@@ -12,6 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
+from mmdet_bpu.compat import has_compiled_ext
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector
 from mmdet_bpu.engine.hooks import (PlainCheckpointHook, QuantStateHook, RandomStateHook,
                                     StageMetricHook)
@@ -22,6 +23,7 @@ from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.engine.weights import (SOURCE_STAGES, check_stage, find_source, load_strictly,
                                       newest_checkpoint, read_checkpoint, stage_of)
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.quantization import prepare, set_quant_state
 
 QUANTIZED_STAGES = ('calibration', 'qat')
@@ -91,6 +93,9 @@ class BPURunner(Runner):
             BpuError: There are no weights to start from, or they do not fit.
         """
         model = super().build_model(model)
+        if torch.cuda.is_available() and not has_compiled_ext():
+            # Stock deformable attention calls mmcv's CUDA op there, which mmcv-lite lacks.
+            open_deformable_attention(model)
         stage = self.settings['stage']
         if stage in EXECUTABLE_STAGES:
             self._load_from = None
