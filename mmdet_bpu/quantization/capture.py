@@ -80,7 +80,15 @@ class CaptureMode(TorchFunctionMode):
 
     def finish(self, outputs: Sequence[Tensor]) -> CapturedGraph:
         """Declare the outputs and return the graph."""
-        self.captured.graph.output(tuple(self._node(t, 'the output') for t in outputs))
+        for index, tensor in enumerate(outputs):
+            self._check_origin(tensor, lambda: f'output {index} of the head')
+            if tensor not in self._nodes:
+                raise BpuError(f'output {index} of the head does not depend on the image')
+            if tensor in self._stale:
+                raise BpuError(f'output {index} of the head has been overwritten by '
+                               f'{self._stale[tensor].meta["site"]} through another name; write '
+                               'the op without in-place')
+        self.captured.graph.output(tuple(self._nodes[t] for t in outputs))
         return self.captured
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -92,6 +100,9 @@ class CaptureMode(TorchFunctionMode):
         if self._opens(func, args, kwargs):
             return self._open(func, args, kwargs, key, line)
         inputs = tensors_in((args, kwargs))
+        for tensor in inputs:
+            # Also where nothing else depends on the image: a hole must not pass for a constant.
+            self._check_origin(tensor, lambda: self._place(line))
         tainted = any(t in self._nodes for t in inputs)
         if not tainted or func in SHAPE_ONLY:
             result = func(*args, **kwargs)
@@ -101,7 +112,7 @@ class CaptureMode(TorchFunctionMode):
             raise BpuError(f'{self._place(line)}: {function_name(func)} turns a tensor that depends '
                            'on the image into a Python value; a fixed graph cannot hold this')
         self._check_stale(func, args, inputs, line)
-        return self._record(func, args, kwargs, key, line)
+        return self._record(func, args, kwargs, key)
 
     def _open(self, func: Callable, args: tuple, kwargs: dict, key: tuple, line) -> Any:
         """Run the decomposition of ``func``; its calls are sites inside this one."""
@@ -113,12 +124,11 @@ class CaptureMode(TorchFunctionMode):
         self.captured.opened.add(key)
         return opened
 
-    def _record(self, func: Callable, args: tuple, kwargs: dict, key: tuple, line) -> Any:
+    def _record(self, func: Callable, args: tuple, kwargs: dict, key: tuple) -> Any:
         """Run a call that depends on the image and add its node."""
-        place = self._place(line)
         plain, plain_kwargs, in_place = functional_form(func, kwargs)
-        arguments = map_tensors((args, plain_kwargs), lambda t: self._node(t, place))
-        tensor_args = tuple(self._node(t, place).name for t in tensors_in((args, kwargs)))
+        arguments = map_tensors((args, plain_kwargs), self._node)
+        tensor_args = tuple(self._node(t).name for t in tensors_in((args, kwargs)))
         result = func(*args, **kwargs)
         if not tensors_in(args[0] if plain is set_item else result):
             return result  # a shape, a device, a length: nothing that flows on
@@ -193,16 +203,20 @@ class CaptureMode(TorchFunctionMode):
     def _is_learned(self, tensor: Tensor) -> bool:
         return isinstance(tensor, nn.Parameter) or bool(self._known.get(tensor, False))
 
-    def _node(self, tensor: Tensor, place: str) -> fx.Node:
+    def _check_origin(self, tensor: Tensor, place: Callable[[], str]) -> None:
+        """Refuse a tensor that neither a captured call nor the model has made."""
+        if tensor in self._nodes or tensor in self._known or isinstance(tensor, nn.Parameter):
+            return
+        raise BpuError(
+            f'{place()} reads a tensor of shape {tuple(tensor.shape)} that no captured call has '
+            f'made (last captured: {self._last_site}); a custom autograd function or a compiled '
+            'op on the tensor path must be replaced by torch functions')
+
+    def _node(self, tensor: Tensor) -> fx.Node:
         node = self._nodes.get(tensor)
         node = self._const_nodes.get(tensor) if node is None else node
         if node is not None:
             return node
-        if tensor not in self._known and not isinstance(tensor, nn.Parameter):
-            raise BpuError(
-                f'{place} reads a tensor of shape {tuple(tensor.shape)} that no captured call has '
-                f'made (last captured: {self._last_site}); a custom autograd function or a compiled '
-                'op on the tensor path must be replaced by torch functions')
         name = f'const_{len(self.captured.constants)}'
         # F.linear picks its kernel by requires_grad, even without autograd: keep the flag.
         self.captured.constants[name] = tensor.detach().requires_grad_(tensor.requires_grad)
@@ -228,7 +242,7 @@ def _constants_of(model: nn.Module) -> List[Tensor]:
     known = [*model.parameters(), *model.buffers()]
     for module in model.modules():
         for value in vars(module).values():
-            if isinstance(value, (Tensor, list, tuple)):
+            if isinstance(value, (Tensor, list, tuple, dict)):
                 known += tensors_in(value)
     return known
 
