@@ -48,7 +48,9 @@ class MinMaxObserver(Observer):
 
     def observe(self, x: Tensor) -> None:
         magnitude = x.float().abs().flatten()
-        largest = magnitude.max() if magnitude.numel() else magnitude.new_zeros(())
+        if not magnitude.numel():
+            return
+        largest = magnitude.max()
         if not torch.isfinite(largest):
             magnitude = magnitude[torch.isfinite(magnitude)]
             if not magnitude.numel():
