@@ -1,0 +1,145 @@
+"""Fake quantizers against numpy: ties, saturation, gradients, AMP."""
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, constant_scale, fake_quantize,
+                                               fake_quantize_constant, fake_quantize_weight,
+                                               integer_range, weight_scale)
+
+RANGES = {'int8': (-128, 127), 'int16': (-32768, 32767)}
+
+
+def on_grid(x: np.ndarray, scale: float, dtype: str) -> np.ndarray:
+    """The definition, in float32 as on the device: rint is ties to even."""
+    low, high = RANGES[dtype]
+    q = np.clip(np.rint(x.astype(np.float32) / np.float32(scale)), low, high)
+    return (q * np.float32(scale)).astype(np.float32)
+
+
+@pytest.mark.parametrize('dtype', RANGES)
+@given(x=hnp.arrays(np.float32, 50, elements=st.floats(-1e4, 1e4, width=32)),
+       scale=st.floats(2.0**-10, 100, width=32))
+def test_values_are_those_of_numpy(dtype, x, scale):
+    result = fake_quantize(torch.from_numpy(x), torch.tensor([scale]), dtype).numpy()
+    np.testing.assert_array_equal(result, on_grid(x, scale, dtype))
+
+
+def test_ties_go_to_even():
+    x = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5]) * 0.25
+    result = fake_quantize(x, torch.tensor([0.25]), 'int8') / 0.25
+    assert result.tolist() == [-2, -2, 0, 0, 2, 2, 4]
+
+
+def test_ties_are_those_of_a_division_where_the_reciprocal_would_move_them():
+    scale = torch.tensor([0.1])
+    x = (torch.arange(-60, 60) + 0.5) * scale
+    np.testing.assert_array_equal(fake_quantize(x, scale, 'int8'), on_grid(x.numpy(), 0.1, 'int8'))
+
+
+@pytest.mark.parametrize('dtype', RANGES)
+def test_large_and_infinite_values_saturate_on_their_side_and_nan_stays(dtype):
+    low, high = RANGES[dtype]
+    x = torch.tensor([1e9, -1e9, 1e38, -1e38, float('inf'), float('-inf'), float('nan')])
+    result = fake_quantize(x, torch.tensor([0.5]), dtype)
+    assert result[:6].tolist() == [high * 0.5, low * 0.5] * 3
+    assert result[6].isnan()
+
+
+def test_input_is_left_as_it_is():
+    x = torch.tensor([0.3, 7.7])
+    fake_quantize(x, torch.tensor([1.0]), 'int8')
+    assert x.tolist() == torch.tensor([0.3, 7.7]).tolist()
+
+
+@pytest.mark.parametrize('dtype', RANGES)
+def test_the_gradient_passes_inside_the_range_and_nowhere_else(dtype):
+    low, high = RANGES[dtype]
+    x = torch.tensor([low - 0.51, low - 0.49, 0.3, high + 0.49, high + 0.51, 1e9])
+    x.requires_grad_()
+    fake_quantize(x, torch.tensor([1.0]), dtype).backward(torch.arange(1.0, 7.0))
+    assert x.grad.tolist() == [0, 2, 3, 4, 0, 0]
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_gradients_are_the_same_on_every_device(device):
+    if not getattr(torch, device).is_available():
+        pytest.skip('no CUDA device')
+    x = torch.linspace(-3, 3, 1001, device=device, requires_grad=True)
+    y = fake_quantize(x, torch.tensor([0.0113], device=device), 'int8')
+    y.sum().backward()
+    inside = (x.detach().cpu().numpy() / np.float32(0.0113)).round()
+    np.testing.assert_array_equal(x.grad.cpu(), (inside >= -128) & (inside <= 127))
+    np.testing.assert_array_equal(y.detach().cpu(), on_grid(x.detach().cpu().numpy(), 0.0113,
+                                                            'int8'))
+
+
+def test_under_bfloat16_autocast_it_computes_and_returns_float32():
+    x = torch.randn(64, requires_grad=True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        result = fake_quantize(x.bfloat16(), torch.tensor([0.001]), 'int16')
+    assert result.dtype == torch.float32
+    np.testing.assert_array_equal(
+        result.detach(), on_grid(x.detach().bfloat16().float().numpy(), 0.001, 'int16'))
+    result.sum().backward()
+    assert x.grad.tolist() == [1.0] * 64
+
+
+def test_weights_have_one_scale_per_output_channel():
+    weight = torch.tensor([[[[1.27]], [[-0.2]]], [[[-254.0]], [[100.6]]], [[[0.0]], [[0.0]]]])
+    scale = weight_scale(weight)
+    np.testing.assert_allclose(scale[:2], [0.01, 2.0], rtol=1e-6)
+    assert scale[2] > 0, 'a channel of zeros still has a positive scale'
+    result = fake_quantize_weight(weight)
+    np.testing.assert_allclose(result.flatten()[:4], [1.27, -0.2, -254.0, 100.0], rtol=1e-6)
+    assert result[2].flatten().tolist() == [0.0, 0.0]
+
+
+def test_every_weight_gets_its_gradient():
+    weight = torch.randn(8, 3, 3, 3, requires_grad=True)
+    fake_quantize_weight(weight).sum().backward()
+    assert bool((weight.grad == 1).all())
+
+
+def test_a_constant_is_scaled_by_its_largest_finite_magnitude():
+    x = torch.tensor([0.5, -12.7, float('inf'), float('-inf')])
+    assert constant_scale(x, 'int8').item() == pytest.approx(0.1)
+    np.testing.assert_allclose(fake_quantize_constant(x, 'int8'), [0.5, -12.7, 12.7, -12.8],
+                               rtol=1e-6)
+
+
+def test_int32_is_an_accumulator_that_is_never_rounded():
+    quantizer = FakeQuantizer('int32')
+    quantizer.state = 'both'
+    x = torch.randn(5)
+    assert torch.equal(quantizer(x), x)
+    assert integer_range('int32') == (-2**31, 2**31 - 1)
+
+
+def test_states_observe_quantize_both_and_off():
+    x = torch.linspace(-1, 1, 100)
+    quantizer = FakeQuantizer('int8', 'minmax')
+    assert torch.equal(quantizer(x), x)
+    quantizer.state = 'observe'
+    assert torch.equal(quantizer(x), x)
+    quantizer.finish_calibration()
+    assert quantizer.scale.item() == pytest.approx(1 / 127) and quantizer.calibrated
+    quantizer.state = 'quantize'
+    quantizer(x * 100)
+    quantizer.finish_calibration()
+    assert quantizer.scale.item() == pytest.approx(1 / 127), 'nothing new was observed'
+    quantizer.state = 'both'
+    np.testing.assert_array_equal(quantizer(x * 2), on_grid(x.numpy() * 2, 1 / 127, 'int8'))
+    quantizer.finish_calibration()
+    assert quantizer.scale.item() == pytest.approx(2 / 127)
+
+
+def test_a_fixed_scale_is_not_observed():
+    quantizer = FakeQuantizer('int8', 'minmax', scale=0.5)
+    quantizer.state = 'both'
+    assert quantizer(torch.tensor([0.8, 1000.0])).tolist() == [1.0, 63.5]
+    quantizer.finish_calibration()
+    assert quantizer.scale.item() == 0.5 and quantizer.calibrated
