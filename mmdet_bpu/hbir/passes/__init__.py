@@ -7,11 +7,13 @@ from mmdet_bpu.hbir.passes.agree_types import agree_types
 from mmdet_bpu.hbir.passes.bound_accumulators import bound_accumulators
 from mmdet_bpu.hbir.passes.collect_scales import collect_scales
 from mmdet_bpu.hbir.passes.conversion import Conversion
+from mmdet_bpu.hbir.passes.drop_unused import drop_unused
 from mmdet_bpu.hbir.passes.emit import Emitter
 from mmdet_bpu.hbir.passes.emit_arithmetic import RULES, product, table
 from mmdet_bpu.hbir.passes.emit_movement import MOVEMENTS
 from mmdet_bpu.hbir.passes.find_tables import find_tables
 from mmdet_bpu.hbir.passes.fuse_epilogues import fuse_epilogues
+from mmdet_bpu.hbir.passes.merge_movement import merge_movement
 from mmdet_bpu.hbir.passes.pipeline import Pass, check_order, run_pipeline
 
 __all__ = ['PIPELINE', 'Pass', 'check_order', 'conversion_of', 'convert', 'run_pipeline']
@@ -31,6 +33,8 @@ PIPELINE = (
     Pass('agree_types', agree_types, ('fuse_epilogues', 'find_tables')),
     Pass('bound_accumulators', bound_accumulators, ('fuse_epilogues', )),
     Pass('emit', _emit, ('find_tables', 'agree_types', 'bound_accumulators')),
+    Pass('merge_movement', merge_movement, ('emit', )),
+    Pass('drop_unused', drop_unused, ('merge_movement', )),
 )
 
 
