@@ -58,6 +58,15 @@ def print_count(count, depth: int) -> None:
         print(f'{name:<44}{value:>10.4f} {unit}')
 
 
+def print_published(published, count) -> None:
+    ours = count.flops / 1e9
+    same = tuple(published.input_shape[2:]) == tuple(count.shape)
+    remark = f'{ours / published.gops - 1:+.1%}' if same else \
+        f'not comparable: at {count.shape[0]} x {count.shape[1]}'
+    print(f'\npublished {published.name}, {" x ".join(map(str, published.input_shape))}: '
+          f'{published.gops} GOPs; ours: {ours:.2f} GOPs ({remark})\n{SOURCE}')
+
+
 @exit_on_error
 def main() -> None:
     args = parse_args()
@@ -72,10 +81,7 @@ def main() -> None:
         count = apis.count_flops(cfg, tuple(shape))
     print_count(count, args.depth)
     if published:
-        ours = count.flops / 1e9
-        print(f'\npublished {published.name}, '
-              f'{" x ".join(map(str, published.input_shape))}: {published.gops} GOPs; '
-              f'ours: {ours:.2f} GOPs ({ours / published.gops - 1:+.1%})\n{SOURCE}')
+        print_published(published, count)
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(count.as_dict(), indent=1) + '\n', encoding='utf-8')
