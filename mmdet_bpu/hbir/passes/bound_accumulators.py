@@ -38,6 +38,10 @@ def bound_product(product: Product, conversion: Conversion) -> None:
         raise BpuError(f'{site_of(op)}: the weight must be a constant with a fake quantizer')
     bias = np.zeros(len(constant.data)) if len(op.operands) < 3 \
         else constant_array(op.operands[2]).astype(np.float64)
+    if not np.isfinite(bias).all():
+        raise BpuError(f'{site_of(op)}: expected finite biases, found '
+                       f'{bias[~np.isfinite(bias)][0]} in channel '
+                       f'{int(np.flatnonzero(~np.isfinite(bias))[0])}')
     scale = np.broadcast_to(np.asarray(constant.scale, np.float64), bias.shape).copy()
     original = scale.copy()
     for _ in range(_ATTEMPTS):

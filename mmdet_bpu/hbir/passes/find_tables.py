@@ -87,7 +87,8 @@ def find_tables(conversion: Conversion) -> None:
     """Fill ``tables``. Two integers that meet directly (``x * x``) stay an operation."""
     for source, fake_quant in conversion.rounded.items():
         op = source.owner
-        if fake_quant in conversion.products or not isinstance(op, Operation):
+        if fake_quant in conversion.products or not isinstance(op, Operation) \
+                or conversion.is_integer(source):
             continue
         if op.name in BINARY and all(conversion.is_integer(v) for v in op.operands):
             continue
