@@ -1,0 +1,55 @@
+"""Counts agree with a count by hand and with mmengine's own counter."""
+import copy
+
+import pytest
+import torch
+from mmengine.analysis import FlopAnalyzer
+from torch import nn
+
+from mmdet_bpu import apis
+from mmdet_bpu.analysis.flops import count_model
+from mmdet_bpu.engine.stages import load_config
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.models.detector_path import run_tensor_path
+
+STOCK = 'mmdet::deformable_detr/deformable-detr{}_r50_16xb2-50e_coco.py'
+SHAPE = (256, 256)  # px
+
+
+class TensorPath(nn.Module):
+    """What mmengine's counter traces."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image):
+        return run_tensor_path(self.model, image)
+
+
+@pytest.mark.parametrize('variant', ['', '-refine-twostage'])
+@pytest.mark.filterwarnings('ignore')
+def test_the_count_agrees_with_mmengines_within_2_percent(variant):
+    model = apis.build_detector(load_config(STOCK.format(variant)))
+    traced = TensorPath(copy.deepcopy(model))
+    count = count_model(model, SHAPE)
+    analyzer = FlopAnalyzer(traced, torch.zeros(1, 3, *SHAPE))
+    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    theirs = analyzer.total()
+    # Theirs has sampling in it, and auxiliary heads.
+    assert (count.whole_macs + count.sampling_macs) / theirs == pytest.approx(1, abs=0.02)
+    assert count.macs <= count.whole_macs < theirs
+    if not variant:
+        # The first convolution by hand: 64 outputs of 7 x 7 x 3 on 128 x 128 px.
+        assert count.ops[0].macs == 128 * 128 * 64 * 7 * 7 * 3
+        # A token's value projection, offsets, weights and output of one encoder layer.
+        tokens = 32 * 32 + 16 * 16 + 8 * 8 + 4 * 4
+        attention = [op.macs for op in count.ops if op.path.startswith('encoder.layers.3.self_attn')
+                     and op.kind == 'linear']
+        assert sum(attention) == tokens * 256 * (256 + 256 + 128 + 256)
+        assert count.flops == 2 * count.macs == 2 * sum(count.by_module(1).values())
+
+
+def test_a_shape_below_the_strides_is_refused():
+    with pytest.raises(BpuError, match='--shape 16 64: expected at least 32 px'):
+        count_model(nn.Module(), (16, 64))

@@ -1,0 +1,67 @@
+"""tools/check_model.py"""
+import json
+
+import pytest
+
+
+def test_a_model_that_can_be_deployed(tool, digits_config, tmp_path):
+    done = tool('check_model.py', digits_config, '--out', tmp_path / 'check.json')
+    assert done.code == 0, done.err
+    assert 'it can be deployed, with the warnings above' in done.out
+    check = json.loads((tmp_path / 'check.json').read_text())
+    assert check['counts']['error'] == 0 and check['march'] == 'nash-e'
+    topk = [found for found in check['findings'] if found['op'] == 'hbir.topk']
+    assert topk[0]['unit'] == 'the scalar unit' and topk[0]['site']
+    grids = [row for row in check['sites'] if row['rule'] == 'template: path of a sampling grid']
+    assert grids and {row['dtype'] for row in grids} == {'int16'}
+    assert grids[0]['site'] in done.out
+
+
+def test_a_checkpoint_with_scales_is_checked_as_it_is(tool, digits_config, checkpoints):
+    done = tool('check_model.py', digits_config, '--checkpoint', checkpoints['calibration'],
+                '--march', 'nash-p')
+    assert done.code == 0, done.err
+    assert 'integer instructions on nash-p' in done.out
+
+
+@pytest.fixture
+def config_with(digits_config, tmp_path):
+    """Function (lines) -> a config of those lines over the digits detector's."""
+
+    def write(lines):
+        path = tmp_path / 'changed.py'
+        path.write_text(f'_base_ = {str(digits_config)!r}\n{lines}\n')
+        return path
+
+    return write
+
+
+def test_a_rule_that_matches_nothing_and_the_sites_that_it_could_match(tool, config_with):
+    config = config_with("bpu = dict(qconfig=[dict(site='enc.*', dtype='int16')])")
+    done = tool('check_model.py', config)
+    assert (done.code, 'bpu.qconfig[0] matches nothing' in done.err) == (2, True)
+    done = tool('check_model.py', config, '--sites')
+    assert done.code == 0, done.err
+    assert 'encoder.layers.1.norms.1/layer_norm' in done.out
+
+
+def test_a_rule_is_named_where_it_matched(tool, config_with):
+    done = tool('check_model.py', config_with("bpu = dict(qconfig=[dict(site='neck*', dtype='int16')])"))
+    assert done.code == 0, done.err
+    assert 'int16  qconfig[0]' in done.out
+
+
+def test_an_op_without_integer_form_is_refused_with_its_site(tool, config_with):
+    act = "act_cfg=dict(_delete_=True, type='ELU')"
+    done = tool('check_model.py', config_with(f'model = dict(neck=dict({act}))'))
+    assert (done.code, 'Traceback' in done.err) == (2, False)
+    assert 'neck.convs.0.activate' in done.err and 'elu' in done.err.lower()
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--march', 'bayes'], "unknown march 'bayes'"),
+    (['--checkpoint', 'none.pth'], 'none.pth not found'),
+    (['--cfg-options', 'bpu.marsh=1'], 'did you mean bpu.march?')])
+def test_bad_input(tool, digits_config, arguments, words):
+    done = tool('check_model.py', digits_config, *arguments)
+    assert (done.code, words in done.err, 'Traceback' in done.err) == (2, True, False)

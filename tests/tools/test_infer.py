@@ -1,0 +1,72 @@
+"""tools/infer.py"""
+import json
+
+import cv2
+import pytest
+
+
+def read(folder):
+    return json.loads((folder / 'detections.json').read_text())
+
+
+def test_an_artefact_needs_no_config_and_all_forms_agree(tool, deployment, photos, tmp_path):
+    folder = deployment[0]
+    done = tool('infer.py', folder / 'model.hbm', photos, '--compare', folder / 'model.int.mlir',
+                '--score-thr', 0, '--out', tmp_path / 'seen')
+    assert done.code == 0, done.err
+    result = read(tmp_path / 'seen')
+    assert [image['picture'] for image in result['images']] == ['a.png', 'more/a.png']
+    for image in result['images']:
+        compiled, integer = image['detections']
+        assert len(compiled) == 40 and compiled == integer
+        assert {'label', 'name', 'score', 'bbox'} == set(compiled[0])
+        assert compiled[0]['name'] == str(compiled[0]['label'])
+        for found in compiled:
+            x1, y1, x2, y2 = found['bbox']
+            assert 0 <= x1 <= x2 <= image['width'] and 0 <= y1 <= y2 <= image['height']
+    drawn = cv2.imread(str(tmp_path / 'seen' / 'a.png'))
+    assert drawn.shape == (90 * 4 + 28, 2 * 130 * 4 + 4, 3)  # small: 4 times as large, two, titles
+    assert 'model.hbm: 80 boxes' in done.out
+
+
+def test_a_quantized_checkpoint_detects_what_its_artefact_detects(tool, deployment, checkpoints,
+                                                                 digits_config, photos, tmp_path):
+    done = tool('infer.py', checkpoints['calibration'], photos / 'a.png', '--config', digits_config,
+                '--compare', deployment[0] / 'model.hbm', '--score-thr', 0, '--out', tmp_path / 'seen')
+    assert done.code == 0, done.err
+    quantized, integer = read(tmp_path / 'seen')['images'][0]['detections']
+    scores = [[found['score'] for found in each] for each in (quantized, integer)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)
+
+
+def test_a_float_checkpoint(tool, checkpoints, digits_config, photos, tmp_path):
+    done = tool('infer.py', checkpoints['float'], photos / 'a.png', '--config', digits_config,
+                '--deploy-preprocessing', '--out', tmp_path / 'seen')
+    assert done.code == 0, done.err
+    assert 'float.pth (float): ' in done.out
+    assert cv2.imread(str(tmp_path / 'seen' / 'a.png')).shape == (360, 520, 3)
+
+
+def test_bad_input_writes_nothing(tool, deployment, checkpoints, photos, tmp_path):
+    hbm = deployment[0] / 'model.hbm'
+    short = tmp_path / 'short.hbm'
+    short.write_bytes(hbm.read_bytes()[:5000])
+    broken = tmp_path / 'pictures'
+    broken.mkdir()
+    (broken / 'a.png').write_bytes((photos / 'a.png').read_bytes())
+    (broken / 'b.jpg').write_bytes(b'not a picture')
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    for arguments, words in (
+            ([hbm, broken], 'b.jpg cannot be decoded'),
+            ([hbm, empty], 'no pictures in'),
+            ([hbm, tmp_path / 'none.jpg'], 'none.jpg not found'),
+            ([hbm, photos, '--score-thr', 2], 'a number from 0 to 1, found 2.0'),
+            ([short, photos], 'short.hbm'),
+            ([tmp_path / 'none.hbm', photos], 'none.hbm not found'),
+            ([deployment[0] / 'model.hbir.mlir', photos], 'integer form'),
+            ([deployment[0] / 'model.deploy.json', photos], 'expected a model.int.mlir or a model.hbm'),
+            ([checkpoints['float'], photos], '--config FILE')):
+        done = tool('infer.py', *arguments, '--out', tmp_path / 'seen')
+        assert (done.code, words in done.err, 'Traceback' in done.err) == (2, True, False), done.err
+        assert not (tmp_path / 'seen').exists()
