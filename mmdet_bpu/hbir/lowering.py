@@ -106,7 +106,8 @@ class Lowering:
     def _move(self, stored: Stored, order: Order) -> Stored:
         if stored.order == order:
             return stored
-        slot = (stored.ssa, order)
+        # Views of one value share its storage in different orders.
+        slot = (stored.ssa, stored.order, order)
         if slot not in self._moved:
             source = stored_shape(stored.shape, stored.order)
             dims = transposition(stored.order, order)
