@@ -24,6 +24,7 @@ class Op:
         output (str): Name of the output value.
         site (str): Public name of the captured call; several ops may share one.
         key (tuple, optional): Runtime key of the call, for ops whose output the call returns.
+        call (tuple, optional): Runtime key of the call that the op is a part of.
         path (str): Module path.
         opened (tuple[str]): Functions that were written out in simpler ones around the call.
         arg_of_input (list[int | None]): Position of each input among the call's tensors.
@@ -34,6 +35,7 @@ class Op:
     output: str
     site: str
     key: Optional[tuple] = None
+    call: Optional[tuple] = None
     path: str = ''
     opened: Tuple[str, ...] = ()
     arg_of_input: List[Optional[int]] = field(default_factory=list)
@@ -136,13 +138,17 @@ class GraphBuilder:
             else f'{node.name}_{len(self.graph.values)}'
         dtype = dtype or self.info(inputs[0]).dtype
         self.graph.values[name] = ValueInfo(tuple(shape), dtype)
-        args = self._positions(inputs)
+        # A part of a call that returns several tensors is a node of its own.
+        call = node if 'part_of' not in node.meta else node.args[0]
         self.graph.ops.append(
-            Op(kind, list(inputs), params, name, node.meta.get('site') or node.meta.get('part_of', ''),
-               node.meta.get('key') if last else None, node.meta.get('path', ''), node.meta.get('opened', ()), args))
+            Op(kind=kind, inputs=list(inputs), params=params, output=name,
+               site=node.meta.get('site') or node.meta.get('part_of', ''),
+               key=node.meta.get('key') if last else None, call=call.meta.get('key'),
+               path=node.meta.get('path', ''), opened=node.meta.get('opened', ()),
+               arg_of_input=self._positions(call, inputs)))
         return name
 
-    def _positions(self, inputs: List[str]) -> List[Optional[int]]:
-        nodes = list(self.node.meta.get('tensor_args', ()))
+    def _positions(self, call: Any, inputs: List[str]) -> List[Optional[int]]:
+        nodes = list(call.meta.get('tensor_args', ()))
         names = [self.alias.get(n) for n in nodes]
         return [names.index(i) if i in names else None for i in inputs]

@@ -69,13 +69,15 @@ def build_plan(quantized: QuantizedGraph) -> Tuple[Dict[tuple, SitePlan], Dict[s
     names = {v: quantized.name(v) for v in _own_names(graph, placement)}
     plan: Dict[tuple, SitePlan] = {}
     for op in graph.ops:
-        site = SitePlan()
         if placement.kinds[op.output] == 'own':
             if op.key is None:
                 raise BpuError(f'{op.site}: a tensor inside one call needs a quantizer; '
                                'the call must be written out in simpler functions')
-            site.output = names[op.output]
+            plan.setdefault(op.key, SitePlan()).output = names[op.output]
         for index, (value, position) in enumerate(zip(op.inputs, op.arg_of_input)):
+            if position is None:
+                continue
+            site = plan.get(op.call) or SitePlan()
             if value in graph.inputs:
                 site.operands[position] = names[value]
             elif (op.output, index) in placement.constants:
@@ -84,10 +86,11 @@ def build_plan(quantized: QuantizedGraph) -> Tuple[Dict[tuple, SitePlan], Dict[s
                     site.operands[position] = names[joined]
                 else:
                     site.constants[position] = quantized.constant_dtype(op, index)
-        if op.kind in ('conv2d', 'linear'):
-            site.weight = (op.arg_of_input[1], 'int8')
-        if op.key is not None and (site.output or site.operands or site.constants or site.weight):
-            plan[op.key] = site
+            elif op.kind in ('conv2d', 'linear') and index == 1:
+                site.weight = (position, 'int8')
+            else:
+                continue
+            plan[op.call] = site
     return plan, names
 
 
