@@ -14,6 +14,13 @@ def unary(fn: str, *names: str) -> Handler:
     return handler
 
 
+def hardtanh(b, node, args, kwargs):
+    """A clamp whose bounds have names of their own."""
+    p = {**dict(zip(('input', 'min_val', 'max_val'), args)), **kwargs}
+    return b.op('unary', [b.value(p['input'])], shape_of(node), fn='clamp',
+                min=p.get('min_val', -1.0), max=p.get('max_val', 1.0))
+
+
 def binary(kind: str, swapped: bool = False) -> Handler:
     """add, sub, mul, div, maximum, minimum of two tensors, or of a tensor and a number."""
 
