@@ -110,11 +110,13 @@ class Template:
         op = self.producers.get(value)
         if op is None or self.placement.kinds[value] == 'index':
             return
+        if op.kind == 'grid_sample':
+            return  # samples are int8, as what they are taken from
         if self.placement.kinds[value] == 'own':
             self._mark(value, reason)
         if op.kind in PRODUCTS:
             return
-        inputs = op.inputs[:1] if op.kind in ('gather', 'grid_sample') else op.inputs
+        inputs = op.inputs[:1] if op.kind == 'gather' else op.inputs
         for name in inputs:
             # A residual add that took a product in: the product is the first one.
             if self.placement.kinds.get(name) != 'fused' or name in self.placement.root:
