@@ -141,7 +141,8 @@ def test_a_killed_run_resumes(mim_train, small_set, tmp_path):
     write_float_checkpoint(checkpoint, small_set.num_classes)
     work_dir = tmp_path / 'work_dirs' / 'qat'
     options = ['--cfg-options', *small_set.options, 'bpu.input_shape=(64,96)',
-               'bpu.calibration.num_batches=1', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2',
+               'bpu.calibration.num_batches=1', 'train_cfg.max_epochs=2',
+               'train_cfg.val_interval=2',
                'default_hooks.logger.interval=1', 'default_hooks.checkpoint.max_keep_ckpts=1']
 
     process = mim_train('--load-from', checkpoint, *options)
