@@ -1,7 +1,7 @@
 """Count the multiply-accumulates of a detector, per module and in total.
 
     tools/get_flops.py configs/qat.py --shape 800 1333
-    tools/get_flops.py configs/deformable_detr/deformable-detr_r50_vendor_float.py \
+    tools/get_flops.py configs/deformable_detr/deformable-detr_r50_vendor_float.py \\
         --published Deformable_detr_resnet50
 
 GOPs are 2 x MAC of conv2d, linear and matmul, as in published tables. Bilinear sampling is apart;

@@ -2,7 +2,7 @@
 
     tools/infer.py deploy/model.hbm photos --out seen
     tools/infer.py work_dirs/qat/epoch_6.pth photo.jpg --config configs/qat.py --out seen
-    tools/infer.py work_dirs/float/epoch_50.pth photos --config configs/qat.py \
+    tools/infer.py work_dirs/float/epoch_50.pth photos --config configs/qat.py \\
         --compare deploy/model.hbm --out seen
 
 MODEL is a .pth of any stage, which needs --config, or a model.int.mlir or model.hbm, which needs
