@@ -5,12 +5,14 @@ module) and ``op`` (kind or torch function name) say what it matches, all given 
 ``dtype``, ``observer`` and ``scale`` say what it sets. The first match wins.
 """
 import fnmatch
+import math
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.quantization.observers import OBSERVERS
 from mmdet_bpu.quantization.opgraph import Op, OpGraph
 from mmdet_bpu.quantization.placement import PRODUCTS, Placement
 
@@ -47,8 +49,17 @@ def check_rules(rules: Sequence[dict]) -> None:
         if rule.get('dtype', 'int8') not in DTYPES:
             raise BpuError(f'{where}.dtype: expected one of {", ".join(DTYPES)}, found '
                            f'{rule["dtype"]!r}')
+        for name in set(rule) & set(MATCH_FIELDS):
+            if not isinstance(rule[name], str):
+                raise BpuError(f'{where}.{name}: expected a str, found {rule[name]!r}')
+        observer = rule.get('observer')
+        kind = observer.get('type') if isinstance(observer, dict) else observer
+        if observer is not None and (not isinstance(kind, str) or OBSERVERS.get(kind) is None):
+            raise BpuError(f'{where}.observer: expected one of {", ".join(OBSERVERS.module_dict)}, '
+                           f'or a dict with it as type, found {observer!r}')
         scale = rule.get('scale')
-        if scale is not None and not (isinstance(scale, (int, float)) and scale > 0):
+        number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+        if scale is not None and not (number and 0 < scale < math.inf):
             raise BpuError(f'{where}.scale: expected a positive number, found {scale!r}')
 
 
@@ -79,7 +90,9 @@ class Template:
         for name, public in zip(graph.outputs, graph.output_names):
             if not self._is_product(name):
                 self._walk(name, f'path of output {public}')
-        self.accumulators = {n for n in graph.outputs if self._is_product(n)}
+        self.accumulators = {
+            n for n in graph.outputs if self._is_product(n) and not self.users[n]
+        }
 
     def dtype(self, value: str) -> TensorConfig:
         """Default dtype of an own value and why."""
@@ -184,7 +197,24 @@ def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],
         if not hit:
             raise BpuError(f'bpu.qconfig[{index}] matches nothing: {rules[index]!r}; '
                            'tools/check_model.py lists the sites of the model')
-    return _grouped(graph, placement, configs)
+    configs = _grouped(graph, placement, configs)
+    _check_accumulators(graph, placement, configs)
+    return configs
+
+
+def _check_accumulators(graph: OpGraph, placement: Placement,
+                        configs: Dict[str, TensorConfig]) -> None:
+    """Refuse int32 for anything but a convolution or linear layer that only the outputs read."""
+    producers = graph.producers()
+    read = {placement.integers(name) for op in graph.ops for name in graph.variable_inputs(op)}
+    for value, config in configs.items():
+        if config.dtype != 'int32':
+            continue
+        op = producers.get(value)
+        site = op.site if op else 'image'
+        if op is None or op.kind not in ('conv2d', 'linear') or value in read:
+            raise BpuError(f'{config.rule} gives {site} int32: only a convolution or linear layer '
+                           'that makes an output directly may stay int32; use int16')
 
 
 def _ruled(config: TensorConfig, rule: Dict[str, Any], index: int) -> TensorConfig:
