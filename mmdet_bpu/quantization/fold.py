@@ -12,10 +12,10 @@ SMALL_IMAGE = 256  # px; enough positions for the queries of the stock two-stage
 
 
 def _calls(captured: CapturedGraph) -> dict:
-    """Module path -> nodes that ran in it."""
+    """Module path -> convolutions and norms that ran in it; padding of its own does not count."""
     calls: dict = {}
     for node in captured.graph.nodes:
-        if node.op == 'call_function' and 'site' in node.meta:
+        if node.op == 'call_function' and function_name(node.target) in ('conv2d', 'batch_norm'):
             calls.setdefault(node.meta['path'], []).append(node)
     return calls
 
