@@ -4,6 +4,7 @@ from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Operation
 
 from mmdet_bpu.hbir.builder import attrs_of, constant_array, site_of
+from mmdet_bpu.hbir.numerics import integer_range
 from mmdet_bpu.hbir.passes.emit import Emitter
 from mmdet_bpu.hbir.types import tensor_type, value_type
 
@@ -43,8 +44,9 @@ def _topk(e: Emitter, op: Operation) -> None:
 def _where(e: Emitter, op: Operation) -> None:
     site = site_of(op)
     x = e.operand(op.operands[2], op)
-    scale = e.type_of(op.operands[2], op).scale
-    fill = int(np.rint(float(constant_array(op.operands[1]).flat[0]) / scale))
+    type_ = e.type_of(op.operands[2], op)
+    fill = float(constant_array(op.operands[1]).flat[0]) / type_.scale
+    fill = int(np.rint(np.clip(fill, *integer_range(type_.dtype))))
     mask = e.constant(constant_array(op.operands[0]), None, site)
     shape = value_type(op.results[0]).shape
     e.ints[op.results[0]] = e.b.op('bpu.where', [mask, x], dict(fill=fill),

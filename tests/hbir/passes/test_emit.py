@@ -105,6 +105,15 @@ def test_selection_and_movement_are_exact(largest_lsb):
     assert largest_lsb(module) == 0
 
 
+@pytest.mark.parametrize('fill, expected', [(-np.inf, -128), (1e9, 127), (-0.5, -64)])
+def test_a_fill_saturates(fill, expected):
+    g = Graph()
+    mask = g.b.constant(np.array([[True, False] * 3]))
+    value = g.op('hbir.where', [mask, g.b.constant(np.array([fill], np.float32)), g.x], {}, (4, 6))
+    where, = [op for op in operations(convert(g.finish(value))[0]) if op.name == 'bpu.where']
+    assert attrs_of(where)['fill'] == expected
+
+
 def test_pooling_is_exact(largest_lsb):
     g = Graph((1, 7, 9, 3))
     attrs = dict(kernel=[3, 3], stride=[2, 2], pad=[1, 1, 1, 1], dilation=[1, 1], ceilMode=False)
