@@ -5,7 +5,7 @@ in LSB and the share of differing elements; every op above 1 LSB with its cause;
 as wholes, against the float function and against QAT with its inner roundings; and products
 without a fake quantizer.
 
-    python benchmarks/qat_vs_int.py work_dirs/demo/deploy/model.hbir.mlir --images data/digits/images/val
+    python benchmarks/qat_vs_int.py model.hbir.mlir --images data/digits/images/val
     python benchmarks/qat_vs_int.py model.hbir.mlir          # noise that fills the input's range
 
 Images are resized to the input and normalised as ``--mean`` and ``--std`` say (those of COCO
@@ -24,6 +24,7 @@ import torch
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, summarize
 from mmdet_bpu.errors import BpuError, exit_on_error
 from mmdet_bpu.hbir.builder import find_function
+from mmdet_bpu.hbir.passes import conversion_of
 from mmdet_bpu.hbir.text import read_text
 from mmdet_bpu.hbir.types import value_type
 
@@ -50,7 +51,8 @@ def measure(args: argparse.Namespace) -> dict:
     module = read_text(args.hbir)
     shape = value_type(find_function(module).body.block.args[0]).shape
     start = time.perf_counter()
-    results = [compare_qat_int(module, image) for image in images(args, shape)]
+    conversion = conversion_of(module)
+    results = [compare_qat_int(conversion, image) for image in images(args, shape)]
     ops = [row for result in results for row in result['ops']]
     wholes = [row for result in results for row in result['wholes']]
     elements = sum(row['elements'] for row in ops)

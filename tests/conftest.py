@@ -120,8 +120,8 @@ def build_small_detector(variant: str) -> SmallDetector:
     from mmdet_bpu.models.detector_path import run_tensor_path
     from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
 
-    middle = f'-{variant}' if variant else ''
-    model = get_config(f'mmdet::deformable_detr/deformable-detr{middle}_r50_16xb2-50e_coco.py').model
+    name = f'deformable-detr-{variant}_r50' if variant else 'deformable-detr_r50'
+    model = get_config(f'mmdet::deformable_detr/{name}_16xb2-50e_coco.py').model
     model.update(num_queries=10, num_feature_levels=2)
     model.backbone.update(depth=18, base_channels=16, out_indices=(2, 3), init_cfg=None)
     model.neck.update(in_channels=[64, 128], num_outs=2)

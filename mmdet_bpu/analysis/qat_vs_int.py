@@ -29,12 +29,14 @@ from mmdet_bpu.hbir.types import value_type
 
 # What is known to part an op's integers from QAT's rounding, for ops that differ by more than 1.
 CAUSES = {
-    'table': 'piecewise linear between 64 x 64 nodes: the function bends faster than they are close',
+    'table': 'piecewise linear between 64 x 64 nodes, which the function bends between',
     'add': 'each side has a 15-bit multiplier: up to 2**-15 of its magnitude',
     'sub': 'each side has a 15-bit multiplier: up to 2**-15 of its magnitude',
     'grid_sample': 'positions are multiples of 2**-fraction_bits px',
 }
 MULTIPLIER_CAUSE = 'a 15-bit multiplier is up to 2**-15 of the result off'
+INSIDE_QAT = 'roundings and saturation inside, which QAT has as well'
+INSIDE = 'roundings and saturation inside, and differences of 1 LSB that grow on the way'
 
 
 def is_rounding(op: Any) -> bool:
@@ -145,6 +147,8 @@ class _Comparison:
                    dtype=self.conversion.integers[whole.output].dtype,
                    **_difference(op, real, tensor))
         row.update({f'qat_{name}': v for name, v in _difference(op, qat, tensor).items()})
+        if row['max_lsb'] > 1:
+            row['cause'] = INSIDE_QAT if row['qat_max_lsb'] <= 1 else INSIDE
         self.wholes.append(row)
 
 
@@ -185,28 +189,30 @@ def _image_integers(spec: TensorSpec, image: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compare_qat_int(model_or_hbir: Union[nn.Module, ModuleOp], image: Tensor) -> Dict[str, Any]:
+def compare_qat_int(source: Union[nn.Module, ModuleOp, Conversion],
+                    image: Tensor) -> Dict[str, Any]:
     """Compare every rounding of one image's integer run with QAT's.
 
     Args:
-        model_or_hbir (nn.Module | ModuleOp): A prepared, calibrated detector, or its HBIR.
+        source (nn.Module | ModuleOp | Conversion): A prepared, calibrated detector, its HBIR, or
+            for several images what :func:`mmdet_bpu.hbir.passes.conversion_of` made of that.
         image (Tensor): Normalised float32 image (1, H, W, 3), or its integers.
 
     Returns:
         dict: ``ops`` (one dict per rounding: site, kind, dtype, elements, differing,
         differing_share, max_lsb, and the cause where that exceeds 1), ``by_kind``, ``max_lsb``,
         ``differing_share``, ``wholes`` (softmax and norms from their input to their output
-        integers against the float function without roundings inside; ``qat_...``: against QAT,
-        which has those roundings), ``unrounded`` (products without a fake quantizer: largest
-        difference and largest magnitude, in the output's unit).
+        integers against the float function without roundings inside, its cause above 1;
+        ``qat_...``: against QAT, which has those roundings), ``unrounded`` (products without a
+        fake quantizer: largest difference and largest magnitude, in the output's unit).
 
     Raises:
         BpuError: The model has no integer form, or the image does not fit it.
     """
-    if isinstance(model_or_hbir, nn.Module):
+    if isinstance(source, nn.Module):
         from mmdet_bpu.export import export_model
-        model_or_hbir = export_model(model_or_hbir)
-    conversion = conversion_of(model_or_hbir)
+        source = export_model(source)
+    conversion = conversion_of(source) if isinstance(source, ModuleOp) else source
     interpreter = Interpreter(conversion.result)
     comparison = _Comparison(conversion)
     spec = interpreter.inputs[0]

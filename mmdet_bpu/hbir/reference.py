@@ -1,7 +1,7 @@
 """Float executor of fake-quantized HBIR: what every ``hbir`` operation that we emit means.
 
 Values are torch float32 tensors (indices int32, masks bool) in the shapes of the module: feature
-maps channels last. A fake quantizer rounds ``x / scale`` half to even, as those that were trained do.
+maps channels last. A fake quantizer rounds ``x / scale`` half to even, as the trained ones do.
 The integer form is judged against this, op by op (:mod:`mmdet_bpu.analysis.qat_vs_int`).
 """
 from typing import Callable, Dict, List, Mapping, Tuple

@@ -32,8 +32,8 @@ def largest_lsb() -> Callable:
         executable = Interpreter(convert(module)[0])
         spec = executable.inputs[0]
         noise = torch.randn(spec.shape, generator=torch.Generator().manual_seed(0))
-        integers = saturate((noise / noise.abs().max() * 1.1 * 2**(7 if spec.dtype == 'si8' else 15))
-                            .round(), spec.dtype)
+        beyond = 1.1 * 2**(7 if spec.dtype == 'si8' else 15)
+        integers = saturate((noise / noise.abs().max() * beyond).round(), spec.dtype)
         found = executable.run({spec.name: integers})
         expected = FloatReference(module).run({spec.name: integers.float() * spec.scale})
         return max(float((found[out.name].double() - (expected[out.name].double() / out.scale)
