@@ -15,7 +15,8 @@ def test_files_appear_when_the_block_ends_and_others_stay(tmp_path):
         (folder / 'sub').mkdir()
         (folder / 'sub' / 'b').write_text('b')
         assert (out / 'a').read_text() == 'before'
-    found = {str(path.relative_to(out)): path.read_text() for path in out.rglob('*') if path.is_file()}
+    files = [path for path in out.rglob('*') if path.is_file()]
+    found = {str(path.relative_to(out)): path.read_text() for path in files}
     assert found == {'old': 'old', 'a': 'after', 'sub/b': 'b'}
     assert sorted(path.name for path in out.iterdir()) == ['a', 'old', 'sub']
 
@@ -34,5 +35,6 @@ def test_after_an_error_the_folder_is_as_it_was(tmp_path, existed):
 
 def test_a_file_in_the_folders_place_is_refused(tmp_path):
     (tmp_path / 'out').write_text('')
-    with pytest.raises(BpuError, match='expected a folder, found a file'), staged_folder(tmp_path / 'out'):
-        pass
+    with pytest.raises(BpuError, match='expected a folder, found a file'):
+        with staged_folder(tmp_path / 'out'):
+            pass

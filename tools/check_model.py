@@ -3,10 +3,10 @@
     tools/check_model.py configs/qat.py --march nash-e
     tools/check_model.py configs/qat.py --sites
 
-Builds it with random weights, observes one random image, makes the integer model, and compares every op
-with the limits of the march. Prints each tensor with its dtype and the rule that chose it, by the names
-that bpu.qconfig rules match, and what was found with unit and reason. Exit code 0: it can be deployed,
-perhaps with warnings; 2: it cannot.
+Builds it with random weights, observes one random image, makes the integer model, and compares
+every op with the limits of the march. Prints each tensor with its dtype and the rule that chose it,
+by the names that bpu.qconfig rules match, and what was found with unit and reason. Exit code 0: it
+can be deployed, perhaps with warnings; 2: it cannot.
 """
 import argparse
 import json
@@ -25,7 +25,8 @@ from mmdet_bpu.steps import Steps
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
+    parser.add_argument(
+        'config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
     parser.add_argument(
         '--march', help=f"{', '.join(MARCHES)} (default: the config's bpu.march)")
     parser.add_argument(
@@ -45,7 +46,8 @@ def print_sites(rows: list) -> None:
     print(f'{"site":<{width}}  {"op":<12} {"shape":<20} {"dtype":<6} rule')
     for row in rows:
         shape = ' x '.join(map(str, row['shape']))
-        print(f'{row["site"]:<{width}}  {row["op"]:<12} {shape:<20} {row["dtype"]:<6} {row["rule"]}')
+        print(f'{row["site"]:<{width}}  {row["op"]:<12} {shape:<20} {row["dtype"]:<6} '
+              f'{row["rule"]}')
     dtypes = Counter(row['dtype'] for row in rows)
     print(f'{len(rows)} tensors: ' + ', '.join(f'{n} {dtype}' for dtype, n in dtypes.items()))
 

@@ -22,7 +22,8 @@ from mmdet_bpu.steps import Steps
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
+    parser.add_argument(
+        'config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
     parser.add_argument('checkpoint', help='checkpoint of stage calibration or qat')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')
     parser.add_argument(

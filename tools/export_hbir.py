@@ -2,8 +2,8 @@
 
     tools/export_hbir.py configs/qat.py work_dirs/qat/epoch_6.pth --out deploy
 
-Writes model.hbir.mlir (fake-quantized, for the vendor's compiler), model.int.mlir (integers, for this
-package) and model.quant.json (every tensor with its dtype, scale and the rule that chose it).
+Writes model.hbir.mlir (fake-quantized, for the vendor's compiler), model.int.mlir (integers, for
+this package) and model.quant.json (every tensor with its dtype, scale and the rule that chose it).
 """
 import argparse
 
@@ -17,7 +17,8 @@ from mmdet_bpu.steps import Steps
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
+    parser.add_argument(
+        'config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
     parser.add_argument('checkpoint', help='checkpoint of stage calibration or qat')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')
     parser.add_argument(

@@ -26,7 +26,8 @@ DEFAULT_SHAPE = (800, 1333)  # px: what the reference recipe deploys for COCO
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
+    parser.add_argument(
+        'config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
     parser.add_argument(
         '--shape', type=int, nargs=2, metavar=('H', 'W'),
         help="height and width in px (default: the config's bpu.input_shape, else 800 1333)")
@@ -52,7 +53,8 @@ def print_count(count, depth: int) -> None:
     rows = [(kind, macs / 1e9, 'GMAC') for kind, macs in count.by_kind().items()]
     rows += [('total without grid_sample', count.macs / 1e9, 'GMAC'),
              ('total without grid_sample', count.flops / 1e9, 'GOPs (2 x MAC)'),
-             ('whole float model, auxiliary heads too', count.whole_macs / 1e9, 'GMAC'),
+             ('float model, auxiliary heads too', count.whole_macs / 1e9, 'GMAC'),
+             ("the same with grid_sample, as mmengine's", count.comparable_macs / 1e9, 'GMAC'),
              ('learned parameters', count.parameters / 1e6, 'million')]
     for name, value, unit in rows:
         print(f'{name:<44}{value:>10.4f} {unit}')

@@ -1,8 +1,8 @@
 """Whether a detector can be deployed, found out before it is trained.
 
 The whole road is gone with ranges that are observed on one random image: prepare, export, integer
-form, limits of the march. Which ops and types there are does not depend on the weights; scales do, so
-the numbers mean nothing.
+form, limits of the march. Which ops and types there are does not depend on the weights; scales do,
+so the numbers mean nothing.
 """
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional

@@ -22,7 +22,8 @@ def find_pictures(images: Union[str, Path, Sequence]) -> List[Tuple[Path, Path]]
         images (str | Path | Sequence): Files and folders.
 
     Returns:
-        list[tuple[Path, Path]]: (file, name of its drawn picture: its place under the folder, .png).
+        list[tuple[Path, Path]]: File, and name of its drawn picture: its place under the folder,
+        ending with .png.
 
     Raises:
         BpuError: A path does not exist, or there is no picture.
@@ -86,8 +87,8 @@ def detect_in_pictures(predictors: Sequence[Any], images: Union[str, Path, Seque
         ``file``, ``picture``, ``width``, ``height`` and one list of detections per model.
 
     Raises:
-        BpuError: A picture is missing or unreadable, or ``out_dir`` cannot be written; ``out_dir`` is
-            then as it was.
+        BpuError: A picture is missing or unreadable, or ``out_dir`` cannot be written, and is then
+            as it was.
     """
     if not 0 <= score_thr <= 1:
         raise BpuError(f'--score-thr: expected a number from 0 to 1, found {score_thr}')

@@ -46,7 +46,8 @@ def test_a_rule_that_matches_nothing_and_the_sites_that_it_could_match(tool, con
 
 
 def test_a_rule_is_named_where_it_matched(tool, config_with):
-    done = tool('check_model.py', config_with("bpu = dict(qconfig=[dict(site='neck*', dtype='int16')])"))
+    rule = "dict(site='neck*', dtype='int16')"
+    done = tool('check_model.py', config_with(f'bpu = dict(qconfig=[{rule}])'))
     assert done.code == 0, done.err
     assert 'int16  qconfig[0]' in done.out
 

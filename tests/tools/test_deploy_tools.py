@@ -27,7 +27,8 @@ def test_the_contract_says_how_to_feed_and_read_the_network(deployment):
 
 
 def test_export_writes_the_same_texts(tool, digits_config, checkpoints, deployment, tmp_path):
-    done = tool('export_hbir.py', digits_config, checkpoints['calibration'], '--out', tmp_path / 'out')
+    done = tool('export_hbir.py', digits_config, checkpoints['calibration'],
+                '--out', tmp_path / 'out')
     assert done.code == 0, done.err
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == EXPORTED
     for name in EXPORTED:
@@ -35,8 +36,8 @@ def test_export_writes_the_same_texts(tool, digits_config, checkpoints, deployme
 
 
 @pytest.mark.parametrize('name', ['export_hbir.py', 'deploy_bpu.py'])
-def test_a_float_checkpoint_is_refused_and_nothing_is_written(tool, digits_config, checkpoints, name,
-                                                              tmp_path):
+def test_a_float_checkpoint_is_refused_and_nothing_is_written(tool, digits_config, checkpoints,
+                                                              name, tmp_path):
     done = tool(name, digits_config, checkpoints['float'], '--out', tmp_path / 'out')
     assert (done.code, "is of stage 'float'" in done.err) == (2, True)
     assert not (tmp_path / 'out').exists()
