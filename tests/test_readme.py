@@ -1,0 +1,127 @@
+"""The commands of README.md, run in their order in a fresh folder.
+
+A block that cannot be run says why on the line before it: ``<!-- not run: reason -->``. Detectors
+are made small and data few; nothing else of a command is changed, but for the words in
+:data:`WORDS`.
+"""
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+README = CHECKOUT / 'README.md'
+PATIENCE = 300  # s, of one command on a busy machine
+BLOCK = re.compile(r'(<!-- not run: .+? -->\n)?^```bash\n(.*?)^```', re.MULTILINE | re.DOTALL)
+# What a reader replaces by something of their own.
+WORDS = {
+    'IMAGES': 'digits/train',
+    'ANNOTATIONS': 'digits/annotations/train.json',
+    'CONFIG': 'configs/qat.py',
+    'CHECKPOINT': 'stock.pth',
+}
+# Overrides for every command that takes a config: 1 + 1 layers, 20 tokens, 2 images a batch.
+SMALL = """
+    model.num_queries=10 model.num_feature_levels=2 model.test_cfg.max_per_img=10
+    model.backbone.depth=18 model.backbone.base_channels=8 model.backbone.out_indices=(2,3)
+    model.neck.in_channels=[32,64] model.neck.num_outs=2
+    model.encoder.num_layers=1 model.encoder.layer_cfg.self_attn_cfg.num_levels=2
+    model.decoder.num_layers=1 model.decoder.layer_cfg.cross_attn_cfg.num_levels=2
+    bpu.input_shape=(64,64) bpu.calibration.num_batches=1 model.bbox_head.num_classes=10
+    train_dataloader.num_workers=0 train_dataloader.persistent_workers=False
+    val_dataloader.num_workers=0 val_dataloader.persistent_workers=False
+    test_dataloader.num_workers=0 test_dataloader.persistent_workers=False
+""".split()
+
+
+def commands() -> list[list[str]]:
+    """Words of every command that is run."""
+    text = README.read_text(encoding='utf-8')
+    code = ''.join(code for skipped, code in BLOCK.findall(text) if not skipped)
+    lines = (shlex.split(line, comments=True) for line in code.replace('\\\n', ' ').splitlines())
+    return [line for line in lines if line]
+
+
+def tool_of(command: list[str]) -> list[str] | None:
+    """The tool that a command starts, with its arguments; None if it starts none."""
+    if command[:3] == ['mim', 'train', 'mmdet_bpu']:
+        return ['tools/train.py', *command[3:]]
+    first = 1 if re.fullmatch(r'(.*/)?python3?', command[0]) else 0
+    return command[first:] if re.match(r'tools/\w+\.py$', (command[first:] or [''])[0]) else None
+
+
+def substituted(word: str) -> str:
+    return re.sub(r'\b(' + '|'.join(WORDS) + r')\b', lambda found: WORDS[found.group()], word)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A fresh folder with the checkout's commands and configs, some images and stock weights."""
+    from mmdet_bpu.datasets.digits import make_digits
+    for name in ('tools', 'configs'):
+        (tmp_path / name).symlink_to(CHECKOUT / name)
+    make_digits(tmp_path / 'digits', num_train=2, num_val=2)
+    write_stock_checkpoint(tmp_path / 'stock.pth')
+    return tmp_path
+
+
+def write_stock_checkpoint(path: Path) -> None:
+    """Random weights of the small detector, as stock mmengine saves them."""
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.config import DictAction
+    from mmengine.registry import DefaultScope
+
+    from mmdet_bpu.engine.stages import load_config
+    options = dict(option.split('=', 1) for option in SMALL)
+    options = {key: DictAction._parse_iterable(value) for key, value in options.items()}
+    cfg = load_config(str(CHECKOUT / 'configs' / 'float.py'), cfg_options=options)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=50)), path)
+
+
+@pytest.fixture
+def run(folder):
+    """Function (tool, *arguments) -> None: run it in the folder; fail with its output."""
+    server = subprocess.Popen([sys.executable, '-W', 'ignore', CHECKOUT / 'tests/tool_server.py'],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(*argv: str) -> None:
+        log = folder / 'tool.log'
+        request = dict(argv=argv, cwd=str(folder), log=str(log), seconds=PATIENCE)
+        print(json.dumps(request), file=server.stdin, flush=True)
+        code = server.stdout.readline().strip()
+        assert code == '0', f'{shlex.join(argv)}\nexit code {code}\n{log.read_text()[-3000:]}'
+
+    yield ask
+    server.stdin.close()
+    server.wait()
+
+
+def test_commands_run_as_they_stand(folder, run):
+    targets = re.findall(r'^([\w-]+):', (CHECKOUT / 'Makefile').read_text(), re.MULTILINE)
+    ran = 0
+    for command in commands():
+        tool = tool_of(command)
+        if command[0] == 'make':
+            unknown = [word for word in command[1:] if '=' not in word and word not in targets]
+            assert unknown == [], command
+        elif tool is not None:
+            options = '--cfg-options' in (folder / tool[0]).read_text()
+            arguments = [substituted(word) for word in tool[1:]]
+            run(tool[0], *arguments, *(['--cfg-options', *SMALL] if options else []))
+            ran += 1
+        else:
+            assert command[0] in ('cd', 'git'), f'not known how to run: {shlex.join(command)}'
+    assert ran
+
+
+def test_blocks_that_are_not_run_are_marked_with_a_reason():
+    text = README.read_text(encoding='utf-8')
+    assert text.count('```bash\n') == len(BLOCK.findall(text))
