@@ -45,7 +45,8 @@ def test_efficientnet_is_captured_bit_for_bit(efficientnet):
 def test_efficientnet_goes_to_integers(efficientnet, calibrated):
     with torch.no_grad():
         expected = run_tensor_path(efficientnet, IMAGE)
-    model = prepare(copy.deepcopy(efficientnet), dict(input_shape=SHAPE, calibration=dict(observer='minmax')))
+    model = prepare(copy.deepcopy(efficientnet),
+                    dict(input_shape=SHAPE, calibration=dict(observer='minmax')))
     with torch.no_grad():
         for output, reference in zip(run_tensor_path(model, IMAGE), expected, strict=True):
             torch.testing.assert_close(output, reference, atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""Spellings of torch calls as kinds: the graph computes what the calls compute, and can be exported."""
+"""Spellings of torch calls as kinds: equal values, and an integer form or a refusal."""
 import pytest
 import torch
 import torch.nn.functional as F

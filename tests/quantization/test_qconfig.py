@@ -50,8 +50,9 @@ def test_a_rule_may_choose_the_observer(toy):
     assert quantization_of(model).quantizer('/exp.0').observer.bins == 128
 
 
-@pytest.mark.parametrize('rule', [dict(site='neck.*', dtype='int16'), dict(op='matmul', dtype='int8'),
-                                  dict(module='Linear', dtype='int8')])
+@pytest.mark.parametrize('rule', [
+    dict(site='neck.*', dtype='int16'), dict(op='matmul', dtype='int8'),
+    dict(module='Linear', dtype='int8')], ids=str)
 def test_a_rule_that_matches_nothing_is_an_error(toy, rule):
     with pytest.raises(BpuError, match=r'bpu.qconfig\[1\] matches nothing: .*lists the sites'):
         rows(toy, [dict(op='conv2d', dtype='int16'), rule])
