@@ -22,6 +22,8 @@ TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs' / 'demo'
 STAGES = ('float', 'calibration', 'qat', 'int', 'hbm')
 PICTURES = 8
+# Waiting threads sleep: spinning ones take a shared machine's cores from those that work.
+ENVIRONMENT = {**os.environ, 'OMP_WAIT_POLICY': os.environ.get('OMP_WAIT_POLICY', 'PASSIVE')}
 
 
 class Demo:
@@ -65,7 +67,8 @@ class Demo:
         log = self.folder / f'{name}.log'
         command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
         with open(log, 'w', encoding='utf-8') as file:
-            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT,
+                                  env=ENVIRONMENT).returncode
         if code:
             tail = '\n'.join(log.read_text(encoding='utf-8', errors='replace').splitlines()[-15:])
             raise BpuError(f'step {name} ended with exit code {code}: {" ".join(command)}\n{tail}\n'

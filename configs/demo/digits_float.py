@@ -76,8 +76,8 @@ val_evaluator = dict(
     _delete_=True, type='CocoLMDBMetric', lmdb='data/digits/val_lmdb', metric='bbox')
 test_evaluator = val_evaluator
 
-# 7 epochs of 188 steps.
-max_epochs = 7
+# 6 epochs of 188 steps.
+max_epochs = 6
 # Nothing is pretrained: the backbone learns faster than the rest, not slower.
 optim_wrapper = dict(
     optimizer=dict(lr=5e-4),
