@@ -49,7 +49,11 @@ def load_config(config: str, stage: Optional[str] = None,
             cfg = _put_over(config, 'qat', cfg)
         cfg.bpu.stage = stage
     if cfg_options:
-        cfg.merge_from_dict(cfg_options)
+        try:
+            cfg.merge_from_dict(cfg_options)
+        except (TypeError, KeyError, IndexError) as error:
+            raise BpuError(f'--cfg-options {cfg_options} cannot be merged into {config}: '
+                           f'{error}') from error
     return cfg
 
 
@@ -167,7 +171,7 @@ def _read_config(config: str) -> Config:
         raise BpuError(f'config {config} not found; expected a file, or mmdet::FOLDER/NAME.py')
     try:
         return get_config(config) if '::' in config else Config.fromfile(config)
-    except (FileNotFoundError, SyntaxError, KeyError, ValueError, OSError) as error:
+    except (FileNotFoundError, SyntaxError, KeyError, TypeError, ValueError, OSError) as error:
         raise BpuError(
             f'config {config} cannot be read: {type(error).__name__}: {error}') from error
 

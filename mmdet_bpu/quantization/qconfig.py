@@ -196,7 +196,7 @@ def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],
     for index, hit in enumerate(used):
         if not hit:
             raise BpuError(f'bpu.qconfig[{index}] matches nothing: {rules[index]!r}; '
-                           'tools/check_model.py lists the sites of the model')
+                           'tools/check_model.py CONFIG --sites lists the sites')
     configs = _grouped(graph, placement, configs)
     _check_accumulators(graph, placement, configs)
     return configs

@@ -175,3 +175,9 @@ def test_a_config_without_a_stage_is_refused():
     cfg = load_once(STOCK.format(''))
     with pytest.raises(BpuError, match='no key bpu.*--stage'):
         complete_config(cfg)
+
+
+def test_an_override_that_does_not_fit_the_config_is_named():
+    with pytest.raises(BpuError, match='cfg-options.*cannot be merged'):
+        load_config('mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', 'qat',
+                    {'train_dataloader.dataset.pipeline.99.type': 'Resize'})
