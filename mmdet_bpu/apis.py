@@ -5,8 +5,7 @@ it made. ``tools/*.py`` parse arguments and call these.
 """
 import copy
 import json
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -14,53 +13,33 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
-from xdsl.dialects.builtin import ModuleOp
 
 import mmdet_bpu.registration  # noqa: F401  (registers our modules)
 from mmdet_bpu.analysis.flops import FlopCount, count_model
 from mmdet_bpu.analysis.model_check import (ModelCheck, check_float, check_prepared, list_sites,
                                             set_random_weights)
-from mmdet_bpu.backends import choose_backend
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, summarize
-from mmdet_bpu.compiler import CompileResult, HbmSimulator, compile_hbm
+from mmdet_bpu.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, compile_integer,
+                                 load_artifact, to_integers, write_export)
+from mmdet_bpu.backends import choose_backend
+from mmdet_bpu.compiler import CompileResult, HbmSimulator
 from mmdet_bpu.compiler.container import write_atomically
 from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.deploy_metadata import deploy_metadata
+from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
 from mmdet_bpu.engine.picture_run import detect_in_pictures
 from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor, contract_of
-from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
 from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.export import export_model
 from mmdet_bpu.hbir.interpreter import Interpreter
-from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.hbir.program import program_from_module
-from mmdet_bpu.hbir.text import print_text, read_text, write_text
 from mmdet_bpu.output_folder import staged_folder
-from mmdet_bpu.quantization import model_report, prepare, set_quant_state
+from mmdet_bpu.quantization import prepare, set_quant_state
 from mmdet_bpu.steps import Step, silent
 
 QUANTIZED = ('calibration', 'qat')
-HBIR_FILE, INT_FILE, REPORT_FILE, HBM_FILE = ('model.hbir.mlir', 'model.int.mlir',
-                                              'model.quant.json', 'model.hbm')
-CONTRACT_FILE = 'model.deploy.json'
-
-
-@dataclass
-class IntegerModel:
-    """A detector in fake-quantized and integer form.
-
-    Attributes:
-        hbir (ModuleOp): Fake-quantized HBIR.
-        integer (ModuleOp): The same in the integer dialect, with metadata.
-        report (list[dict]): One row per tensor: site, op, shape, dtype, scale, rule.
-        notes (list[dict]): What the passes did: tables, enlarged scales, widened operands.
-    """
-    hbir: ModuleOp
-    integer: ModuleOp
-    report: List[dict]
-    notes: List[dict]
 
 
 def build_detector(cfg: Config) -> nn.Module:
@@ -106,57 +85,10 @@ def class_names(cfg: Config) -> List[str]:
     return list(names) if names and (count is None or len(names) == count) else []
 
 
-def to_integers(model: nn.Module, metadata: Optional[dict] = None) -> IntegerModel:
-    """HBIR and integer form of a prepared, calibrated detector."""
-    hbir = export_model(model)
-    integer, notes = convert(hbir, metadata)
-    return IntegerModel(hbir, integer, model_report(model), notes)
-
-
 def export_hbir(cfg: Config, checkpoint: str) -> IntegerModel:
     """Fixed-point model of a calibration or QAT checkpoint."""
     model = load_quantized(cfg, checkpoint)
     return to_integers(model, deploy_metadata(cfg, class_names(cfg)))
-
-
-def write_export(exported: IntegerModel, out_dir: Union[str, Path]) -> Dict[str, Path]:
-    """Write ``model.hbir.mlir``, ``model.int.mlir`` and ``model.quant.json``; returns their paths."""
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / name for name in (HBIR_FILE, INT_FILE, REPORT_FILE)}
-    for path, module in ((paths[HBIR_FILE], exported.hbir), (paths[INT_FILE], exported.integer)):
-        partial = path.with_name(path.name + '.partial')
-        write_text(module, partial)
-        os.replace(partial, path)
-    partial = paths[REPORT_FILE].with_name(REPORT_FILE + '.partial')
-    content = dict(tensors=exported.report, notes=exported.notes)
-    partial.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
-    os.replace(partial, paths[REPORT_FILE])
-    return paths
-
-
-def compile_integer(exported: IntegerModel, path: Union[str, Path], march: str,
-                    backend: str = 'auto') -> CompileResult:
-    """Compile to ``.hbm`` with its report beside it; see :func:`mmdet_bpu.compiler.compile_hbm`."""
-    text = print_text(exported.hbir) if choose_backend(backend) == 'hbdk4' else None
-    return compile_hbm(program_from_module(exported.integer), path, march,
-                       quant_report=exported.report, backend=backend, hbir_text=text)
-
-
-def load_artifact(path: Union[str, Path]) -> Any:
-    """Executable of a ``model.int.mlir`` or a ``model.hbm``: ``run({name: integers})``.
-
-    Raises:
-        BpuError: No such file, neither kind, or damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise BpuError(f'artefact {path} not found')
-    if path.suffix == '.hbm':
-        return HbmSimulator(path)
-    if path.suffix == '.mlir':
-        return Interpreter(program_from_module(read_text(path)))
-    raise BpuError(f'{path}: expected a model.int.mlir or a model.hbm')
 
 
 def load_executable(cfg: Config, path: Union[str, Path], stage: str) -> Any:
