@@ -1,5 +1,6 @@
 """What every test may rely on: one thread, the checkout first, and a real installation."""
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+TOOL_PATIENCE = 300  # s, of one command on a busy machine
 
 # Before any test imports torch: the runner starts one process per core, and results that depend on
 # the order of a threaded sum would differ between machines.
@@ -75,6 +77,31 @@ def installed_environment() -> dict[str, str]:
 
 def _without_pythonpath() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+
+
+@pytest.fixture(scope='session')
+def tool_process(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
+    """Function (tool, *arguments, cwd) -> what a command of ``tools/`` left behind.
+
+    Every command is a process of its own, forked from one that has imported mmdet.
+    """
+    server = subprocess.Popen(
+        [sys.executable, '-W', 'ignore', CHECKOUT / 'tests' / 'tool_server.py'],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    files = {name: tmp_path_factory.mktemp('tool') / name for name in ('stdout', 'stderr')}
+
+    def run(tool: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+        argv = [str(CHECKOUT / 'tools' / tool), *map(str, arguments)]
+        request = dict(argv=argv, cwd=str(cwd), seconds=TOOL_PATIENCE,
+                       **{name: str(file) for name, file in files.items()})
+        print(json.dumps(request), file=server.stdin, flush=True)
+        code = int(server.stdout.readline())
+        return subprocess.CompletedProcess(
+            argv, code, *(file.read_text(encoding='utf-8') for file in files.values()))
+
+    yield run
+    server.stdin.close()
+    server.wait()
 
 
 @dataclass

@@ -4,18 +4,14 @@ A block that cannot be run says why on the line before it: ``<!-- not run: reaso
 are made small and data few; nothing else of a command is changed, but for the words in
 :data:`WORDS`.
 """
-import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = CHECKOUT / 'README.md'
-PATIENCE = 300  # s, of one command on a busy machine
 BLOCK = re.compile(r'(<!-- not run: .+? -->\n)?^```bash\n(.*?)^```', re.MULTILINE | re.DOTALL)
 # What a reader replaces by something of their own.
 WORDS = {
@@ -78,10 +74,9 @@ def substituted(word: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A fresh folder with the checkout's commands and configs, some images and stock weights."""
+    """A fresh folder with the checkout's configs, some images and stock weights."""
     from mmdet_bpu.datasets.digits import make_digits
-    for name in ('tools', 'configs'):
-        (tmp_path / name).symlink_to(CHECKOUT / name)
+    (tmp_path / 'configs').symlink_to(CHECKOUT / 'configs')
     make_digits(tmp_path / 'digits', num_train=2, num_val=2)
     write_stock_checkpoint(tmp_path / 'stock.pth')
     return tmp_path
@@ -104,25 +99,7 @@ def write_stock_checkpoint(path: Path) -> None:
     torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=50)), path)
 
 
-@pytest.fixture
-def run(folder):
-    """Function (tool, *arguments) -> None: run it in the folder; fail with its output."""
-    server = subprocess.Popen([sys.executable, '-W', 'ignore', CHECKOUT / 'tests/tool_server.py'],
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(*argv: str) -> None:
-        log = folder / 'tool.log'
-        request = dict(argv=argv, cwd=str(folder), log=str(log), seconds=PATIENCE)
-        print(json.dumps(request), file=server.stdin, flush=True)
-        code = server.stdout.readline().strip()
-        assert code == '0', f'{shlex.join(argv)}\nexit code {code}\n{log.read_text()[-3000:]}'
-
-    yield ask
-    server.stdin.close()
-    server.wait()
-
-
-def test_commands_run_as_they_stand(folder, run):
+def test_commands_run_as_they_stand(folder, tool_process):
     targets = re.findall(r'^([\w-]+):', (CHECKOUT / 'Makefile').read_text(), re.MULTILINE)
     ran = 0
     for command in commands():
@@ -131,7 +108,9 @@ def test_commands_run_as_they_stand(folder, run):
             unknown = [word for word in command[1:] if '=' not in word and word not in targets]
             assert unknown == [], command
         elif tool is not None:
-            run(tool[0], *map(substituted, tool[1:]), *overrides(tool))
+            arguments = [*map(substituted, tool[1:]), *overrides(tool)]
+            done = tool_process(Path(tool[0]).name, *arguments, cwd=folder)
+            assert done.returncode == 0, f'{shlex.join(command)}\n{done.stderr[-3000:]}'
             ran += 1
         else:
             assert command[0] in ('cd', 'git'), f'not known how to run: {shlex.join(command)}'

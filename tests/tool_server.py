@@ -2,8 +2,8 @@
 
 Importing mmdet takes most of the time of a short command. Every command still runs in a process and
 a folder of its own. A request is one line of JSON on stdin: ``argv`` (the tool's path first),
-``cwd``, ``log`` (file of stdout and stderr) and ``seconds`` (then it is killed); the answer is its
-exit code on a line of stdout, negative if a signal ended it.
+``cwd``, ``stdout`` and ``stderr`` (files to write) and ``seconds`` (then it is killed); the answer
+is its exit code on a line of stdout, negative if a signal ended it.
 """
 import json
 import os
@@ -41,10 +41,9 @@ def answer(request: dict) -> int:
     code = 1
     try:
         signal.alarm(request['seconds'])
-        log = os.open(request['log'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(log, stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream, name in ((1, 'stdout'), (2, 'stderr')):
+            os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         code = run_tool(request['argv'], request['cwd'])
         sys.stdout.flush()
         sys.stderr.flush()
