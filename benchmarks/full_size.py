@@ -2,8 +2,9 @@
 
     python benchmarks/full_size.py [--config CONFIG] [--shape 800 1333] [--march nash-e]
 
-Prints JSON: seconds of each step, peak resident memory, operations, file sizes. The issue's bound:
-export, integer conversion and compilation within 10 minutes and 16 GiB on 2 cores.
+Prints JSON: seconds of each step, peak resident memory, operations, file sizes. The
+bound that we hold: export, integer conversion and compilation within 10 minutes and 16 GiB on
+2 cores.
 """
 import argparse
 import json

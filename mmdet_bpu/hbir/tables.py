@@ -3,7 +3,7 @@
 An si16 table has at most 64 segments. A segment covers ``64 << shift`` consecutive inputs,
 aligned to its size, with entries every ``1 << shift`` inputs; between entries the value is
 interpolated in integers. The entry after a segment's last is the first of the next segment; one
-guard entry closes the last. This is what the hardware's table unit takes (DESIGN, numerics).
+guard entry closes the last. This is what the hardware's table unit takes (docs/numerics.md).
 """
 import heapq
 from dataclasses import dataclass
