@@ -1,7 +1,6 @@
 """What an artefact says about its input and its outputs, so that a board's CPU can serve it."""
 from typing import Any, Dict, List, Optional
 
-import numpy as np
 from mmengine.config import Config
 
 
@@ -47,13 +46,3 @@ def deploy_metadata(cfg: Config, class_names: Optional[List[str]] = None) -> Dic
         outputs=[dict(name='cls_scores'), dict(name='bbox_preds')],
         classes=list(class_names or []),
         march=cfg.bpu.get('march', 'nash-e'))
-
-
-def input_lookup(metadata: Dict[str, Any], scale: float) -> np.ndarray:
-    """The 256 integers of every uint8 value, per channel: ``(3, 256)`` int8."""
-    stage = metadata['preprocessing']
-    values = np.arange(256, dtype=np.float32)[None]
-    mean = np.asarray(stage['mean'], np.float32)[:, None]
-    std = np.asarray(stage['std'], np.float32)[:, None]
-    integers = np.rint((values - mean) / std / np.float32(scale))
-    return np.clip(integers, -128, 127).astype(np.int8)

@@ -38,6 +38,7 @@ class Demo:
         self.folder, self.data = folder, data
         self.state_file = folder / 'steps.json'
         self.state: Dict[str, dict] = {}
+        self.ran = False  # what follows a step that ran is made of its result: it runs too
         if self.state_file.is_file():
             try:
                 self.state = json.loads(self.state_file.read_text(encoding='utf-8'))
@@ -47,10 +48,11 @@ class Demo:
 
     def step(self, name: str, result: Path, action: Callable[[], dict]) -> dict:
         """Run ``action`` unless ``result`` is there from an earlier run; returns what it gave."""
-        if name in self.state and result.exists():
+        if not self.ran and name in self.state and result.exists():
             print(f'[{name}] reused: {result}', flush=True)
             return self.state[name]
         print(f'[{name}] ...', flush=True)
+        self.ran = True
         began = time.time()
         given = action() or {}
         if not result.exists():

@@ -113,9 +113,8 @@ class ArtifactDetector(BaseModel):
 def quantize_image(image: Tensor, scale: float) -> Tensor:
     """Normalised float image to int8, as the board's preprocessing does it.
 
-    ``q = clamp(rhe(x * (1 / scale)), -128, 127)``, all in float32; rhe rounds to nearest, ties to
-    even. The reciprocal comes first, as in torch's fake quantization and in the artefact's
-    metadata.
+    ``q = clamp(rhe(x / scale), -128, 127)``, a float32 division as in the fake quantizer; rhe rounds
+    to nearest, ties to even.
 
     Args:
         image (Tensor): ``(3, H, W)``, float32.

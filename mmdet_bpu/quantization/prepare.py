@@ -9,8 +9,8 @@ from mmdet_bpu.models.detector_path import regions_of
 from mmdet_bpu.quantization.deploy_graph import deploy_graph, open_attention
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
 from mmdet_bpu.quantization.fold import fold_batch_norms
-from mmdet_bpu.quantization.opgraph import Op, OpGraph
-from mmdet_bpu.quantization.placement import Placement, place
+from mmdet_bpu.quantization.opgraph import Op
+from mmdet_bpu.quantization.placement import Placement, own_values, place
 from mmdet_bpu.quantization.qconfig import TensorConfig, assign
 from mmdet_bpu.quantization.quant_mode import Quantization, QuantizedDetector, SitePlan
 from mmdet_bpu.quantization.regions import enter_region_classes
@@ -58,15 +58,10 @@ class QuantizedGraph:
         return 'int16' if dtype == 'int32' else dtype
 
 
-def _own_names(graph: OpGraph, placement: Placement) -> list:
-    names = [*graph.inputs, *(op.output for op in graph.ops)]
-    return [n for n in names if placement.kinds[n] == 'own']
-
-
 def build_plan(quantized: QuantizedGraph) -> Tuple[Dict[tuple, SitePlan], Dict[str, str]]:
     """Runtime plan, and for every own value the name of its quantizer."""
     graph, placement = quantized.graph, quantized.placement
-    names = {v: quantized.name(v) for v in _own_names(graph, placement)}
+    names = {v: quantized.name(v) for v in own_values(graph, placement)}
     plan: Dict[tuple, SitePlan] = {}
     for op in graph.ops:
         if placement.kinds[op.output] == 'own':

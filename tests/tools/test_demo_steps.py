@@ -55,6 +55,19 @@ def test_a_step_whose_result_was_removed_runs_again(demo, tmp_path):
     assert action.runs == 2
 
 
+def test_steps_after_one_that_ran_run_too_because_they_are_made_of_its_result(demo_tool, demo,
+                                                                                tmp_path):
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    demo.step('one', first, writes(first))
+    demo.step('two', second, writes(second))
+    first.unlink()
+    again = demo_tool.Demo(tmp_path, tmp_path / 'data')
+    action = writes(second)
+    again.step('one', first, writes(first))
+    again.step('two', second, action)
+    assert action.runs == 1
+
+
 def test_a_step_that_writes_nothing_is_an_error(demo, tmp_path):
     with pytest.raises(BpuError, match='one ended without writing'):
         demo.step('one', tmp_path / 'absent', dict)
