@@ -1,10 +1,12 @@
 """COCO detection data set read from one LMDB database: a drop-in for mmdet's ``CocoDataset``."""
+import inspect
 import os.path as osp
 import warnings
 from typing import Callable, Optional, Sequence
 
 import numpy as np
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import DATASETS
 from mmengine.dataset import force_full_init
 
@@ -18,9 +20,12 @@ class CocoLMDBDataset(CocoDataset):
     """``CocoDataset`` whose images and annotations are in a packed database.
 
     Same samples in the same order, with ``lmdb_path`` added to each. Stock pipelines work as they
-    stand: ``LoadImageFromFile`` is replaced by ``LoadImageFromLMDB``. In memory a sample is one row
-    number: annotations are read and parsed when the sample is asked for, so that a worker's memory
-    does not grow with the data set (unless ``proposal_file`` is given, which needs them all).
+    stand: ``LoadImageFromFile`` is replaced by ``LoadImageFromLMDB``. In memory a sample is its
+    image id, 8 bytes that all workers share: annotations are read and parsed when the sample is
+    asked for (unless ``proposal_file`` is given, which needs them all).
+
+    In test mode ``PackDetInputs`` also hands on ``instances``, which is what mmdet's ``CocoMetric``
+    without an annotation file makes its ground truth from.
 
     Class names come from ``metainfo``; without it from the database, if its categories are not
     those of COCO.
@@ -49,7 +54,10 @@ class CocoLMDBDataset(CocoDataset):
         if metainfo is None or 'classes' not in metainfo:
             metainfo = {**self._classes_of_database(), **(metainfo or {})}
         kwargs.setdefault('data_prefix', dict(img=''))
-        super().__init__(pipeline=read_images_from_lmdb(pipeline), metainfo=metainfo, **kwargs)
+        pipeline = read_images_from_lmdb(pipeline)
+        if kwargs.get('test_mode', False):
+            pipeline = _with_ground_truth(pipeline)
+        super().__init__(pipeline=pipeline, metainfo=metainfo, **kwargs)
 
     @property
     def store(self) -> CocoStore:
@@ -59,24 +67,24 @@ class CocoLMDBDataset(CocoDataset):
     @property
     def cat_img_map(self) -> dict[int, list[int]]:
         """Image ids by category id, of the whole database."""
-        index = self.store.index
+        index = self.store.read_index()
         return {category['id']: index.ids[index.has_any_category([k])].tolist()
                 for k, category in enumerate(self._categories)}
 
     def load_data_list(self) -> list:
-        """Row numbers of all images; with proposals (keyed by path), all parsed samples."""
+        """Ids of all images; with proposals (keyed by path), all parsed samples."""
         self.cat_ids = self._selected_category_ids()
         self.cat2label = {cat_id: i for i, cat_id in enumerate(self.cat_ids)}
-        rows = range(len(self.store))
+        ids = self.store.read_index().ids.tolist()
         if self._holds_samples:
-            return [self._read_sample(row) for row in rows]
-        return list(rows)
+            return [self._read_sample(image_id) for image_id in ids]
+        return ids
 
     def filter_data(self) -> list:
         """Drop images by ``filter_cfg`` (``filter_empty_gt``, ``min_size`` in px) when training."""
         if self.test_mode or self.filter_cfg is None:
             return self.data_list
-        index = self.store.index
+        index = self.store.read_index()
         keep = np.minimum(index.widths, index.heights) >= self.filter_cfg.get('min_size', 0)
         if self.filter_cfg.get('filter_empty_gt', False):
             selected = set(self.cat_ids)
@@ -98,8 +106,8 @@ class CocoLMDBDataset(CocoDataset):
         """
         if self._holds_samples:
             return super().get_data_info(idx)
-        rows = self.data_bytes.view(np.int64) if self.serialize_data else self.data_list
-        sample = self._read_sample(int(rows[idx]))
+        ids = self.data_bytes.view(np.int64) if self.serialize_data else self.data_list
+        sample = self._read_sample(int(ids[idx]))
         sample['sample_idx'] = idx if idx >= 0 else len(self) + idx
         return sample
 
@@ -113,19 +121,18 @@ class CocoLMDBDataset(CocoDataset):
     def _holds_samples(self) -> bool:
         return self.proposal_file is not None
 
-    def _read_sample(self, row: int) -> dict:
-        image_id = int(self.store.index.ids[row])
+    def _read_sample(self, image_id: int) -> dict:
         image, annotations = self.store.annotations(image_id)
         image['img_id'] = image_id
         return self.parse_data_info(dict(raw_img_info=image, raw_ann_info=annotations))
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows as int64 in bytes, with the end of each, in mmengine's form of serialized data."""
+        """Ids as int64 in bytes, with the end of each, in mmengine's form of serialized data."""
         if self._holds_samples:
             return super()._serialize_data()
-        rows = np.asarray(self.data_list, dtype=np.int64)
+        ids = np.asarray(self.data_list, dtype=np.int64)
         self.data_list = []
-        return rows.view(np.uint8), np.arange(1, len(rows) + 1) * rows.itemsize
+        return ids.view(np.uint8), np.arange(1, len(ids) + 1) * ids.itemsize
 
     def _classes_of_database(self) -> dict:
         names = tuple(category['name'] for category in self._categories)
@@ -148,6 +155,19 @@ class CocoLMDBDataset(CocoDataset):
                           f'as in CocoDataset: {found}. metainfo names the classes {classes}: '
                           'labels will be shown under wrong names')
         return [c['id'] for c in self._categories if c['name'] in set(classes)]
+
+
+def _with_ground_truth(pipeline: Sequence) -> list:
+    """The pipeline with ``instances`` among the ``meta_keys`` of ``PackDetInputs``."""
+    pipeline = list(pipeline)
+    for position, step in enumerate(pipeline):
+        kind = step.get('type') if isinstance(step, dict) else None
+        if kind is PackDetInputs or str(kind).rpartition('.')[2] == PackDetInputs.__name__:
+            default = inspect.signature(PackDetInputs).parameters['meta_keys'].default
+            keys = tuple(step.get('meta_keys', default))
+            if 'instances' not in keys:
+                pipeline[position] = dict(step, meta_keys=(*keys, 'instances'))
+    return pipeline
 
 
 def _resolve(path: str, data_root: Optional[str]) -> str:

@@ -1,201 +1,246 @@
-"""Pack a COCO data set (a folder of images and an annotation file) into one LMDB database."""
-import fcntl
+"""Pack a COCO data set (a folder of images and an annotation file) into an LMDB database."""
+import hashlib
 import os
 import shutil
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import lmdb
-from rich.console import Console
-from rich.progress import (BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task,
-                           TextColumn, TimeRemainingColumn)
-from rich.text import Text
 
-from mmdet_bpu.datasets.coco_source import CocoSource, read_image
-from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, FORMAT, META_KEY,
-                                            SCHEMA_VERSION, annotation_key, encode_json,
-                                            encode_record, image_key)
+from mmdet_bpu.datasets.coco_source import CocoSource
+from mmdet_bpu.datasets.image_check import CHECKS, ImageFault, check_image
+from mmdet_bpu.datasets.image_index import index_records
+from mmdet_bpu.datasets.image_readers import ImageRead, ImageReaders, ImageRequest
+from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE, FORMAT,
+                                            IMAGE_PREFIX, INSTANCES_PREFIX, META_KEY,
+                                            SCHEMA_VERSION, SHARD_FORMAT, decode_record,
+                                            encode_json, image_files, image_key,
+                                            instances_key, shard_of)
+from mmdet_bpu.datasets.lmdb_target import (check_target, claimed, move_into_place,
+                                           partial_folder)
+from mmdet_bpu.datasets.lmdb_writer import RecordWriter
+from mmdet_bpu.datasets.packing_progress import progress_bar
+from mmdet_bpu.datasets.packing_report import first_names
 from mmdet_bpu.errors import BpuError
 
-FIRST_MAP_SIZE = 1 << 26  # bytes; grows as needed, the file is only as large as what is written
-BATCH_BYTES = 1 << 26  # of one transaction
-DATABASE_FILES = {DATA_FILE, 'lock.mdb'}
+ON_ERROR = ('stop', 'skip')
+MAX_SHARDS = 1000
+NOT_JPEG = 'image is not JPEG, stored as it is'
+SIZE_DIFFERS = 'image has another size than the annotation file says'
+NOTICES = {'not JPEG': NOT_JPEG, 'size differs': SIZE_DIFFERS}
 
 
 def pack_coco(img_dir: str | Path,
               ann_file: str | Path,
               out_dir: str | Path,
               overwrite: bool = False,
-              progress: bool = False) -> dict:
+              progress: bool = False,
+              *,
+              resume: bool = False,
+              check_images: str = 'header',
+              on_error: str = 'stop',
+              subset: int | None = None,
+              shards: int = 1,
+              processes: int | None = None) -> dict:
     """Pack images and annotations into the database ``out_dir``.
 
     Written beside it as ``<out_dir>.partial`` and renamed when complete: under its own name the
-    database is whole or absent. The same input gives the same records.
+    database is whole or absent. The same input gives the same records, resumed or not.
 
     Args:
         img_dir (str | Path): Folder that the ``file_name`` fields of the annotation file refer to.
         ann_file (str | Path): COCO detection annotations, JSON.
         out_dir (str | Path): Folder to create.
-        overwrite (bool): Replace an earlier database. Defaults to False.
+        overwrite (bool): Replace an earlier database; without ``resume`` also discard an
+            interrupted packing. Defaults to False.
         progress (bool): Show a progress bar on stderr. Defaults to False.
+        resume (bool): Go on with an interrupted packing of the same input, if there is one. What it
+            has is checked first. Defaults to False.
+        check_images (str): ``'decode'``, ``'header'`` (and that the file is not cut off) or
+            ``'none'``. Defaults to 'header'.
+        on_error (str): ``'stop'``, or ``'skip'``: leave out images that are missing, unreadable or
+            not images, and annotations that point at no image. Defaults to 'stop'.
+        subset (int, optional): Only the first so many images of the file. Defaults to None: all.
+        shards (int): Number of files to spread the images over. Defaults to 1.
+        processes (int, optional): Number of reader processes. Defaults to one for each core, at
+            most 4.
 
     Returns:
-        dict: The ``meta`` record: format, version, counts, source.
+        dict: The ``meta`` record: format, version, counts, source, and in ``report`` what was left
+        out or is unusual.
 
     Raises:
-        BpuError: If the target exists, the annotation file is unreadable or inconsistent, images
-            are missing or not images, or the disk refuses. An earlier database stays as it was.
+        BpuError: If an argument is out of range, the target exists, the annotation file is
+            unreadable or inconsistent, images are missing or not images, or the disk refuses. An
+            earlier database stays as it was.
     """
+    _check_arguments(check_images, on_error, shards, processes)
     out = Path(os.path.abspath(out_dir))
-    _check_target(out, overwrite)
-    source = CocoSource.read(ann_file, img_dir)
-    partial = out.with_name(f'{out.name}.partial')
-    try:
+    check_target(out, overwrite)
+    # The readers first: they are forks, and should hold neither the annotations nor the claim.
+    with ImageReaders(check_images, processes) as readers, _disk_errors(out):
+        source = CocoSource.read(ann_file, img_dir, subset, on_error == 'skip')
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _claimed(out), _removed_afterwards(partial):
-            meta = _write(partial, source, progress)
-            _check_target(out, overwrite)
-            _move_into_place(partial, out)
-    except (OSError, lmdb.Error) as error:
-        raise BpuError(f'cannot write {out}: {error}') from error
+        with claimed(out):
+            plan = dict(source.description(), shards=shards, version=SCHEMA_VERSION)
+            partial = partial_folder(out, plan, resume, overwrite)
+            check_target(out, overwrite)
+            packing = _Packing(partial, source, readers, check_images, on_error, shards)
+            try:
+                meta = packing.run(progress)
+            except BaseException:
+                if not packing.sha256:
+                    shutil.rmtree(partial, ignore_errors=True)
+                raise
+            check_target(out, overwrite)
+            move_into_place(partial, out)
     return meta
 
 
-def _write(folder: Path, source: CocoSource, progress: bool) -> dict:
-    images = sorted(source.images, key=lambda image: image['id'])
-    counts = dict(source.counts(), image_bytes=0)
-    with _Writer(folder) as writer:
+@dataclass
+class _Packing:
+    """One run of the packer over a partial folder."""
+    folder: Path
+    source: CocoSource
+    readers: ImageReaders
+    check_images: str
+    on_error: str
+    shards: int
+    sha256: dict[int, bytes] = field(default_factory=dict)
+    image_bytes: int = 0
+
+    def run(self, progress: bool) -> dict:
+        images = sorted(self.source.kept_images(), key=lambda image: image['id'])
+        with progress_bar('packing', len(images), progress) as advance:
+            if self.shards > 1:
+                self._write_shards(images, advance)
+            with RecordWriter(self.folder / DATA_FILE) as writer:
+                writer.put(COCO_KEY, encode_json(self.source.fields))
+                if self.shards == 1:
+                    self._write_images(writer, images, advance)
+                meta = self._write_descriptions(writer)
+        return meta
+
+    def _write_shards(self, images: list[dict], advance: Callable[[int], None]) -> None:
+        parts: list[list[dict]] = [[] for _ in range(self.shards)]
         for image in images:
-            annotations = source.annotations[image['id']]
-            writer.put(annotation_key(image['id']),
-                       encode_json(dict(image=image, annotations=annotations)))
-        writer.put(COCO_KEY, encode_json(source.fields))
-        for image in _with_progress_bar(images, progress):
-            content = read_image(source.image_path(image))
-            counts['image_bytes'] += len(content)
-            writer.put(image_key(image['id']), content)
-        for key, payload in source.index().to_records().items():
+            parts[shard_of(image_key(image['id']), self.shards)].append(image)
+        for number, name in enumerate(image_files(self.shards)):
+            with RecordWriter(self.folder / name) as writer:
+                bytes_before = self.image_bytes
+                written = self._write_images(writer, parts[number], advance)
+                meta = dict(
+                    format=SHARD_FORMAT, version=SCHEMA_VERSION, shard=number, shards=self.shards,
+                    counts=dict(images=written, image_bytes=self.image_bytes - bytes_before,
+                                records=written + 1),
+                    source=self.source.description())
+                writer.put(META_KEY, encode_json(meta))
+                writer.finish()
+
+    def _write_images(self, writer: RecordWriter, images: list[dict],
+                      advance: Callable[[int], None]) -> int:
+        """Write what is not there yet; returns the number of images then in the file."""
+        self._take_stored(writer, images, advance)
+        requests = (ImageRequest(image['id'], self.source.image_path(image), image['width'],
+                                 image['height'])
+                    for image in images if image['id'] not in self.sha256)
+        by_id = {image['id']: image for image in images}
+        for batch in self.readers.read(requests):
+            faulty = [read for read in batch if read.fault is not None]
+            if faulty and self.on_error == 'stop':
+                # What this batch has is kept too.
+                self._put(writer, batch, by_id)
+                raise BpuError(self._fault_message(faulty))
+            for read in faulty:
+                self.source.leave_out(by_id[read.request.image_id], read.fault)
+            self._put(writer, batch, by_id)
+            advance(len(batch))
+        return sum(image['id'] in self.sha256 for image in images)
+
+    def _put(self, writer: RecordWriter, batch: list[ImageRead], by_id: dict) -> None:
+        for read in batch:
+            if read.fault is None:
+                writer.put_record(image_key(read.request.image_id), read.value)
+                self._count(by_id[read.request.image_id], read.sha256, len(read.value) - CHECKSUM_BYTES,
+                            read.notices)
+
+    def _count(self, image: dict, sha256: bytes, size: int, notices: list[str]) -> None:
+        self.sha256[image['id']] = sha256
+        self.image_bytes += size
+        for notice in notices:
+            self.source.report.notice(NOTICES[notice], image['file_name'])
+
+    def _take_stored(self, writer: RecordWriter, images: list[dict],
+                     advance: Callable[[int], None]) -> None:
+        """Count the images that an interrupted packing wrote; drop those that are damaged."""
+        by_id = {image['id']: image for image in images}
+        check = 'none' if self.check_images == 'none' else 'header'
+        useless = []
+        for key, value in writer.stored(IMAGE_PREFIX):
+            image = by_id.get(int(key.removeprefix(IMAGE_PREFIX)))
+            if image is None or not self._is_usable(key, value, image, check):
+                useless.append(key)
+            else:
+                advance(1)
+        writer.delete(useless)
+
+    def _is_usable(self, key: bytes, value: memoryview, image: dict, check: str) -> bool:
+        try:
+            content = decode_record(key, value)
+            notices = check_image(content, check, image['width'], image['height'])
+        except (BpuError, ImageFault):
+            return False
+        self._count(image, hashlib.sha256(content).digest(), len(content), notices)
+        return True
+
+    def _write_descriptions(self, writer: RecordWriter) -> dict:
+        images = self.source.kept_images()
+        annotations = self.source.annotations
+        stale = [key for key, _ in writer.stored(INSTANCES_PREFIX)
+                 if int(key.removeprefix(INSTANCES_PREFIX)) not in annotations]
+        writer.delete(stale)
+        for key, payload in index_records(images, annotations, self.source.fields['categories'],
+                                          self.sha256).items():
             writer.put(key, payload)
-        meta = dict(format=FORMAT, version=SCHEMA_VERSION,
-                    counts=dict(counts, records=writer.written + 1), source=source.description())
+        for image in sorted(images, key=lambda image: image['id']):
+            writer.put(instances_key(image['id']),
+                       encode_json(dict(image=image, annotations=annotations[image['id']])))
+        records = writer.count_without(META_KEY) + 1
+        meta = dict(format=FORMAT, version=SCHEMA_VERSION, shards=self.shards,
+                    counts=dict(self.source.counts(), image_bytes=self.image_bytes,
+                                records=records),
+                    source=self.source.description(), report=self.source.report.content())
         writer.put(META_KEY, encode_json(meta))
         writer.finish()
-    return meta
+        return meta
 
-
-class _Writer:
-    """Appends records, which come in key order, in batches; enlarges the map when it is full."""
-
-    def __init__(self, folder: Path) -> None:
-        # Nobody else opens the folder before it is renamed: no lock file, one sync at the end.
-        self._environment = lmdb.open(str(folder), map_size=FIRST_MAP_SIZE, lock=False, sync=False)
-        self._batch: list[tuple[bytes, bytes]] = []
-        self._batch_bytes = 0
-        self.written = 0
-
-    def __enter__(self) -> '_Writer':
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._environment.close()
-
-    def put(self, key: bytes, payload: bytes) -> None:
-        """Add a record; its checksum is added here."""
-        self._batch.append((key, encode_record(key, payload)))
-        self._batch_bytes += len(payload)
-        self.written += 1
-        if self._batch_bytes >= BATCH_BYTES:
-            self._write_batch()
-
-    def finish(self) -> None:
-        """Write what is left and wait until the disk has it."""
-        self._write_batch()
-        self._environment.sync(True)
-
-    def _write_batch(self) -> None:
-        written = False
-        while not written:
-            try:
-                with self._environment.begin(write=True) as transaction:
-                    for key, value in self._batch:
-                        transaction.put(key, value, append=True)
-                written = True
-            except lmdb.MapFullError:
-                size = self._environment.info()['map_size']
-                self._environment.set_mapsize(size + max(size, 2 * self._batch_bytes))
-        self._batch.clear()
-        self._batch_bytes = 0
-
-
-def _check_target(out: Path, overwrite: bool) -> None:
-    if not os.path.lexists(out):
-        return
-    if not overwrite:
-        raise BpuError(f'{out} exists; choose another name, or replace it with --overwrite')
-    # Replacing deletes: only ever a folder that holds a database and nothing else.
-    if not out.is_dir() or out.is_symlink() or not set(os.listdir(out)) <= DATABASE_FILES:
-        raise BpuError(f'{out} is not an LMDB database (a folder of {DATA_FILE} alone): it is not '
-                       'overwritten; choose another name')
+    def _fault_message(self, faulty: list[ImageRead]) -> str:
+        named = first_names(f'{read.request.path} {read.fault}' for read in faulty)
+        return (f'{named}. Replace {"it" if len(faulty) == 1 else "them"}, or leave out such images '
+                f'with --on-error skip, and go on with --resume: {self.folder} keeps the '
+                f'{len(self.sha256)} images packed so far')
 
 
 @contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Hold the right to write ``out``; the operating system takes it back if the process dies."""
-    path = out.with_name(f'.{out.name}.lock')
-    with open(path, 'a') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            still_there = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-        except (BlockingIOError, FileNotFoundError):
-            still_there = False
-        if not still_there:
-            raise BpuError(f'another process is packing {out}; wait for it or stop it')
-        try:
-            yield
-        finally:
-            path.unlink()
-
-
-@contextmanager
-def _removed_afterwards(partial: Path) -> Iterator[None]:
-    """Start from no ``partial`` folder (a killed packer leaves one) and leave none."""
-    shutil.rmtree(partial, ignore_errors=True)
+def _disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, lmdb.Error) as error:
+        partial = out.with_name(f'{out.name}.partial')
+        kept = (f'; {partial} keeps what was packed so far: go on with --resume'
+                if partial.is_dir() else '')
+        raise BpuError(f'cannot write {out}: {error}{kept}') from error
 
 
-def _move_into_place(partial: Path, out: Path) -> None:
-    replaced = out.with_name(f'{out.name}.replaced')
-    if not out.exists():
-        partial.rename(out)
-    else:
-        out.rename(replaced)
-        try:
-            partial.rename(out)
-        except OSError:
-            replaced.rename(out)
-            raise
-        shutil.rmtree(replaced)
-    folder = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-class _RateColumn(ProgressColumn):
-    """Images per second."""
-
-    def render(self, task: Task) -> Text:
-        rate = task.finished_speed or task.speed
-        return Text('' if rate is None else f'{rate:.0f} images/s')
-
-
-def _with_progress_bar(images: list[dict], shown: bool) -> Iterator[dict]:
-    columns = (TextColumn('packing'), BarColumn(), MofNCompleteColumn(), _RateColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        yield from bar.track(images)
+def _check_arguments(check_images: str, on_error: str, shards: int,
+                     processes: int | None) -> None:
+    for name, value, allowed in (('--check-images', check_images, CHECKS),
+                                 ('--on-error', on_error, ON_ERROR)):
+        if value not in allowed:
+            raise BpuError(f'{name}: expected one of {", ".join(allowed)}, found {value!r}')
+    if not 1 <= shards <= MAX_SHARDS:
+        raise BpuError(f'--shards: expected 1 to {MAX_SHARDS}, found {shards}')
+    if processes is not None and processes < 1:
+        raise BpuError(f'--processes: expected 1 or more, found {processes}')

@@ -1,40 +1,26 @@
 """Read a packed COCO data set: opened late, once per process, values handed out without a copy."""
 import os
-import threading
-import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
 import lmdb
+import numpy as np
 
-from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, FORMAT, INDEX_CATEGORIES_KEY,
-                                            INDEX_IMAGES_KEY, META_KEY, SCHEMA_VERSION,
-                                            ImageIndex, annotation_key, decode_json,
-                                            decode_record, describe_key, image_key)
+from mmdet_bpu.datasets.image_index import ImageIndex, ids_of_file_name
+from mmdet_bpu.datasets.lmdb_environment import open_environment
+from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, FORMAT, IMAGE_PREFIX,
+                                            INDEX_CATEGORIES_KEY, INDEX_FILES_KEY,
+                                            INDEX_IMAGES_KEY, INDEX_SHA256_KEY, META_KEY,
+                                            SHARD_FORMAT, check_meta, decode_json, decode_record,
+                                            describe_key, image_files, image_key, instances_key,
+                                            shard_of)
 from mmdet_bpu.errors import BpuError
 
 PACK_HINT = 'pack it with: tools/pack_coco_lmdb.py --img-dir DIR --ann FILE --out DIR'
 VERIFY_HINT = 'check it with: tools/pack_coco_lmdb.py --verify'
 
-# lmdb refuses to open one file twice in a process, so all stores of a file share its environment.
-_environments: 'weakref.WeakValueDictionary[tuple, lmdb.Environment]' = \
-    weakref.WeakValueDictionary()
 _stores: dict[str, 'CocoStore'] = {}
-_opening = threading.RLock()
-
-
-def _forget_environments_of_parent() -> None:
-    """After a fork the child must not use what its parent opened; it opens its own to read."""
-    global _opening
-    _opening = threading.RLock()
-    for environment in list(_environments.values()):
-        environment.close()
-    _environments.clear()
-
-
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_forget_environments_of_parent)
 
 
 def open_store(path: str | Path, fresh: bool = False) -> 'CocoStore':
@@ -59,7 +45,7 @@ class CocoStore:
 
     Holds a path until the first read, so that it can be sent to spawned workers; a forked worker
     opens the database again by itself. Many processes may read one database, also from a read-only
-    file system: no lock file is used.
+    file system: no lock file is used. Its own memory does not depend on the number of images.
 
     Args:
         path (str | Path): Folder of the database, as written by ``tools/pack_coco_lmdb.py``.
@@ -68,16 +54,16 @@ class CocoStore:
 
     Raises:
         BpuError: At the first read, if the database is missing, truncated, not finished, not a
-            packed COCO data set, or of a newer schema version.
+            packed COCO data set, or of another schema version.
     """
 
     def __init__(self, path: str | Path, strict: bool = True) -> None:
         self.path = os.fspath(path)
         self.strict = strict
         self._pid = -1
-        self._environment = None
+        self._environment: lmdb.Environment | None = None
+        self._shards: list[lmdb.Environment] = []
         self._meta: dict | None = None
-        self._index: ImageIndex | None = None
 
     def __getstate__(self) -> dict:
         return {'path': self.path, 'strict': self.strict}
@@ -92,14 +78,25 @@ class CocoStore:
         return self._meta
 
     @property
-    def index(self) -> ImageIndex:
-        """Ids, sizes and categories of all images, in the order of the source file."""
-        self._open()
-        if self._index is None:
-            with self.read(INDEX_IMAGES_KEY) as images, \
-                    self.read(INDEX_CATEGORIES_KEY) as categories:
-                self._index = ImageIndex.from_records(images, categories)
-        return self._index
+    def files(self) -> list[str]:
+        """Paths of the LMDB files of the database, the one with the index first."""
+        shards = image_files(self.meta['shards'])
+        return [os.path.join(self.path, name) for name in dict.fromkeys([DATA_FILE, *shards])]
+
+    def read_index(self) -> ImageIndex:
+        """Ids, sizes and categories of all images, in the order of the source file.
+
+        Read anew at each call, so that a worker keeps none of it (42 bytes for each COCO image).
+        """
+        with self.read(INDEX_IMAGES_KEY) as images, self.read(INDEX_CATEGORIES_KEY) as categories:
+            return ImageIndex.from_records(images, categories)
+
+    def read_sha256(self) -> dict[int, bytes]:
+        """Image id to the SHA-256 of the image file that was packed, 32 bytes."""
+        ids = self.read_index().ids.tolist()
+        with self.read(INDEX_SHA256_KEY) as record:
+            hashes = np.frombuffer(record, dtype=np.uint8).reshape(len(ids), 32)
+            return {image_id: row.tobytes() for image_id, row in zip(ids, hashes)}
 
     def __len__(self) -> int:
         return self.meta['counts']['images']
@@ -111,10 +108,10 @@ class CocoStore:
         Raises:
             BpuError: If there is no such record or its checksum does not match.
         """
-        with self._open().begin(buffers=True) as transaction:
+        with self._environment_of(key).begin(buffers=True) as transaction:
             value = transaction.get(key)
             if value is None:
-                raise BpuError(f'{self.path}: there is no {describe_key(key)} in this database')
+                raise BpuError(f'{self.path}: {self._why_missing(key)}')
             try:
                 payload = decode_record(key, value)
             except BpuError as error:
@@ -127,9 +124,18 @@ class CocoStore:
 
     def annotations(self, image_id: int) -> tuple[dict, list[dict]]:
         """The source file's description of an image, and its annotations in their order."""
-        with self.read(annotation_key(image_id)) as payload:
+        with self.read(instances_key(image_id)) as payload:
             record = decode_json(payload)
         return record['image'], record['annotations']
+
+    def image_id_of(self, file_name: str) -> int | None:
+        """Id of the (first) image with this ``file_name``, None if there is none."""
+        with self.read(INDEX_FILES_KEY) as record:
+            candidates = ids_of_file_name(record, file_name)
+        for image_id in candidates:
+            if self.annotations(image_id)[0]['file_name'] == file_name:
+                return image_id
+        return None
 
     def coco_fields(self) -> dict:
         """All fields of the source file but ``images`` and ``annotations``."""
@@ -140,69 +146,77 @@ class CocoStore:
         """The whole annotation file, images in its order, annotations grouped by image."""
         content = self.coco_fields()
         content['images'], content['annotations'] = [], []
-        for image_id in self.index.ids.tolist():
+        for image_id in self.read_index().ids.tolist():
             image, annotations = self.annotations(image_id)
             content['images'].append(image)
             content['annotations'].extend(annotations)
         return content
 
-    def keys(self) -> Iterator[bytes]:
-        """All keys of the database, in order."""
-        with self._open().begin() as transaction:
-            yield from transaction.cursor().iternext(keys=True, values=False)
-
-    def _open(self) -> lmdb.Environment:
-        if self._pid != os.getpid():
-            with _opening:
-                environment = _open_environment(self.path)
-                self._meta = self._checked_meta(environment)
-                self._environment, self._index = environment, None
-                self._pid = os.getpid()
+    def _environment_of(self, key: bytes) -> lmdb.Environment:
+        self._open()
+        if self._shards and key.startswith(IMAGE_PREFIX):
+            return self._shards[shard_of(key, len(self._shards))]
         return self._environment
 
-    def _checked_meta(self, environment: lmdb.Environment) -> dict:
+    def _why_missing(self, key: bytes) -> str:
+        number = key.rpartition(b'/')[2]
+        if key != INDEX_IMAGES_KEY and number.isdigit() and int(number) in self.read_index().ids:
+            return (f'{describe_key(key)} is in the index but its record is lost: the database is '
+                    f'damaged; {VERIFY_HINT} {self.path}')
+        return f'there is no {describe_key(key)} in this database'
+
+    def _open(self) -> None:
+        if self._pid == os.getpid():
+            return
+        environment = self._open_file(DATA_FILE)
+        meta = self._checked_meta(environment, DATA_FILE, FORMAT)
+        shards = []
+        if meta['shards'] > 1:
+            for number, name in enumerate(image_files(meta['shards'])):
+                shards.append(self._open_file(name))
+                self._check_shard(shards[-1], name, number, meta)
+        self._environment, self._shards, self._meta = environment, shards, meta
+        self._pid = os.getpid()
+
+    def _open_file(self, name: str) -> lmdb.Environment:
+        try:
+            return open_environment(os.path.join(self.path, name))
+        except OSError as error:
+            if name != DATA_FILE:
+                raise BpuError(f'{self.path} lacks its file {name} ({error.strerror}); copy all '
+                               f'files of the folder, or {PACK_HINT}') from None
+            what = f'no {DATA_FILE} in it' if os.path.isdir(self.path) else error.strerror
+            raise BpuError(
+                f'no packed COCO data set at {self.path} ({what}); {PACK_HINT}') from None
+
+    def _checked_meta(self, environment: lmdb.Environment, name: str,
+                      expected_format: str) -> dict:
+        path = self.path if name == DATA_FILE else os.path.join(self.path, name)
         with environment.begin(buffers=True) as transaction:
             value = transaction.get(META_KEY)
             if value is None:
-                raise BpuError(f'{self.path} is an LMDB database without a packed COCO data set, '
+                raise BpuError(f'{path} is an LMDB database without a packed COCO data set, '
                                f"or packing stopped before its end (no 'meta' record); {PACK_HINT}")
             try:
                 meta = decode_json(decode_record(META_KEY, value))
             except ValueError as error:
-                raise BpuError(f"{self.path}: the 'meta' record is not one of a packed COCO data "
+                raise BpuError(f"{path}: the 'meta' record is not one of a packed COCO data "
                                f'set ({error}); {PACK_HINT}') from None
-        if not isinstance(meta, dict) or meta.get('format') != FORMAT:
-            raise BpuError(f"{self.path} does not hold format '{FORMAT}'; {PACK_HINT}")
-        if meta['version'] > SCHEMA_VERSION:
-            raise BpuError(
-                f"{self.path} has schema version {meta['version']}, this mmdet_bpu reads up to "
-                f'{SCHEMA_VERSION}: update mmdet_bpu or pack the data set again')
-        found = environment.stat()['entries']
-        if self.strict and found != meta['counts']['records']:
-            raise BpuError(f"{self.path} should hold {meta['counts']['records']} records, found "
-                           f'{found}: it is damaged; {VERIFY_HINT} {self.path}')
+        try:
+            check_meta(meta, expected_format)
+        except BpuError as error:
+            raise BpuError(f'{path} {error}; {PACK_HINT}') from None
+        expected, found = meta['counts']['records'], environment.stat()['entries']
+        if self.strict and found != expected:
+            raise BpuError(f'{path} should hold {expected} records, found {found}: it is damaged; '
+                           f'{VERIFY_HINT} {self.path}')
         return meta
 
-
-def _open_environment(path: str) -> lmdb.Environment:
-    data_file = os.path.join(path, DATA_FILE)
-    try:
-        status = os.stat(data_file)
-    except OSError as error:
-        what = f'no {DATA_FILE} in it' if os.path.isdir(path) else error.strerror
-        raise BpuError(f'no packed COCO data set at {path} ({what}); {PACK_HINT}') from None
-    identity = (os.getpid(), status.st_dev, status.st_ino)
-    environment = _environments.get(identity)
-    if environment is None:
-        try:
-            environment = lmdb.open(path, readonly=True, lock=False, readahead=False)
-        except lmdb.Error as error:
-            raise BpuError(f'{path} cannot be opened as an LMDB database ({error}); if it is '
-                           f'yours to replace, {PACK_HINT}') from None
-        _environments[identity] = environment
-    expected = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
-    if status.st_size < expected:
-        # Reading a page that the file does not have would end the process with SIGBUS.
-        raise BpuError(f'{data_file} is truncated: {expected} bytes expected, {status.st_size} '
-                       'found; copy or pack it again')
-    return environment
+    def _check_shard(self, environment: lmdb.Environment, name: str, number: int,
+                     meta: dict) -> None:
+        shard = self._checked_meta(environment, name, SHARD_FORMAT)
+        found = (shard['shard'], shard['shards'], shard['source'])
+        if found != (number, meta['shards'], meta['source']):
+            raise BpuError(f'{os.path.join(self.path, name)} belongs to another packing than '
+                           f'{DATA_FILE} beside it (shard {shard["shard"]} of {shard["shards"]} of '
+                           f'{shard["source"]["annotation_file"]}); copy the whole folder again')

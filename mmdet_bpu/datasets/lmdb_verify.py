@@ -1,59 +1,159 @@
-"""Read a packed COCO data set back: every record, its checksum, and that the parts agree."""
+"""Read a packed COCO data set back: every record, its checksums, and that the parts agree.
+
+Damaged pages can make LMDB itself crash, so the reading is done in a process of its own.
+"""
+import hashlib
+import multiprocessing
 import os
+import signal
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Callable, Iterator
 
 import lmdb
 
-from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, INDEX_CATEGORIES_KEY, INDEX_IMAGES_KEY,
-                                            META_KEY, annotation_key, describe_key, image_key)
+from mmdet_bpu.datasets.lmdb_environment import open_environment
+from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, IMAGE_PREFIX,
+                                            INDEX_CATEGORIES_KEY, INDEX_FILES_KEY,
+                                            INDEX_IMAGES_KEY, INDEX_SHA256_KEY, META_KEY,
+                                            decode_json, describe_key, image_files, image_key,
+                                            instances_key, shard_of)
 from mmdet_bpu.datasets.lmdb_store import CocoStore
+from mmdet_bpu.datasets.packing_progress import progress_bar
 from mmdet_bpu.errors import BpuError
 
-DAMAGE_SHOWN = 10
+FAULTS_SHOWN = 10
+REPORT_EVERY = 100  # images
 
 
-def verify_database(path: str | Path) -> dict:
+def verify_database(path: str | Path, progress: bool = False) -> dict:
     """Read every record of a database.
 
     Args:
         path (str | Path): Folder of the database.
+        progress (bool): Show a progress bar on stderr. Defaults to False.
 
     Returns:
         dict: The ``meta`` record of a database without a fault.
 
     Raises:
-        BpuError: If it cannot be opened, or a record is missing, damaged or foreign; the message
-            names the records.
+        BpuError: If it cannot be opened, a record is missing, damaged or foreign, or reading it
+            crashes LMDB; the message names the records.
     """
+    context = multiprocessing.get_context('fork')
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_verify_in_child, args=(os.fspath(path), ours, theirs))
+    process.start()
+    theirs.close()
+    place, answer = 'its header', None
+    try:
+        kind, content = ours.recv()
+        total = content if kind == 'total' else 0
+        with progress_bar('verifying', total, progress) as advance:
+            while kind in ('total', 'at'):
+                if kind == 'at':
+                    place, count = content
+                    advance(count)
+                kind, content = ours.recv()
+        answer = kind, content
+    except EOFError:
+        pass
+    finally:
+        ours.close()
+        process.join()
+    if answer is None:
+        code = process.exitcode
+        if code >= 0:
+            raise RuntimeError(f'verification of {path} failed; see the traceback above')
+        raise BpuError(f'{path} is damaged: reading it ended in {signal.Signals(-code).name} near '
+                       f'{place}, so pages of the file are not what LMDB wrote. Pack it again')
+    kind, content = answer
+    if kind == 'fault':
+        raise BpuError(content)
+    return content
+
+
+def _verify_in_child(path: str, parents_end: Connection, connection: Connection) -> None:
+    parents_end.close()
+    try:
+        meta = _verify(path, lambda kind, content: connection.send((kind, content)))
+    except BpuError as error:
+        connection.send(('fault', str(error)))
+    except lmdb.Error as error:
+        connection.send(('fault', f'{path} is damaged: LMDB reports {error}. Pack it again'))
+    else:
+        connection.send(('meta', meta))
+
+
+def _verify(path: str, report: Callable) -> dict:
     store = CocoStore(path, strict=False)
     counts = store.meta['counts']
-    expected = {COCO_KEY, INDEX_IMAGES_KEY, INDEX_CATEGORIES_KEY, META_KEY}
-    for image_id in store.index.ids.tolist():
-        expected |= {image_key(image_id), annotation_key(image_id)}
+    ids = sorted(store.read_index().ids.tolist())
+    report('total', len(ids))
     faults = []
-    seen = set()
-    annotations = image_bytes = 0
-    try:
-        for key in store.keys():
-            seen.add(key)
-            if key not in expected:
-                faults.append(f'record {key!r} does not belong here')
-                continue
-            try:
-                with store.read(key) as payload:
-                    image_bytes += len(payload) if key.startswith(b'image/') else 0
-                if key.startswith(b'annotation/'):
-                    annotations += len(store.annotations(int(key.partition(b'/')[2]))[1])
-            except BpuError as error:
-                faults.append(str(error).partition(': ')[2].partition(';')[0])
-    except lmdb.Error as error:
-        faults.append(f'the database cannot be walked to its end ({error})')
-    faults += [f'{describe_key(key)} is missing' for key in sorted(expected - seen)]
+    for name, keys in _keys_by_file(store, ids).items():
+        faults += _foreign_records(os.path.join(path, name), keys)
+    image_bytes, annotations = 0, 0
+    hashes = store.read_sha256()
+    for number, image_id in enumerate(ids):
+        if number % REPORT_EVERY == 0:
+            report('at', (f'image {image_id}', min(number, REPORT_EVERY)))
+        with _noting(faults), store.read(image_key(image_id)) as content:
+            image_bytes += len(content)
+            if hashlib.sha256(content).digest() != hashes[image_id]:
+                faults.append(f'image {image_id} is not the file that was packed (SHA-256)')
+    report('at', ('the annotations', (len(ids) - 1) % REPORT_EVERY + 1 if ids else 0))
+    for image_id in ids:
+        with _noting(faults), store.read(instances_key(image_id)) as content:
+            annotations += len(decode_json(content)['annotations'])
+    for key in (COCO_KEY, INDEX_FILES_KEY):
+        with _noting(faults), store.read(key):
+            pass
     if not faults and (annotations, image_bytes) != (counts['annotations'], counts['image_bytes']):
         faults.append(f"{counts['annotations']} annotations and {counts['image_bytes']} bytes of "
                       f'images expected, {annotations} and {image_bytes} found')
     if faults:
-        more = f'; and {len(faults) - DAMAGE_SHOWN} more' if len(faults) > DAMAGE_SHOWN else ''
-        raise BpuError(f'{os.fspath(path)} has {len(faults)} fault(s): '
-                       f'{"; ".join(faults[:DAMAGE_SHOWN])}{more}. Pack it again')
+        more = f'; and {len(faults) - FAULTS_SHOWN} more' if len(faults) > FAULTS_SHOWN else ''
+        raise BpuError(f'{path} has {len(faults)} fault(s): {"; ".join(faults[:FAULTS_SHOWN])}'
+                       f'{more}. Pack it again')
     return store.meta
+
+
+@contextmanager
+def _noting(faults: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except BpuError as error:
+        # Without the name of the database before it and the advice after it.
+        faults.append(str(error).partition(': ')[2].partition('; check it with')[0])
+
+
+def _keys_by_file(store: CocoStore, ids: list[int]) -> dict[str, set[bytes]]:
+    """The keys that each file of the database should hold."""
+    names = image_files(store.meta['shards'])
+    keys: dict[str, set[bytes]] = {name: {META_KEY} for name in {DATA_FILE, *names}}
+    keys[DATA_FILE] |= {COCO_KEY, INDEX_CATEGORIES_KEY, INDEX_FILES_KEY, INDEX_IMAGES_KEY,
+                        INDEX_SHA256_KEY, *map(instances_key, ids)}
+    for key in map(image_key, ids):
+        keys[names[shard_of(key, len(names))]].add(key)
+    return keys
+
+
+def _foreign_records(file: str, expected: set[bytes]) -> list[str]:
+    """Walk all keys of a file; each should be expected, and greater than the one before it.
+
+    A damaged page may send the walk in a circle: the order ends it.
+    """
+    faults, before, seen = [], b'', 0
+    with open_environment(file).begin() as transaction:
+        for key in transaction.cursor().iternext(keys=True, values=False):
+            seen += 1
+            if key <= before and seen > 1:
+                faults.append(f'the keys of {os.path.basename(file)} are out of order at '
+                              f'{describe_key(key)}')
+                break
+            before = key
+            if key not in expected:
+                faults.append(f'{describe_key(key)} does not belong in {os.path.basename(file)}')
+    return faults

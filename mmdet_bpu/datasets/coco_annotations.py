@@ -1,0 +1,125 @@
+"""Check a COCO annotation file: what stops packing, and what is only worth a note."""
+import hashlib
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+from mmdet_bpu.datasets.lmdb_format import MAX_IMAGE_ID
+from mmdet_bpu.datasets.packing_report import PackingReport, first_names
+from mmdet_bpu.errors import BpuError
+
+# What CocoDataset reads of an entry; it fails in the middle of its start when one is missing.
+REQUIRED_FIELDS = {
+    'images': ('id', 'file_name', 'width', 'height'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+    'categories': ('id', 'name'),
+}
+ID_FIELDS = {'id', 'image_id', 'category_id'}
+# COCO's own boxes reach up to a pixel over the edge by rounding.
+EDGE_TOLERANCE_PX = 1.0
+
+
+def read_json(path: Path) -> tuple[dict, str]:
+    """Content and SHA-256 of a JSON file.
+
+    Raises:
+        BpuError: If it cannot be read or is not JSON.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BpuError(f'cannot read annotation file {path}: {error.strerror}') from None
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BpuError(f'annotation file {path} is not valid JSON: {error}') from None
+    return content, hashlib.sha256(raw).hexdigest()
+
+
+def check_annotation_file(path: Path, content) -> None:
+    """Refuse what is not COCO detection JSON.
+
+    Args:
+        path (Path): Names the file in messages.
+        content: The JSON content.
+
+    Raises:
+        BpuError: If a list or a field is missing, an id repeats, an image id is no key, an image has
+            no size, or a box is not four numbers.
+    """
+    expected = 'expected COCO detection JSON with "images", "annotations" and "categories"'
+    if not isinstance(content, dict):
+        raise BpuError(f'{path}: {expected}, found a {type(content).__name__}')
+    for name, required in REQUIRED_FIELDS.items():
+        entries = content.get(name, [] if name == 'annotations' else None)
+        if not isinstance(entries, list):
+            raise BpuError(f'{path}: {expected}; "{name}" is '
+                           f'{"missing" if entries is None else "not a list"}')
+        for position, entry in enumerate(entries):
+            lacking = [field for field in required
+                       if not isinstance(entry, dict) or field not in entry]
+            if lacking:
+                raise BpuError(f'{path}: {name}[{position}] lacks {", ".join(lacking)}')
+        for position, entry in enumerate(entries):
+            for field in ID_FIELDS & entry.keys():
+                if not isinstance(entry[field], (int, float, str)):
+                    raise BpuError(f'{path}: {name}[{position}].{field}: expected an integer, '
+                                   f'found {entry[field]!r}')
+        repeated = [i for i, n in Counter(entry['id'] for entry in entries).items() if n > 1]
+        if repeated:
+            raise BpuError(f'{path}: {len(repeated)} id(s) appear more than once in "{name}": '
+                           f'{first_names(repeated)}')
+    for annotation in content.get('annotations', []):
+        _check_box(path, annotation)
+    for position, image in enumerate(content['images']):
+        _check_image(f'{path}: images[{position}]', image)
+
+
+def note_unusual(report: PackingReport, images: list[dict], annotations: dict[int, list[dict]],
+                 categories: list[dict]) -> None:
+    """Note annotations that CocoDataset drops or that look like mistakes.
+
+    Args:
+        report (PackingReport): Gets the notes.
+        images (list[dict]): Checked entries.
+        annotations (dict[int, list[dict]]): Checked entries by image id.
+        categories (list[dict]): Checked entries.
+    """
+    known = {category['id'] for category in categories}
+    for image in images:
+        width, height = image['width'], image['height']
+        for annotation in annotations[image['id']]:
+            x, y, w, h = annotation['bbox']
+            over = max(-x, -y, x + w - width, y + h - height)
+            if w <= 0 or h <= 0:
+                kind = 'box is empty'
+            elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
+                kind = 'box is outside its image'
+            elif over > EDGE_TOLERANCE_PX:
+                kind = 'box reaches over the edge of its image'
+            elif annotation['category_id'] not in known:
+                kind = 'annotation of an unknown category'
+            else:
+                continue
+            report.notice(kind, f"annotation {annotation['id']} of image {image['id']}")
+
+
+def _check_box(path: Path, annotation: dict) -> None:
+    box = annotation['bbox']
+    if not (isinstance(box, list) and len(box) == 4
+            and all(isinstance(side, (int, float)) and math.isfinite(side) for side in box)):
+        raise BpuError(f"{path}: annotation {annotation['id']}: expected bbox "
+                       f'[x, y, width, height] in px, found {box!r}')
+
+
+def _check_image(place: str, image: dict) -> None:
+    image_id = image['id']
+    if type(image_id) is not int or not 0 <= image_id <= MAX_IMAGE_ID:
+        raise BpuError(f'{place}.id: expected an integer from 0 to 2**63 - 1, found {image_id!r}')
+    if not isinstance(image['file_name'], str) or not image['file_name']:
+        raise BpuError(f"{place}.file_name: expected a name, found {image['file_name']!r}")
+    for side in ('width', 'height'):
+        size = image[side]
+        if not isinstance(size, (int, float)) or size <= 0 or size % 1:
+            raise BpuError(f'{place}.{side}: expected a number of px, found {size!r}')

@@ -1,0 +1,85 @@
+"""Is this the whole file of an image that training can decode?"""
+import io
+
+import cv2
+import numpy as np
+from PIL import Image
+
+CHECKS = ('decode', 'header', 'none')
+# Most headers end in here; a JPEG with a large colour profile or thumbnail is parsed as a whole.
+HEADER_BYTES = 1 << 15
+JPEG_SCAN = b'\xff\xda'
+JPEG_END = b'\xff\xd9'
+PNG_END = b'IEND'
+
+
+class ImageFault(ValueError):
+    """Why a file is not a usable image, in words that follow its name."""
+
+
+def check_image(content, check: str, width: int, height: int) -> list[str]:
+    """Check the bytes of an image file.
+
+    Args:
+        content (bytes-like): The whole file.
+        check (str): ``'none'``: not empty. ``'header'``: an image header, and the file goes on to
+            the end mark of its format (JPEG, PNG). ``'decode'``: also decode it with OpenCV, as
+            training will.
+        width (int): Width by the annotation file, px.
+        height (int): Height by the annotation file, px.
+
+    Returns:
+        list[str]: What is unusual but usable: ``'not JPEG'``, ``'size differs'`` (from the
+        annotation file, allowing for a turn by 90 degrees, which EXIF may ask for).
+
+    Raises:
+        ImageFault: If the image cannot be used.
+    """
+    if not len(content):
+        raise ImageFault('is an empty file')
+    if check == 'none':
+        return []
+    name, size = _read_header(content)
+    if name in ('JPEG', 'MPO', 'PNG') and not _has_end(content, name):
+        raise ImageFault(f'is truncated: no end of image in its {len(content)} bytes')
+    if check == 'decode':
+        size = _decoded_size(content)
+    notices = [] if name in ('JPEG', 'MPO') else ['not JPEG']
+    if sorted(size) != sorted((width, height)):
+        notices.append('size differs')
+    return notices
+
+
+def _read_header(content) -> tuple[str, tuple[int, int]]:
+    for part in (content[:HEADER_BYTES], content):
+        try:
+            with Image.open(io.BytesIO(part)) as image:
+                return image.format, image.size
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            fault = error
+    raise ImageFault(f'is not a readable image ({type(fault).__name__}, {len(content)} bytes)')
+
+
+def _has_end(content, name: str) -> bool:
+    """Whether the data of a JPEG or PNG go on to their end mark; more bytes may follow it.
+
+    In JPEG scan data 0xFF is always followed by 0 or a restart mark, so an end mark is one. That of
+    a thumbnail in the header does not count: the scan of the image starts behind it.
+    """
+    if content[-2:] == JPEG_END or content[-8:-4] == PNG_END:
+        return True
+    content = bytes(content)
+    if name == 'PNG':
+        return PNG_END in content
+    end = content.rfind(JPEG_END)
+    return end != -1 and content.find(JPEG_SCAN, end) == -1
+
+
+def _decoded_size(content) -> tuple[int, int]:
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ImageFault(f'cannot be decoded ({error.err})') from None
+    if image is None:
+        raise ImageFault(f'cannot be decoded by OpenCV ({len(content)} bytes)')
+    return image.shape[1], image.shape[0]
