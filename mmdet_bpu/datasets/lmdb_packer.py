@@ -109,6 +109,7 @@ class _Packing:
     on_error: str
     shards: int
     sha256: dict[int, bytes] = field(default_factory=dict)
+    notices: dict[int, list[str]] = field(default_factory=dict)
     image_bytes: int = 0
 
     def run(self, progress: bool) -> dict:
@@ -169,8 +170,8 @@ class _Packing:
     def _count(self, image: dict, sha256: bytes, size: int, notices: list[str]) -> None:
         self.sha256[image['id']] = sha256
         self.image_bytes += size
-        for notice in notices:
-            self.source.report.notice(NOTICES[notice], image['file_name'])
+        if notices:
+            self.notices[image['id']] = notices
 
     def _take_stored(self, writer: RecordWriter, images: list[dict],
                      advance: Callable[[int], None]) -> None:
@@ -205,6 +206,8 @@ class _Packing:
                                           self.sha256).items():
             writer.put(key, payload)
         for image in sorted(images, key=lambda image: image['id']):
+            for notice in self.notices.get(image['id'], ()):
+                self.source.report.notice(NOTICES[notice], image['file_name'])
             writer.put(instances_key(image['id']),
                        encode_json(dict(image=image, annotations=annotations[image['id']])))
         records = writer.count_without(META_KEY) + 1

@@ -161,8 +161,7 @@ class CocoStore:
     def _why_missing(self, key: bytes) -> str:
         number = key.rpartition(b'/')[2]
         if key != INDEX_IMAGES_KEY and number.isdigit() and int(number) in self.read_index().ids:
-            return (f'{describe_key(key)} is in the index but its record is lost: the database is '
-                    f'damaged; {VERIFY_HINT} {self.path}')
+            return f'{describe_key(key)} is lost, its record is damaged; {VERIFY_HINT} {self.path}'
         return f'there is no {describe_key(key)} in this database'
 
     def _open(self) -> None:

@@ -53,7 +53,7 @@ def test_annotation_file_comes_back_grouped_by_image(coco_files, packed):
 
 
 def test_index_answers_without_reading_records(coco_files, packed):
-    content, index = coco_files.content(), CocoStore(packed).index
+    content, index = coco_files.content(), CocoStore(packed).read_index()
     assert index.ids.tolist() == [image['id'] for image in content['images']]
     assert index.widths.tolist() == [image['width'] for image in content['images']]
     assert index.heights.tolist() == [image['height'] for image in content['images']]
@@ -158,13 +158,19 @@ def test_database_without_its_last_record_is_refused(packed):
 
 def test_lost_record_is_noticed_when_opened(packed):
     edit(packed, image_key(7), None)
-    with pytest.raises(BpuError, match='should hold 20 records, found 19.*--verify'):
+    with pytest.raises(BpuError, match='should hold 22 records, found 21.*--verify'):
         len(CocoStore(packed))
 
 
 def test_newer_schema_is_refused(packed):
-    edited_meta(packed, version=2)
-    with pytest.raises(BpuError, match='schema version 2.*reads up to 1: update'):
+    edited_meta(packed, version=3)
+    with pytest.raises(BpuError, match='schema version 3.*reads version 2: update'):
+        len(CocoStore(packed))
+
+
+def test_older_schema_is_refused(packed):
+    edited_meta(packed, version=1)
+    with pytest.raises(BpuError, match='schema version 1.*reads version 2: pack the data set again'):
         len(CocoStore(packed))
 
 
@@ -203,8 +209,8 @@ def test_meta_describes_counts_and_source(coco_files, packed):
     size = sum((coco_files.img_dir / i['file_name']).stat().st_size
                for i in coco_files.content()['images'])
     assert meta['counts'] == dict(
-        images=8, annotations=12, categories=3, image_bytes=size, records=20)
+        images=8, annotations=12, categories=3, image_bytes=size, records=22)
     assert meta['source'] == dict(
-        annotation_file='instances.json', image_folder='images',
+        annotation_file='instances.json', image_folder='images', subset=None,
         annotation_sha256=hashlib.sha256(coco_files.ann_file.read_bytes()).hexdigest())
     assert str(coco_files.img_dir) not in json.dumps(meta)
