@@ -1,5 +1,6 @@
 """Index of a packed data set: what can be asked of all images without reading their records."""
 from dataclasses import dataclass
+from typing import Sequence
 
 import numpy as np
 import xxhash
@@ -92,12 +93,24 @@ def file_name_hash(file_name: str) -> int:
     return int.from_bytes(digest, 'big', signed=True)
 
 
-def ids_of_file_name(record: memoryview, file_name: str) -> list[int]:
-    """Image ids whose ``file_name`` has the hash of this one, from the record ``index/files``.
+def ids_of_file_names(record: memoryview, file_names: Sequence[str]) -> list[tuple[str, int]]:
+    """Images whose ``file_name`` has the hash of one of these, from the record ``index/files``.
 
     A binary search in place: nothing is read but the pages that it touches.
+
+    Args:
+        record (memoryview): The payload of the record.
+        file_names (Sequence[str]): The names to look for.
+
+    Returns:
+        list[tuple[str, int]]: Name and image id, in the order of the names. A name that is in the
+        data set is here; one that is here may be another of the same hash.
     """
     hashes, ids = np.frombuffer(record, dtype='<i8').reshape(2, -1)
-    wanted = file_name_hash(file_name)
-    first, last = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, side='right')
-    return ids[first:last].tolist()
+    wanted = np.array([file_name_hash(name) for name in file_names], dtype=hashes.dtype)
+    found = []
+    for name, name_hash, row in zip(file_names, wanted, hashes.searchsorted(wanted).tolist()):
+        while row < len(hashes) and hashes[row] == name_hash:
+            found.append((name, int(ids[row])))
+            row += 1
+    return found

@@ -7,18 +7,19 @@ from typing import Iterator
 import lmdb
 import numpy as np
 
-from mmdet_bpu.datasets.image_index import ImageIndex, ids_of_file_name
+from mmdet_bpu.datasets.image_index import ImageIndex, ids_of_file_names
 from mmdet_bpu.datasets.lmdb_environment import open_environment
-from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, FORMAT, IMAGE_PREFIX,
-                                            INDEX_CATEGORIES_KEY, INDEX_FILES_KEY,
+from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE, FORMAT,
+                                            IMAGE_PREFIX, INDEX_CATEGORIES_KEY, INDEX_FILES_KEY,
                                             INDEX_IMAGES_KEY, INDEX_SHA256_KEY, META_KEY,
                                             SHARD_FORMAT, check_meta, decode_json, decode_record,
-                                            describe_key, image_files, image_key, instances_key,
-                                            shard_of)
+                                            describe_key, encode_json, image_files, image_key,
+                                            instances_key, shard_of)
 from mmdet_bpu.errors import BpuError
 
 PACK_HINT = 'pack it with: tools/pack_coco_lmdb.py --img-dir DIR --ann FILE --out DIR'
 VERIFY_HINT = 'check it with: tools/pack_coco_lmdb.py --verify'
+FILE_NAME_FIELD = b'"file_name":'  # as encode_json writes it
 
 _stores: dict[str, 'CocoStore'] = {}
 
@@ -64,6 +65,7 @@ class CocoStore:
         self._environment: lmdb.Environment | None = None
         self._shards: list[lmdb.Environment] = []
         self._meta: dict | None = None
+        self._names_checked = False
 
     def __getstate__(self) -> dict:
         return {'path': self.path, 'strict': self.strict}
@@ -102,8 +104,12 @@ class CocoStore:
         return self.meta['counts']['images']
 
     @contextmanager
-    def read(self, key: bytes) -> Iterator[memoryview]:
-        """The checked payload of one record. It points into the mapped file, valid in the block.
+    def read(self, key: bytes, check: bool = True) -> Iterator[memoryview]:
+        """The payload of one record. It points into the mapped file, valid in the block.
+
+        Args:
+            key (bytes): Key of the record.
+            check (bool): Compare its checksum, which reads all of it. Defaults to True.
 
         Raises:
             BpuError: If there is no such record or its checksum does not match.
@@ -113,7 +119,7 @@ class CocoStore:
             if value is None:
                 raise BpuError(f'{self.path}: {self._why_missing(key)}')
             try:
-                payload = decode_record(key, value)
+                payload = decode_record(key, value) if check else value[:-CHECKSUM_BYTES]
             except BpuError as error:
                 raise BpuError(f'{self.path}: {error}; {VERIFY_HINT} {self.path}') from None
             yield payload
@@ -128,13 +134,19 @@ class CocoStore:
             record = decode_json(payload)
         return record['image'], record['annotations']
 
-    def image_id_of(self, file_name: str) -> int | None:
-        """Id of the (first) image with this ``file_name``, None if there is none."""
-        with self.read(INDEX_FILES_KEY) as record:
-            candidates = ids_of_file_name(record, file_name)
-        for image_id in candidates:
-            if self.annotations(image_id)[0]['file_name'] == file_name:
-                return image_id
+    def image_id_of(self, *file_names: str) -> int | None:
+        """Id of the image with the first of these ``file_name``s that there is, None if none is.
+
+        Reads little: the index has its checksum compared at the first call only, and what it says
+        is confirmed by the image's own record.
+        """
+        with self.read(INDEX_FILES_KEY, check=not self._names_checked) as record:
+            self._names_checked = True
+            candidates = ids_of_file_names(record, file_names)
+        for file_name, image_id in candidates:
+            with self.read(instances_key(image_id)) as payload:
+                if FILE_NAME_FIELD + encode_json(file_name) in bytes(payload):
+                    return image_id
         return None
 
     def coco_fields(self) -> dict:

@@ -214,3 +214,41 @@ def test_meta_describes_counts_and_source(coco_files, packed):
         annotation_file='instances.json', image_folder='images', subset=None,
         annotation_sha256=hashlib.sha256(coco_files.ann_file.read_bytes()).hexdigest())
     assert str(coco_files.img_dir) not in json.dumps(meta)
+
+
+def test_first_file_name_that_there_is_gives_the_image(packed):
+    store = CocoStore(packed)
+    assert store.image_id_of('deep/er/c.jpg') == 2**40
+    assert store.image_id_of('images/b.png', 'b.png', 'a.jpg') == 7
+    assert store.image_id_of('c.jpg', 'er/c.jpg') is None
+    assert store.image_id_of() is None
+
+
+def test_file_name_of_two_images_gives_the_first_id(coco_files, tmp_path):
+    images = coco_files.content()['images']
+    images[0]['file_name'] = images[1]['file_name']
+    coco_files.rewrite(images=images)
+    pack_coco(*coco_files, tmp_path / 'twins_lmdb')
+    assert CocoStore(tmp_path / 'twins_lmdb').image_id_of('b.png') == 7
+
+
+def test_file_names_of_one_hash_are_told_apart(packed):
+    with CocoStore(packed).read(b'index/files') as record:
+        hashes, ids = (record[:64].cast('q').tolist(), record[64:].cast('q').tolist())
+    at = ids.index(139)
+    assert at > 0
+    hashes[at - 1] = hashes[at]  # another image comes first under the hash of 'a.jpg'
+    content = b''.join(number.to_bytes(8, 'little', signed=True) for number in hashes + ids)
+    edit(packed, b'index/files', encode_record(b'index/files', content))
+    assert CocoStore(packed).image_id_of('a.jpg') == 139
+
+
+def test_flipped_byte_in_the_names_is_not_a_lost_image(packed):
+    with CocoStore(packed).read(b'index/files') as record:
+        value = bytearray(encode_record(b'index/files', bytes(record)))
+    value[3] ^= 1
+    edit(packed, b'index/files', bytes(value))
+    store = CocoStore(packed)
+    for _ in range(2):
+        with pytest.raises(BpuError, match="record 'index/files' is damaged"):
+            store.image_id_of('a.jpg')
