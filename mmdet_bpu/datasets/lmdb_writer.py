@@ -7,7 +7,7 @@ import lmdb
 from mmdet_bpu.datasets.lmdb_format import encode_record
 
 FIRST_MAP_SIZE = 1 << 26  # bytes; grows as needed, the file is only as large as what is written
-BATCH_BYTES = 1 << 26  # of one transaction: what a killed packer loses at most
+BATCH_BYTES = 1 << 24  # of one transaction: what a killed packer loses at most
 PAGE_SLACK = 3 * 4096  # of a record: page header, rounding up, its share of the tree
 
 
