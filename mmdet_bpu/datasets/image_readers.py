@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple
 
+import cv2
+
 from mmdet_bpu.datasets.image_check import ImageFault, check_image
 from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, checksum, encode_record, image_key)
 from mmdet_bpu.errors import BpuError
@@ -52,7 +54,8 @@ class ImageRead(NamedTuple):
 
 def default_processes() -> int:
     """As many as there are cores for this process, at most 4."""
-    return min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return min(cores or 1, MAX_PROCESSES)
 
 
 class ImageReaders:
@@ -151,6 +154,7 @@ def _serve(connection: Connection, others: list[Connection], arenas: list[mmap.m
            check: str) -> None:
     """Body of a reader process: batches in, places and hashes out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the writer ends us
+    cv2.setNumThreads(0)  # threads do not come along in a fork
     for other in others:
         other.close()
     while True:

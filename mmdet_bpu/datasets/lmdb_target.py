@@ -96,6 +96,7 @@ def partial_folder(out: Path, plan: dict, resume: bool, overwrite: bool) -> Path
 def move_into_place(partial: Path, out: Path) -> None:
     """Give a complete database its name, and remove the one that it replaces."""
     replaced = _replaced(out)
+    _sync_folder(partial)
     if out.exists():
         out.rename(replaced)
         try:
@@ -103,15 +104,21 @@ def move_into_place(partial: Path, out: Path) -> None:
         except OSError:
             replaced.rename(out)
             raise
+        _sync_folder(out.parent)
         shutil.rmtree(replaced)
     else:
         partial.rename(out)
     (out / PLAN_FILE).unlink()
-    folder = os.open(out.parent, os.O_RDONLY)
+    _sync_folder(out.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _replaced(out: Path) -> Path:
