@@ -132,6 +132,13 @@ def _file_names(folder: Path) -> set[str]:
     a millisecond for each."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except OSError:
+            return {entry.name for entry in entries if _is_file(entry)}
+    except (OSError, ValueError):  # ValueError: a name that no folder can have, such as 'a\0b'
         return set()
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a symbolic link in a circle
+        return False
