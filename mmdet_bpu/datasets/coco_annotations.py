@@ -1,7 +1,7 @@
 """Check a COCO annotation file: what stops packing, and what is only worth a note."""
 import hashlib
 import json
-import math
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +18,7 @@ REQUIRED_FIELDS = {
 ID_FIELDS = {'id', 'image_id', 'category_id'}
 # COCO's own boxes reach up to a pixel over the edge by rounding.
 EDGE_TOLERANCE_PX = 1.0
+MAX_SIDE = 2**31 - 1  # px, of a PNG; no image format that is read here allows more
 
 
 def read_json(path: Path) -> tuple[dict, str]:
@@ -108,7 +109,8 @@ def note_unusual(report: PackingReport, images: list[dict], annotations: dict[in
 def _check_box(path: Path, annotation: dict) -> None:
     box = annotation['bbox']
     if not (isinstance(box, list) and len(box) == 4
-            and all(isinstance(side, (int, float)) and math.isfinite(side) for side in box)):
+            and all(isinstance(side, (int, float)) and abs(side) <= sys.float_info.max
+                    for side in box)):
         raise BpuError(f"{path}: annotation {annotation['id']}: expected bbox "
                        f'[x, y, width, height] in px, found {box!r}')
 
@@ -121,5 +123,5 @@ def _check_image(place: str, image: dict) -> None:
         raise BpuError(f"{place}.file_name: expected a name, found {image['file_name']!r}")
     for side in ('width', 'height'):
         size = image[side]
-        if not isinstance(size, (int, float)) or size <= 0 or size % 1:
+        if not isinstance(size, (int, float)) or not 0 < size <= MAX_SIDE or size % 1:
             raise BpuError(f'{place}.{side}: expected a number of px, found {size!r}')
