@@ -116,8 +116,12 @@ def describe_key(key: bytes) -> str:
 
 
 def encode_json(content) -> bytes:
-    """Compact JSON in UTF-8. Floats come back equal: they are written shortest round-trip."""
-    return json.dumps(content, ensure_ascii=False, separators=(',', ':')).encode('utf-8')
+    """Compact JSON in UTF-8. Floats come back equal: they are written shortest round-trip.
+
+    Half a surrogate pair, which JSON can hold and UTF-8 cannot, is written as its JSON escape.
+    """
+    text = json.dumps(content, ensure_ascii=False, separators=(',', ':'))
+    return text.encode('utf-8', 'backslashreplace')
 
 
 def decode_json(payload):
