@@ -1,5 +1,6 @@
 """Is this the whole file of an image that training can decode?"""
 import io
+import re
 
 import cv2
 import numpy as np
@@ -8,9 +9,11 @@ from PIL import Image
 CHECKS = ('decode', 'header', 'none')
 # Most headers end in here; a JPEG with a large colour profile or thumbnail is parsed as a whole.
 HEADER_BYTES = 1 << 15
-JPEG_SCAN = b'\xff\xda'
 JPEG_END = b'\xff\xd9'
-PNG_END = b'IEND'
+# What follows 0xFF in a mark that a length or the end follows (ITU-T T.81, table B.1): in scan data
+# 0xFF is always followed by 0 or a restart mark.
+JPEG_MARK = re.compile(b'\xff[^\x00\x01\xd0-\xd8\xff]')
+PNG_END = b'IEND\xaeB`\x82'  # type and checksum of the last chunk, which has no content
 
 
 class ImageFault(ValueError):
@@ -61,18 +64,18 @@ def _read_header(content) -> tuple[str, tuple[int, int]]:
 
 
 def _has_end(content, name: str) -> bool:
-    """Whether the data of a JPEG or PNG go on to their end mark; more bytes may follow it.
-
-    In JPEG scan data 0xFF is always followed by 0 or a restart mark, so an end mark is one. That of
-    a thumbnail in the header does not count: the scan of the image starts behind it.
-    """
-    if content[-2:] == JPEG_END or content[-8:-4] == PNG_END:
+    """Whether the data of a JPEG or PNG go on to their end mark; more bytes may follow it."""
+    if content[-2:] == JPEG_END or content[-8:] == PNG_END:
         return True
-    content = bytes(content)
     if name == 'PNG':
-        return PNG_END in content
-    end = content.rfind(JPEG_END)
-    return end != -1 and content.find(JPEG_SCAN, end) == -1
+        return PNG_END in bytes(content)
+    # From mark to mark: the end mark of a thumbnail is in the content of one, and is not seen.
+    position = 0
+    while mark := JPEG_MARK.search(content, position):
+        if mark[0] == JPEG_END:
+            return True
+        position = mark.end() + int.from_bytes(content[mark.end():mark.end() + 2], 'big')
+    return False
 
 
 def _decoded_size(content) -> tuple[int, int]:
