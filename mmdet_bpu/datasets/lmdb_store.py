@@ -115,7 +115,7 @@ class CocoStore:
             BpuError: If there is no such record or its checksum does not match.
         """
         with self._environment_of(key).begin(buffers=True) as transaction:
-            value = transaction.get(key)
+            value = self._value(transaction, key)
             if value is None:
                 raise BpuError(f'{self.path}: {self._why_missing(key)}')
             try:
@@ -170,9 +170,16 @@ class CocoStore:
             return self._shards[shard_of(key, len(self._shards))]
         return self._environment
 
+    def _value(self, transaction: lmdb.Transaction, key: bytes) -> memoryview | None:
+        try:
+            return transaction.get(key)
+        except lmdb.Error as error:
+            raise BpuError(f'{self.path}: {describe_key(key)} cannot be read, LMDB reports {error}; '
+                           f'{VERIFY_HINT} {self.path}') from None
+
     def _why_missing(self, key: bytes) -> str:
         number = key.rpartition(b'/')[2]
-        if key != INDEX_IMAGES_KEY and number.isdigit() and int(number) in self.read_index().ids:
+        if not number.isdigit() or int(number) in self.read_index().ids:
             return f'{describe_key(key)} is lost, its record is damaged; {VERIFY_HINT} {self.path}'
         return f'there is no {describe_key(key)} in this database'
 
@@ -204,7 +211,7 @@ class CocoStore:
                       expected_format: str) -> dict:
         path = self.path if name == DATA_FILE else os.path.join(self.path, name)
         with environment.begin(buffers=True) as transaction:
-            value = transaction.get(META_KEY)
+            value = self._value(transaction, META_KEY)
             if value is None:
                 raise BpuError(f'{path} is an LMDB database without a packed COCO data set, '
                                f"or packing stopped before its end (no 'meta' record); {PACK_HINT}")
