@@ -19,7 +19,7 @@ from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, IMAGE_PREFIX,
                                             INDEX_IMAGES_KEY, INDEX_SHA256_KEY, META_KEY,
                                             decode_json, describe_key, image_files, image_key,
                                             instances_key, shard_of)
-from mmdet_bpu.datasets.lmdb_store import CocoStore
+from mmdet_bpu.datasets.lmdb_store import VERIFY_HINT, CocoStore
 from mmdet_bpu.datasets.packing_progress import progress_bar
 from mmdet_bpu.errors import BpuError
 
@@ -59,6 +59,9 @@ def verify_database(path: str | Path, progress: bool = False) -> dict:
         answer = kind, content
     except EOFError:
         pass
+    except BaseException:  # such as Ctrl-C
+        process.kill()
+        raise
     finally:
         ours.close()
         process.join()
@@ -75,11 +78,13 @@ def verify_database(path: str | Path, progress: bool = False) -> dict:
 
 
 def _verify_in_child(path: str, parents_end: Connection, connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to both; the parent ends us
     parents_end.close()
     try:
         meta = _verify(path, lambda kind, content: connection.send((kind, content)))
     except BpuError as error:
-        connection.send(('fault', str(error)))
+        advice = f'; {VERIFY_HINT} {path}'  # which is what is being done
+        connection.send(('fault', str(error).replace(advice, '. Pack it again')))
     except lmdb.Error as error:
         connection.send(('fault', f'{path} is damaged: LMDB reports {error}. Pack it again'))
     else:
@@ -156,4 +161,9 @@ def _foreign_records(file: str, expected: set[bytes]) -> list[str]:
             before = key
             if key not in expected:
                 faults.append(f'{describe_key(key)} does not belong in {os.path.basename(file)}')
+        else:
+            counted = transaction.stat()['entries']
+            if counted != seen:
+                faults.append(f'the header of {os.path.basename(file)} counts {counted} records, '
+                              f'it has {seen}')
     return faults
