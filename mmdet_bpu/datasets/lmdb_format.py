@@ -112,7 +112,7 @@ def describe_key(key: bytes) -> str:
     words = {'image': 'image', 'instances': 'annotation record of image'}
     if name in words and number.isdigit():
         return f'{words[name]} {int(number)}'
-    return f"record '{key.decode('ascii', 'replace')}'"
+    return f"record {ascii(key.decode('latin-1'))}"  # a damaged key may hold anything
 
 
 def encode_json(content) -> bytes:
