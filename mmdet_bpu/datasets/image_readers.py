@@ -140,7 +140,7 @@ class ImageReaders:
     def _alive(self, process: int, batch: list[ImageRequest]) -> Iterator[None]:
         try:
             yield
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # OSError: it died within an answer
             self._processes[process].join()
             code = self._processes[process].exitcode
             end = signal.Signals(-code).name if code < 0 else f'exit code {code}'
