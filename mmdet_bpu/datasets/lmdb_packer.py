@@ -27,6 +27,9 @@ from mmdet_bpu.errors import BpuError
 
 ON_ERROR = ('stop', 'skip')
 MAX_SHARDS = 1000
+# What LMDB reports of a file whose pages are not what it wrote.
+DAMAGE = (lmdb.CorruptedError, lmdb.CursorFullError, lmdb.InvalidError, lmdb.PageNotFoundError,
+          lmdb.VersionMismatchError)
 NOT_JPEG = 'image is not JPEG, stored as it is'
 SIZE_DIFFERS = 'image has another size than the annotation file says'
 NOTICES = {'not JPEG': NOT_JPEG, 'size differs': SIZE_DIFFERS}
@@ -87,11 +90,12 @@ def pack_coco(img_dir: str | Path,
             plan = dict(source.description(), shards=shards, version=SCHEMA_VERSION)
             partial = partial_folder(out, plan, resume, overwrite)
             check_target(out, overwrite)
+            begun = any(partial.glob('*.mdb'))  # by an earlier run
             packing = _Packing(partial, source, readers, check_images, on_error, shards)
             try:
                 meta = packing.run(progress)
             except BaseException:
-                if not packing.sha256:
+                if not packing.sha256 and not begun:
                     shutil.rmtree(partial, ignore_errors=True)
                 raise
             check_target(out, overwrite)
@@ -164,8 +168,8 @@ class _Packing:
         for read in batch:
             if read.fault is None:
                 writer.put_record(image_key(read.request.image_id), read.value)
-                self._count(by_id[read.request.image_id], read.sha256, len(read.value) - CHECKSUM_BYTES,
-                            read.notices)
+                self._count(by_id[read.request.image_id], read.sha256,
+                            len(read.value) - CHECKSUM_BYTES, read.notices)
 
     def _count(self, image: dict, sha256: bytes, size: int, notices: list[str]) -> None:
         self.sha256[image['id']] = sha256
@@ -176,11 +180,11 @@ class _Packing:
     def _take_stored(self, writer: RecordWriter, images: list[dict],
                      advance: Callable[[int], None]) -> None:
         """Count the images that an interrupted packing wrote; drop those that are damaged."""
-        by_id = {image['id']: image for image in images}
+        by_key = {image_key(image['id']): image for image in images}
         check = 'none' if self.check_images == 'none' else 'header'
         useless = []
         for key, value in writer.stored(IMAGE_PREFIX):
-            image = by_id.get(int(key.removeprefix(IMAGE_PREFIX)))
+            image = by_key.get(key)
             if image is None or not self._is_usable(key, value, image, check):
                 useless.append(key)
             else:
@@ -199,9 +203,8 @@ class _Packing:
     def _write_descriptions(self, writer: RecordWriter) -> dict:
         images = self.source.kept_images()
         annotations = self.source.annotations
-        stale = [key for key, _ in writer.stored(INSTANCES_PREFIX)
-                 if int(key.removeprefix(INSTANCES_PREFIX)) not in annotations]
-        writer.delete(stale)
+        kept = set(map(instances_key, annotations))
+        writer.delete([key for key, _ in writer.stored(INSTANCES_PREFIX) if key not in kept])
         for key, payload in index_records(images, annotations, self.source.fields['categories'],
                                           self.sha256).items():
             writer.put(key, payload)
@@ -228,10 +231,13 @@ class _Packing:
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
+    partial = out.with_name(f'{out.name}.partial')
     try:
         yield
+    except DAMAGE as error:
+        raise BpuError(f'{partial} is damaged, LMDB reports {error}: start over with --overwrite'
+                       ) from error
     except (OSError, lmdb.Error) as error:
-        partial = out.with_name(f'{out.name}.partial')
         kept = (f'; {partial} keeps what was packed so far: go on with --resume'
                 if partial.is_dir() else '')
         raise BpuError(f'cannot write {out}: {error}{kept}') from error
