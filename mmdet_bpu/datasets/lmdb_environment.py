@@ -45,8 +45,9 @@ def open_environment(data_file: str) -> lmdb.Environment:
         environment = _environments.get(identity)
         if environment is None:
             try:
+                # Without readahead each 4 KB page of an image not in memory is a read of its own.
                 environment = lmdb.open(data_file, subdir=False, readonly=True, lock=False,
-                                        readahead=False)
+                                        readahead=True)
             except lmdb.Error as error:
                 raise BpuError(
                     f'{data_file} cannot be opened as an LMDB database ({error})') from None
