@@ -61,6 +61,7 @@ setup(
         'mim': requirements('mminstall'),
         'demo': requirements('demo'),
         'tests': requirements('tests'),
+        'turbo': requirements('turbo'),
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

@@ -1,14 +1,16 @@
 """COCO in LMDB: packing, reading, and the data set, transform and metric that mmdet sees.
 
-Importing this package registers ``CocoLMDBDataset``, ``LoadImageFromLMDB`` and ``CocoLMDBMetric``.
+Importing this package registers ``CocoLMDBDataset``, ``LoadImageFromLMDB``,
+``LoadResizedImageFromLMDB`` and ``CocoLMDBMetric``.
 """
 from mmdet_bpu.datasets.coco_lmdb import CocoLMDBDataset
 from mmdet_bpu.datasets.coco_lmdb_metric import CocoLMDBMetric, coco_api
 from mmdet_bpu.datasets.lmdb_packer import pack_coco
 from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
 from mmdet_bpu.datasets.loading import LoadImageFromLMDB, read_images_from_lmdb
+from mmdet_bpu.datasets.scaled_loading import LoadResizedImageFromLMDB
 
 __all__ = [
-    'CocoLMDBDataset', 'CocoLMDBMetric', 'CocoStore', 'LoadImageFromLMDB', 'coco_api',
-    'open_store', 'pack_coco', 'read_images_from_lmdb'
+    'CocoLMDBDataset', 'CocoLMDBMetric', 'CocoStore', 'LoadImageFromLMDB',
+    'LoadResizedImageFromLMDB', 'coco_api', 'open_store', 'pack_coco', 'read_images_from_lmdb'
 ]

@@ -1,11 +1,11 @@
 """Load images from a packed COCO data set inside an mmdet pipeline."""
 from typing import Optional
 
-import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 
+from mmdet_bpu.datasets.decoding import DecodeError, check_decoder, decode_image
 from mmdet_bpu.datasets.lmdb_store import open_store
 from mmdet_bpu.errors import BpuError
 
@@ -31,12 +31,17 @@ class LoadImageFromLMDB(BaseTransform):
         to_float32 (bool): Return float32 instead of uint8. Defaults to False.
         color_type (str): Flag of :func:`mmcv.imfrombytes`; ``'color'`` rotates as the EXIF
             orientation says. Defaults to 'color'.
-        imdecode_backend (str): Backend of :func:`mmcv.imfrombytes`. Defaults to 'cv2'.
+        imdecode_backend (str): Backend of :func:`mmcv.imfrombytes`, or 'simplejpeg': libjpeg-turbo
+            for JPEG files in colour, with the pixels of 'cv2', and 'cv2' for the rest. Defaults to
+            'cv2'.
         ignore_empty (bool): Return None where an image is missing or cannot be decoded, instead of
             raising. Defaults to False.
         lmdb (str, optional): Folder of the database, for data sets that do not name it themselves.
             Defaults to None.
         backend_args (None): Accepted as in ``LoadImageFromFile``, where it selects a storage.
+
+    Raises:
+        BpuError: If a backend or a colour type is unknown, or the backend's package is missing.
     """
 
     def __init__(self,
@@ -47,8 +52,9 @@ class LoadImageFromLMDB(BaseTransform):
                  lmdb: Optional[str] = None,
                  backend_args: None = None) -> None:
         if backend_args is not None:
-            raise BpuError('LoadImageFromLMDB reads from the database only: expected '
+            raise BpuError(f'{type(self).__name__} reads from the database only: expected '
                            f'backend_args=None, found {backend_args}')
+        check_decoder(type(self).__name__, imdecode_backend, color_type)
         self.to_float32 = to_float32
         self.color_type = color_type
         self.imdecode_backend = imdecode_backend
@@ -70,29 +76,28 @@ class LoadImageFromLMDB(BaseTransform):
         """
         path = self.lmdb or results.get('lmdb_path')
         if path is None:
-            raise BpuError("LoadImageFromLMDB: the sample has no 'lmdb_path'; use it with "
+            raise BpuError(f"{type(self).__name__}: the sample has no 'lmdb_path'; use it with "
                            "CocoLMDBDataset, or give the transform lmdb='...'")
         try:
-            image = self._decode(path, results['img_id'])
-        except Exception:
+            with open_store(path).image(results['img_id']) as content:
+                return self._load(results, content)
+        except BpuError as error:
             if self.ignore_empty:
                 return None
+            if isinstance(error, DecodeError):
+                raise BpuError(f"{path}: image {results['img_id']} {error}; replace the file and "
+                               'pack again') from error
             raise
+
+    def _load(self, results: dict, content: memoryview) -> dict:
+        """Put the image into the sample. ``content`` is valid during the call only."""
+        image = decode_image(content, self.color_type, self.imdecode_backend)
         if self.to_float32:
             image = image.astype(np.float32)
         results['img'] = image
         results['img_shape'] = image.shape[:2]
         results['ori_shape'] = image.shape[:2]
         return results
-
-    def _decode(self, path: str, image_id: int) -> np.ndarray:
-        with open_store(path).image(image_id) as content:
-            image = mmcv.imfrombytes(
-                content, flag=self.color_type, backend=self.imdecode_backend)
-        if image is None:
-            raise BpuError(f'{path}: image {image_id} cannot be decoded by '
-                           f"'{self.imdecode_backend}'; replace the file and pack again")
-        return image
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(to_float32={self.to_float32}, '
