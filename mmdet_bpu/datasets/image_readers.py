@@ -18,6 +18,7 @@ import cv2
 
 from mmdet_bpu.datasets.image_check import ImageFault, check_image
 from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, checksum, encode_record, image_key)
+from mmdet_bpu.datasets.shielded_process import start_shielded
 from mmdet_bpu.errors import BpuError
 
 BATCH_IMAGES = 32
@@ -81,7 +82,7 @@ class ImageReaders:
             others = [end for pipe in pipes for end in pipe if end is not theirs]
             process = context.Process(
                 target=_serve, args=(theirs, others, self._arenas[number], check), daemon=True)
-            process.start()
+            start_shielded(process)
             self._processes.append(process)
         for _, theirs in pipes:
             theirs.close()
@@ -153,7 +154,6 @@ class ImageReaders:
 def _serve(connection: Connection, others: list[Connection], arenas: list[mmap.mmap],
            check: str) -> None:
     """Body of a reader process: batches in, places and hashes out, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the writer ends us
     cv2.setNumThreads(0)  # threads do not come along in a fork
     for other in others:
         other.close()

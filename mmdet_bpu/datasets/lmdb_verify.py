@@ -6,7 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Callable, Iterator
@@ -21,6 +21,7 @@ from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, IMAGE_PREFIX,
                                             instances_key, shard_of)
 from mmdet_bpu.datasets.lmdb_store import VERIFY_HINT, CocoStore
 from mmdet_bpu.datasets.packing_progress import progress_bar
+from mmdet_bpu.datasets.shielded_process import start_shielded
 from mmdet_bpu.errors import BpuError
 
 FAULTS_SHOWN = 10
@@ -44,7 +45,7 @@ def verify_database(path: str | Path, progress: bool = False) -> dict:
     context = multiprocessing.get_context('fork')
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_verify_in_child, args=(os.fspath(path), ours, theirs))
-    process.start()
+    start_shielded(process)
     theirs.close()
     place, answer = 'its header', None
     try:
@@ -78,17 +79,17 @@ def verify_database(path: str | Path, progress: bool = False) -> dict:
 
 
 def _verify_in_child(path: str, parents_end: Connection, connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to both; the parent ends us
     parents_end.close()
-    try:
-        meta = _verify(path, lambda kind, content: connection.send((kind, content)))
-    except BpuError as error:
-        advice = f'; {VERIFY_HINT} {path}'  # which is what is being done
-        connection.send(('fault', str(error).replace(advice, '. Pack it again')))
-    except lmdb.Error as error:
-        connection.send(('fault', f'{path} is damaged: LMDB reports {error}. Pack it again'))
-    else:
-        connection.send(('meta', meta))
+    with suppress(BrokenPipeError):  # nobody waits any more
+        try:
+            meta = _verify(path, lambda kind, content: connection.send((kind, content)))
+        except BpuError as error:
+            advice = f'; {VERIFY_HINT} {path}'  # which is what is being done
+            connection.send(('fault', str(error).replace(advice, '. Pack it again')))
+        except lmdb.Error as error:
+            connection.send(('fault', f'{path} is damaged: LMDB reports {error}. Pack it again'))
+        else:
+            connection.send(('meta', meta))
 
 
 def _verify(path: str, report: Callable) -> dict:
