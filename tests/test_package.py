@@ -102,7 +102,7 @@ def test_pins_fit_the_ranges():
     for line in requirement_lines('constraints'):
         requirement = Requirement(line)
         pinned[requirement.name.lower()] = str(requirement.specifier).removeprefix('==')
-    for name in ('runtime', 'lite', 'demo', 'tests'):
+    for name in ('runtime', 'lite', 'demo', 'tests', 'turbo'):
         for line in requirement_lines(name):
             requirement = Requirement(line)
             assert pinned[requirement.name.lower()] in requirement.specifier, line

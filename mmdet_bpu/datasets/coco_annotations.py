@@ -64,9 +64,10 @@ def check_annotation_file(path: Path, content) -> None:
                 raise BpuError(f'{path}: {name}[{position}] lacks {", ".join(lacking)}')
         for position, entry in enumerate(entries):
             for field in ID_FIELDS & entry.keys():
-                if not isinstance(entry[field], (int, float, str)):
-                    raise BpuError(f'{path}: {name}[{position}].{field}: expected an integer, '
-                                   f'found {entry[field]!r}')
+                if not isinstance(entry[field], str) and not (
+                        isinstance(entry[field], (int, float)) and abs(entry[field]) < 2**63):
+                    raise BpuError(f'{path}: {name}[{position}].{field}: expected an integer of 64 '
+                                   f'bits, found {entry[field]!r}')
         repeated = [i for i, n in Counter(entry['id'] for entry in entries).items() if n > 1]
         if repeated:
             raise BpuError(f'{path}: {len(repeated)} id(s) appear more than once in "{name}": '

@@ -6,12 +6,13 @@ from typing import Callable, Optional, Sequence
 
 import numpy as np
 from mmdet.datasets import CocoDataset
-from mmdet.datasets.transforms import PackDetInputs
+from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
 from mmdet.registry import DATASETS
 from mmengine.dataset import force_full_init
 
 from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
 from mmdet_bpu.datasets.loading import read_images_from_lmdb
+from mmdet_bpu.datasets.scaled_loading import LoadResizedImageFromLMDB
 from mmdet_bpu.errors import BpuError
 
 
@@ -57,6 +58,11 @@ class CocoLMDBDataset(CocoDataset):
         pipeline = read_images_from_lmdb(pipeline)
         if kwargs.get('test_mode', False):
             pipeline = _with_ground_truth(pipeline)
+        else:
+            _check_boxes_are_resized(pipeline)
+        # A subclass may make other samples; it gets the annotation file's entries to do so.
+        self._parses_annotations = (
+            type(self).parse_data_info is not CocoLMDBDataset.parse_data_info)
         super().__init__(pipeline=pipeline, metainfo=metainfo, **kwargs)
 
     @property
@@ -112,42 +118,41 @@ class CocoLMDBDataset(CocoDataset):
         return sample
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
-        """As in ``CocoDataset``, with the database's folder as ``lmdb_path``."""
-        annotations = raw_data_info['raw_ann_info']
-        sample = super().parse_data_info(dict(raw_data_info, raw_ann_info=()))
-        sample['instances'] = self._instances(annotations, sample['width'], sample['height'])
+        """As in ``CocoDataset``, with the database's folder as ``lmdb_path``.
+
+        Called for every sample only if a subclass overrides it.
+        """
+        sample = super().parse_data_info(raw_data_info)
         sample['lmdb_path'] = self.lmdb
         return sample
-
-    def _instances(self, annotations: list[dict], width: int, height: int) -> list[dict]:
-        """What ``CocoDataset`` makes of annotations, in a third of the time.
-
-        It parses them once, when it is built; here this is done for every sample.
-        """
-        instances = []
-        labels = self.cat2label
-        for annotation in annotations:
-            x, y, w, h = annotation['bbox']
-            right, bottom = x + w, y + h
-            label = labels.get(annotation['category_id'])
-            if (label is None or w < 1 or h < 1 or x >= width or y >= height or right <= 0
-                    or bottom <= 0 or annotation['area'] <= 0 or annotation.get('ignore')):
-                continue
-            instance = dict(ignore_flag=1 if annotation.get('iscrowd') else 0,
-                            bbox=[x, y, right, bottom], bbox_label=label)
-            if annotation.get('segmentation'):
-                instance['mask'] = annotation['segmentation']
-            instances.append(instance)
-        return instances
 
     @property
     def _holds_samples(self) -> bool:
         return self.proposal_file is not None
 
     def _read_sample(self, image_id: int) -> dict:
-        image, annotations = self.store.annotations(image_id)
-        image['img_id'] = image_id
-        return self.parse_data_info(dict(raw_img_info=image, raw_ann_info=annotations))
+        if self._parses_annotations:
+            image, annotations = self.store.annotations(image_id)
+            image['img_id'] = image_id
+            return self.parse_data_info(dict(raw_img_info=image, raw_ann_info=annotations))
+        record = self.store.instances(image_id)
+        file_name, prefix, seg_map_path = record['file_name'], self.data_prefix, None
+        if prefix.get('seg', None):
+            seg_map_path = osp.join(prefix['seg'], file_name.rsplit('.', 1)[0] + self.seg_map_suffix)
+        sample = dict(img_path=osp.join(prefix['img'], file_name), img_id=image_id,
+                      seg_map_path=seg_map_path, height=record['height'], width=record['width'])
+        if self.return_classes:
+            sample.update(text=self.metainfo['classes'], caption_prompt=self.caption_prompt,
+                          custom_entities=True)
+        labels, instances = self.cat2label, []
+        for instance in record['instances']:
+            label = labels.get(instance.pop('category_id'))
+            if label is not None:
+                instance['bbox_label'] = label
+                instances.append(instance)
+        sample['instances'] = instances
+        sample['lmdb_path'] = self.lmdb
+        return sample
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
         """Ids as int64 in bytes, with the end of each, in mmengine's form of serialized data."""
@@ -180,12 +185,30 @@ class CocoLMDBDataset(CocoDataset):
         return [c['id'] for c in self._categories if c['name'] in set(classes)]
 
 
+def _is_step(step: dict | Callable, kind: type) -> bool:
+    """Whether a step of a pipeline, a config or built, is of this transform."""
+    if not isinstance(step, dict):
+        return isinstance(step, kind)
+    name = step.get('type')
+    return name is kind or str(name).rpartition('.')[2] == kind.__name__
+
+
+def _check_boxes_are_resized(pipeline: Sequence) -> None:
+    """Refuse to train on resized images with boxes of their full size."""
+    kinds = [next((kind for kind in (LoadResizedImageFromLMDB, LoadAnnotations)
+                   if _is_step(step, kind)), None) for step in pipeline]
+    if (LoadResizedImageFromLMDB in kinds and LoadAnnotations in
+            kinds[kinds.index(LoadResizedImageFromLMDB):]):
+        raise BpuError('the pipeline of CocoLMDBDataset loads annotations behind '
+                       'LoadResizedImageFromLMDB, which would not resize their boxes: put '
+                       'LoadAnnotations before it')
+
+
 def _with_ground_truth(pipeline: Sequence) -> list:
     """The pipeline with ``instances`` among the ``meta_keys`` of ``PackDetInputs``."""
     pipeline = list(pipeline)
     for position, step in enumerate(pipeline):
-        kind = step.get('type') if isinstance(step, dict) else None
-        if kind is PackDetInputs or str(kind).rpartition('.')[2] == PackDetInputs.__name__:
+        if isinstance(step, dict) and _is_step(step, PackDetInputs):
             default = inspect.signature(PackDetInputs).parameters['meta_keys'].default
             keys = tuple(step.get('meta_keys', default))
             if 'instances' not in keys:

@@ -11,7 +11,9 @@ which is also the order in which they are written, so that every write is an app
 ``index/files``       int64 ``(2, N)``: XXH3-64 of each ``file_name``, ascending, and image ids
 ``index/images``      int64 ``(N, 3)``: id, width, height in the order of the source file
 ``index/sha256``      uint8 ``(N, 32)``: SHA-256 of the image files, in the same order
-``instances/<id>``    JSON ``{"image": {...}, "annotations": [...]}`` of one image, as in the
+``instances/<id>``    JSON of :func:`mmdet_bpu.datasets.sample_record.sample_of`: what a data set
+                      needs of one image
+``json/<id>``         JSON ``{"image": {...}, "annotations": [...]}`` of one image, as in the
                       source file and in its order
 ``meta``              JSON: format, version, counts, source, what was left out. Written last: a
                       database without it is not complete
@@ -28,7 +30,6 @@ XXH3 and not a CRC because it is checked at every read: 8 us for a 170 KB image,
 import json
 import zlib
 
-import orjson
 import xxhash
 
 from mmdet_bpu.errors import BpuError
@@ -50,6 +51,7 @@ INDEX_IMAGES_KEY = b'index/images'
 INDEX_SHA256_KEY = b'index/sha256'
 IMAGE_PREFIX = b'image/'
 INSTANCES_PREFIX = b'instances/'
+JSON_PREFIX = b'json/'
 
 
 def image_key(image_id: int) -> bytes:
@@ -58,8 +60,13 @@ def image_key(image_id: int) -> bytes:
 
 
 def instances_key(image_id: int) -> bytes:
-    """Key of the image description and annotations of ``image_id``."""
+    """Key of what a data set needs of ``image_id`` but its pixels."""
     return b'instances/%0*d' % (ID_DIGITS, image_id)
+
+
+def json_key(image_id: int) -> bytes:
+    """Key of the annotation file's entries for ``image_id``."""
+    return b'json/%0*d' % (ID_DIGITS, image_id)
 
 
 def shard_of(key: bytes, shards: int) -> int:
@@ -108,7 +115,8 @@ def decode_record(key: bytes, value: memoryview) -> memoryview:
 def describe_key(key: bytes) -> str:
     """A record in words, e.g. ``image 139`` for ``image/0000000000000000139``."""
     name, _, number = key.decode('ascii', 'replace').partition('/')
-    words = {'image': 'image', 'instances': 'annotation record of image'}
+    words = {'image': 'image', 'instances': 'instance record of image',
+             'json': 'annotation record of image'}
     if name in words and number.isdigit():
         return f'{words[name]} {int(number)}'
     return f"record {ascii(key.decode('latin-1'))}"  # a damaged key may hold anything
@@ -125,11 +133,7 @@ def encode_json(content) -> bytes:
 
 def decode_json(payload):
     """Inverse of :func:`encode_json`, from any buffer."""
-    try:
-        return orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        # What only Python's own parser takes: NaN, half surrogate pairs.
-        return json.loads(str(payload, 'utf-8'))
+    return json.loads(str(payload, 'utf-8'))
 
 
 def check_meta(meta, expected_format: str) -> dict:

@@ -14,15 +14,16 @@ from mmdet_bpu.datasets.image_check import CHECKS, ImageFault, check_image
 from mmdet_bpu.datasets.image_index import index_records
 from mmdet_bpu.datasets.image_readers import ImageRead, ImageReaders, ImageRequest
 from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE, FORMAT,
-                                            IMAGE_PREFIX, INSTANCES_PREFIX, META_KEY,
+                                            IMAGE_PREFIX, INSTANCES_PREFIX, JSON_PREFIX, META_KEY,
                                             SCHEMA_VERSION, SHARD_FORMAT, decode_record,
                                             encode_json, image_files, image_key,
-                                            instances_key, shard_of)
+                                            instances_key, json_key, shard_of)
 from mmdet_bpu.datasets.lmdb_target import (check_target, claimed, move_into_place,
                                            partial_folder)
 from mmdet_bpu.datasets.lmdb_writer import RecordWriter
 from mmdet_bpu.datasets.packing_progress import progress_bar
 from mmdet_bpu.datasets.packing_report import first_names
+from mmdet_bpu.datasets.sample_record import encode_sample
 from mmdet_bpu.errors import BpuError
 
 ON_ERROR = ('stop', 'skip')
@@ -203,15 +204,20 @@ class _Packing:
     def _write_descriptions(self, writer: RecordWriter) -> dict:
         images = self.source.kept_images()
         annotations = self.source.annotations
-        kept = set(map(instances_key, annotations))
-        writer.delete([key for key, _ in writer.stored(INSTANCES_PREFIX) if key not in kept])
+        kept = {*map(instances_key, annotations), *map(json_key, annotations)}
+        writer.delete([key for prefix in (INSTANCES_PREFIX, JSON_PREFIX)
+                       for key, _ in writer.stored(prefix) if key not in kept])
         for key, payload in index_records(images, annotations, self.source.fields['categories'],
                                           self.sha256).items():
             writer.put(key, payload)
-        for image in sorted(images, key=lambda image: image['id']):
+        images = sorted(images, key=lambda image: image['id'])
+        for image in images:
             for notice in self.notices.get(image['id'], ()):
                 self.source.report.notice(NOTICES[notice], image['file_name'])
             writer.put(instances_key(image['id']),
+                       encode_sample(image, annotations[image['id']]))
+        for image in images:
+            writer.put(json_key(image['id']),
                        encode_json(dict(image=image, annotations=annotations[image['id']])))
         records = writer.count_without(META_KEY) + 1
         meta = dict(format=FORMAT, version=SCHEMA_VERSION, shards=self.shards,

@@ -12,14 +12,14 @@ from mmdet_bpu.datasets.lmdb_environment import open_environment
 from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE, FORMAT,
                                             IMAGE_PREFIX, INDEX_CATEGORIES_KEY, INDEX_FILES_KEY,
                                             INDEX_IMAGES_KEY, INDEX_SHA256_KEY, META_KEY,
-                                            SHARD_FORMAT, check_meta, decode_json, decode_record,
-                                            describe_key, encode_json, image_files, image_key,
-                                            instances_key, shard_of)
+                                            SHARD_FORMAT, check_meta, checksum, decode_json,
+                                            decode_record, describe_key, image_files, image_key,
+                                            instances_key, json_key, shard_of)
+from mmdet_bpu.datasets.sample_record import decode_sample
 from mmdet_bpu.errors import BpuError
 
 PACK_HINT = 'pack it with: tools/pack_coco_lmdb.py --img-dir DIR --ann FILE --out DIR'
 VERIFY_HINT = 'check it with: tools/pack_coco_lmdb.py --verify'
-FILE_NAME_FIELD = b'"file_name":'  # as encode_json writes it
 
 _stores: dict[str, 'CocoStore'] = {}
 
@@ -128,23 +128,33 @@ class CocoStore:
         Raises:
             BpuError: If there is no such record or its checksum does not match.
         """
+        # Done twice for every sample: few steps, and the words only where they are needed.
         transaction = self._transaction_for(key)
-        value = self._value(transaction, key)
+        try:
+            value = transaction.get(key)
+        except lmdb.Error as error:
+            raise BpuError(f'{self.path}: {describe_key(key)} cannot be read, LMDB reports {error}; '
+                           f'{VERIFY_HINT} {self.path}') from None
         if value is None:
             raise BpuError(f'{self.path}: {self._why_missing(key)}')
-        try:
-            payload = decode_record(key, value) if check else value[:-CHECKSUM_BYTES]
-        except BpuError as error:
-            raise BpuError(f'{self.path}: {error}; {VERIFY_HINT} {self.path}') from None
+        payload = value[:-CHECKSUM_BYTES]
+        if check and checksum(key, payload) != value[-CHECKSUM_BYTES:]:
+            raise BpuError(f'{self.path}: {describe_key(key)} is damaged: its checksum does not '
+                           f'match its bytes; {VERIFY_HINT} {self.path}')
         return Reading(payload, transaction)
 
     def image(self, image_id: int) -> 'Reading':
         """Context manager of the encoded image, a memoryview valid in the block."""
         return self.read(image_key(image_id))
 
+    def instances(self, image_id: int) -> dict:
+        """What a data set needs of an image but its pixels, see :mod:`.sample_record`."""
+        with self.read(instances_key(image_id)) as payload:
+            return decode_sample(payload)
+
     def annotations(self, image_id: int) -> tuple[dict, list[dict]]:
         """The source file's description of an image, and its annotations in their order."""
-        with self.read(instances_key(image_id)) as payload:
+        with self.read(json_key(image_id)) as payload:
             record = decode_json(payload)
         return record['image'], record['annotations']
 
@@ -158,9 +168,8 @@ class CocoStore:
             self._names_checked = True
             candidates = ids_of_file_names(record, file_names)
         for file_name, image_id in candidates:
-            with self.read(instances_key(image_id)) as payload:
-                if FILE_NAME_FIELD + encode_json(file_name) in bytes(payload):
-                    return image_id
+            if self.instances(image_id)['file_name'] == file_name:
+                return image_id
         return None
 
     def coco_fields(self) -> dict:

@@ -14,14 +14,14 @@ from typing import Callable, Iterator
 import lmdb
 
 from mmdet_bpu.datasets.lmdb_environment import open_environment
-from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, IMAGE_PREFIX,
-                                            INDEX_CATEGORIES_KEY, INDEX_FILES_KEY,
-                                            INDEX_IMAGES_KEY, INDEX_SHA256_KEY, META_KEY,
-                                            decode_json, describe_key, image_files, image_key,
-                                            instances_key, shard_of)
+from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, INDEX_CATEGORIES_KEY,
+                                            INDEX_FILES_KEY, INDEX_IMAGES_KEY, INDEX_SHA256_KEY,
+                                            META_KEY, describe_key, image_files, image_key,
+                                            instances_key, json_key, shard_of)
 from mmdet_bpu.datasets.lmdb_store import VERIFY_HINT, CocoStore
 from mmdet_bpu.datasets.packing_progress import progress_bar
 from mmdet_bpu.datasets.shielded_process import start_shielded
+from mmdet_bpu.datasets.sample_record import sample_of
 from mmdet_bpu.errors import BpuError
 
 FAULTS_SHOWN = 10
@@ -111,8 +111,11 @@ def _verify(path: str, report: Callable) -> dict:
                 faults.append(f'image {image_id} is not the file that was packed (SHA-256)')
     report('at', ('the annotations', (len(ids) - 1) % REPORT_EVERY + 1 if ids else 0))
     for image_id in ids:
-        with _noting(faults), store.read(instances_key(image_id)) as content:
-            annotations += len(decode_json(content)['annotations'])
+        with _noting(faults):
+            image, its_annotations = store.annotations(image_id)
+            annotations += len(its_annotations)
+            if store.instances(image_id) != sample_of(image, its_annotations):
+                faults.append(f'instance record of image {image_id} is not made of its annotations')
     for key in (COCO_KEY, INDEX_FILES_KEY):
         with _noting(faults), store.read(key):
             pass
@@ -140,7 +143,7 @@ def _keys_by_file(store: CocoStore, ids: list[int]) -> dict[str, set[bytes]]:
     names = image_files(store.meta['shards'])
     keys: dict[str, set[bytes]] = {name: {META_KEY} for name in {DATA_FILE, *names}}
     keys[DATA_FILE] |= {COCO_KEY, INDEX_CATEGORIES_KEY, INDEX_FILES_KEY, INDEX_IMAGES_KEY,
-                        INDEX_SHA256_KEY, *map(instances_key, ids)}
+                        INDEX_SHA256_KEY, *map(instances_key, ids), *map(json_key, ids)}
     for key in map(image_key, ids):
         keys[names[shard_of(key, len(names))]].add(key)
     return keys

@@ -6,7 +6,6 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.config import ConfigDict
 from mmengine.dataset import ConcatDataset
-from torch.utils.data import DataLoader
 
 from mmdet_bpu.datasets import (CocoLMDBDataset, LoadImageFromLMDB, pack_coco,
                                 read_images_from_lmdb)
@@ -217,18 +216,6 @@ def test_file_loaders_are_replaced_wherever_they_stand():
     assert load['type'] == 'mmdet.LoadImageFromFile'
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
-def test_worker_processes_read(packed, method):
-    dataset = CocoLMDBDataset(lmdb=str(packed), pipeline=TRAIN_PIPELINE[:1])
-    expected = [dataset[i]['img'] for i in range(len(dataset))]  # opened in the parent as well
-    workers = 2 if method == 'fork' else 1
-    loader = DataLoader(dataset, batch_size=2, num_workers=workers, collate_fn=list,
-                        multiprocessing_context=method, persistent_workers=True)
-    for _ in range(2):
-        found = [sample['img'] for batch in loader for sample in batch]
-        assert all(map(np.array_equal, expected, found)) and len(found) == len(expected)
-
-
 def test_concatenated_data_sets_read_each_from_its_database(make_coco, packed, tmp_path):
     files = make_coco(tmp_path / 'other')
     images = files.content()['images'][:1]
@@ -242,7 +229,36 @@ def test_concatenated_data_sets_read_each_from_its_database(make_coco, packed, t
     assert both_sets.get_data_info(8)['instances'] == []
 
 
-def test_memory_of_a_data_set_is_its_row_numbers(packed):
+def test_subclass_parses_the_entries_of_the_annotation_file(coco_files, packed):
+    class WithLicense(CocoLMDBDataset):
+
+        def parse_data_info(self, raw_data_info):
+            sample = super().parse_data_info(raw_data_info)
+            areas = [annotation['area'] for annotation in raw_data_info['raw_ann_info']]
+            return dict(sample, license=raw_data_info['raw_img_info']['license'], areas=areas)
+
+    found = WithLicense(lmdb=str(packed))
+    stock = CocoLMDBDataset(lmdb=str(packed))
+    areas = {a['id']: a['area'] for a in coco_files.content()['annotations']}
+    assert found.get_data_info(0)['areas'] == [areas[2], areas[4]]
+    for i in range(len(stock)):
+        sample = found.get_data_info(i)
+        assert sample.pop('license') == 1
+        del sample['areas']
+        assert sample == stock.get_data_info(i)
+
+
+def test_boxes_that_would_not_be_resized_are_refused_in_training(packed):
+    resized = dict(type='mmdet.LoadResizedImageFromLMDB',
+                   resize=dict(type='mmdet.Resize', scale=(32, 32), keep_ratio=True))
+    annotations = dict(type='mmdet.LoadAnnotations', with_bbox=True)
+    with pytest.raises(BpuError, match='put LoadAnnotations before it'):
+        CocoLMDBDataset(lmdb=str(packed), pipeline=[resized, annotations])
+    CocoLMDBDataset(lmdb=str(packed), pipeline=[annotations, resized])[0]
+    CocoLMDBDataset(lmdb=str(packed), pipeline=[resized, annotations], test_mode=True)[0]
+
+
+def test_memory_of_a_data_set_is_its_image_ids(packed):
     dataset = CocoLMDBDataset(lmdb=str(packed))
     assert dataset.data_bytes.nbytes == 8 * len(dataset)
     assert not dataset.data_list

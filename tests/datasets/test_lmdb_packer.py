@@ -292,5 +292,5 @@ def test_verify_names_every_fault(coco_files, target):
     message = str(caught.value)
     assert '3 fault(s)' in message
     assert 'image 7 is damaged' in message
-    assert 'annotation record of image 90 is lost' in message
+    assert 'instance record of image 90 is lost' in message
     assert "record 'stranger' does not belong in data.mdb" in message
