@@ -60,6 +60,7 @@ class CocoLMDBDataset(CocoDataset):
             pipeline = _with_ground_truth(pipeline)
         else:
             _check_boxes_are_resized(pipeline)
+        self._read_ahead: dict[int, dict] = {}
         # A subclass may make other samples; it gets the annotation file's entries to do so.
         self._parses_annotations = (
             type(self).parse_data_info is not CocoLMDBDataset.parse_data_info)
@@ -112,10 +113,27 @@ class CocoLMDBDataset(CocoDataset):
         """
         if self._holds_samples:
             return super().get_data_info(idx)
-        ids = self.data_bytes.view(np.int64) if self.serialize_data else self.data_list
-        sample = self._read_sample(int(ids[idx]))
-        sample['sample_idx'] = idx if idx >= 0 else len(self) + idx
+        # Taken out: the pipeline changes it, and the same image may come twice.
+        sample = self._read_ahead.pop(idx, None)
+        if sample is None:
+            ids = self.data_bytes.view(np.int64) if self.serialize_data else self.data_list
+            sample = self._read_sample(int(ids[idx]))
+            sample['sample_idx'] = idx if idx >= 0 else len(self) + idx
         return sample
+
+    def __getitems__(self, indices: Sequence[int]) -> list:
+        """The samples of a batch, which is how the DataLoader asks for them.
+
+        The same as ``[self[idx] for idx in indices]``, but what is read of a sample before its
+        image is read for all of them first: decoding an image empties the processor's caches, after
+        which this takes some 60 us, and one after the other 12 us (coco128).
+        """
+        if self._fully_initialized and not self._holds_samples:
+            self._read_ahead = {idx: self.get_data_info(idx) for idx in indices}
+        try:
+            return [self[idx] for idx in indices]
+        finally:
+            self._read_ahead = {}
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """As in ``CocoDataset``, with the database's folder as ``lmdb_path``.
