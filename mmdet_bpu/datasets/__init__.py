@@ -1,16 +1,17 @@
-"""COCO in LMDB: packing, reading, and the data set, transform and metric that mmdet sees.
+"""COCO in LMDB: packing, reading, and the data set, transforms and metric that mmdet sees.
 
 Importing this package registers ``CocoLMDBDataset``, ``LoadImageFromLMDB``,
-``LoadResizedImageFromLMDB`` and ``CocoLMDBMetric``.
+``LoadResizedImageFromLMDB``, ``CocoLMDBMetric`` and the storage backend ``coco_lmdb`` of mmengine.
 """
 from mmdet_bpu.datasets.coco_lmdb import CocoLMDBDataset
 from mmdet_bpu.datasets.coco_lmdb_metric import CocoLMDBMetric, coco_api
+from mmdet_bpu.datasets.lmdb_backend import CocoLMDBBackend
 from mmdet_bpu.datasets.lmdb_packer import pack_coco
 from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
 from mmdet_bpu.datasets.loading import LoadImageFromLMDB, read_images_from_lmdb
 from mmdet_bpu.datasets.scaled_loading import LoadResizedImageFromLMDB
 
 __all__ = [
-    'CocoLMDBDataset', 'CocoLMDBMetric', 'CocoStore', 'LoadImageFromLMDB',
+    'CocoLMDBBackend', 'CocoLMDBDataset', 'CocoLMDBMetric', 'CocoStore', 'LoadImageFromLMDB',
     'LoadResizedImageFromLMDB', 'coco_api', 'open_store', 'pack_coco', 'read_images_from_lmdb'
 ]
