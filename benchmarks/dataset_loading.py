@@ -150,7 +150,7 @@ def throughput(datasets: dict[str, Dataset], workers: int, rounds: int) -> dict:
                           for name, value in cpu.items()},
         ratios={f'{ours} / {other}': dict(
             spread([a / b for a, b in zip(rates[ours], rates[other])]),
-            of_cpu_time=round(cpu[other] / cpu[ours], 4))
+            of_cpu_time=round(cpu[other] / cpu[ours], 4) if cpu[ours] else None)
             for ours, other in RATIOS if ours in rates})
 
 

@@ -65,7 +65,7 @@ def test_result_is_that_of_the_loader_of_files(name, color_type, backend, to_flo
 
 
 def test_image_of_a_real_database_is_decoded_by_libjpeg_turbo(packed):
-    for image_id in open_store(packed).index.ids.tolist():
+    for image_id in open_store(packed).read_index().ids.tolist():
         by_turbo, by_opencv = (
             LoadImageFromLMDB(lmdb=str(packed), imdecode_backend=backend)(dict(img_id=image_id))
             for backend in ('simplejpeg', 'cv2'))
