@@ -1,4 +1,5 @@
 """Pack a COCO data set (a folder of images and an annotation file) into an LMDB database."""
+import errno
 import hashlib
 import os
 import shutil
@@ -246,7 +247,12 @@ def _disk_errors(out: Path) -> Iterator[None]:
     except (OSError, lmdb.Error) as error:
         kept = (f'; {partial} keeps what was packed so far: go on with --resume'
                 if partial.is_dir() else '')
-        raise BpuError(f'cannot write {out}: {error}{kept}') from error
+        cause = str(error)
+        if cause.endswith(os.strerror(errno.EIO)):
+            # LMDB's word for a write of which the disk took a part only.
+            free = shutil.disk_usage(out.parent).free / 1e6
+            cause += f' (the disk is full, over a quota or faulty: {free:.1f} MB are free)'
+        raise BpuError(f'cannot write {out}: {cause}{kept}') from error
 
 
 def _check_arguments(check_images: str, on_error: str, shards: int,

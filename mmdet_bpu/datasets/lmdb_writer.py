@@ -4,7 +4,9 @@ from typing import Iterator
 
 import lmdb
 
+from mmdet_bpu.datasets.lmdb_environment import open_environment
 from mmdet_bpu.datasets.lmdb_format import encode_record
+from mmdet_bpu.errors import BpuError
 
 FIRST_MAP_SIZE = 1 << 26  # bytes; grows as needed, the file is only as large as what is written
 BATCH_BYTES = 1 << 24  # of one transaction: what a killed packer loses at most
@@ -19,13 +21,14 @@ class RecordWriter:
     Leaving the block by an exception keeps what was put, if the disk takes it.
 
     Args:
-        file (Path): The LMDB file; made if it is not there.
+        file (Path): The LMDB file; made if it is not there or cut off.
 
     Raises:
-        lmdb.Error: If the file is not LMDB's or the disk refuses.
+        lmdb.Error: If pages of the file are damaged or the disk refuses.
     """
 
     def __init__(self, file: Path) -> None:
+        _remove_if_cut_off(file)
         # Nobody else opens the file before it has its name: no lock file.
         self._environment = lmdb.open(str(file), subdir=False, lock=False, metasync=False,
                                       map_size=FIRST_MAP_SIZE)
@@ -108,3 +111,12 @@ class RecordWriter:
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             transaction.commit()
+
+
+def _remove_if_cut_off(file: Path) -> None:
+    """Begin a file anew that ends before its last page, or within its header on a full disk."""
+    if file.exists():
+        try:
+            open_environment(str(file))
+        except BpuError:
+            file.unlink()

@@ -1,4 +1,6 @@
 """An interrupted packing goes on to what an uninterrupted one gives, or says why it cannot."""
+import os
+
 import lmdb
 import pytest
 
@@ -83,6 +85,15 @@ def test_damaged_record_is_read_again_from_its_file(
     content[place + 300] ^= 1
     (partial / 'data.mdb').write_bytes(content)
     assert_same_as_uninterrupted(coco_files, target, check_images=check)
+
+
+@pytest.mark.parametrize('share', [0, 0.07, 0.5, 0.99])
+def test_file_that_is_cut_off_is_begun_anew(
+        coco_files, target, partial, pack_but_for_the_name, share):
+    pack_but_for_the_name()
+    size = (partial / 'data.mdb').stat().st_size
+    os.truncate(partial / 'data.mdb', int(size * share))
+    assert_same_as_uninterrupted(coco_files, target)
 
 
 def test_damaged_page_is_said_and_overwritten(coco_files, target, partial, pack_but_for_the_name):
