@@ -2,6 +2,7 @@
 
 Damaged pages can make LMDB itself crash, so the reading is done in a process of its own.
 """
+import faulthandler
 import hashlib
 import multiprocessing
 import os
@@ -79,6 +80,7 @@ def verify_database(path: str | Path, progress: bool = False) -> dict:
 
 
 def _verify_in_child(path: str, parents_end: Connection, connection: Connection) -> None:
+    faulthandler.disable()  # a crash is said in words
     parents_end.close()
     with suppress(BrokenPipeError):  # nobody waits any more
         try:
