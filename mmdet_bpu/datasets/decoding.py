@@ -129,6 +129,8 @@ def decode_image(content, color_type: str = 'color', backend: Optional[str] = 'c
         if image is not None:
             return image
         backend = 'cv2'
+    if backend == 'cv2':
+        return _decode_by_opencv(content, imread_flags[color_type])
     return _decode_by_mmcv(content, color_type, backend)
 
 
@@ -158,7 +160,7 @@ def decode_reduced(content, header: JpegHeader, divisor: int, color_type: str,
         except ValueError:
             pass
     flag = (REDUCED_COLOR if in_bgr else REDUCED_GREY)[divisor] | cv2.IMREAD_IGNORE_ORIENTATION
-    return _decode_by_mmcv(content, flag, 'cv2')
+    return _decode_by_opencv(content, flag)
 
 
 def read_jpeg_header(content) -> Optional[JpegHeader]:
@@ -211,9 +213,20 @@ def orient(image: np.ndarray, orientation: int) -> np.ndarray:
     return image if axes is None else cv2.flip(image, axes)
 
 
-def _decode_by_mmcv(content, flag: str | int, backend: Optional[str]) -> np.ndarray:
+def _decode_by_opencv(content, flag: int) -> np.ndarray:
+    """What mmcv does for ``'cv2'``, in fewer steps."""
     try:
-        image = mmcv.imfrombytes(content, flag=flag, backend=backend)
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    except cv2.error as error:
+        raise DecodeError(f"cannot be decoded by 'cv2' ({error})") from error
+    if image is None:
+        raise DecodeError("cannot be decoded by 'cv2'")
+    return image
+
+
+def _decode_by_mmcv(content, color_type: str, backend: Optional[str]) -> np.ndarray:
+    try:
+        image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
     except Exception as error:  # the decoders behind mmcv share no class of errors
         raise DecodeError(f"cannot be decoded by '{backend}' ({error})") from error
     if image is None:

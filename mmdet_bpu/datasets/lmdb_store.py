@@ -88,7 +88,8 @@ class CocoStore:
     @property
     def meta(self) -> dict:
         """Format, version, counts and source of the database."""
-        self._open()
+        if self._pid != os.getpid():
+            self._open()
         return self._meta
 
     @property
@@ -192,7 +193,8 @@ class CocoStore:
 
         Begun once: nobody writes to a packed database, and nothing is locked by it.
         """
-        self._open()
+        if self._pid != os.getpid():
+            self._open()
         try:
             transactions = self._of_thread.transactions
         except AttributeError:
@@ -216,8 +218,6 @@ class CocoStore:
         return f'there is no {describe_key(key)} in this database'
 
     def _open(self) -> None:
-        if self._pid == os.getpid():
-            return
         environment = self._open_file(DATA_FILE)
         meta = self._checked_meta(environment, DATA_FILE, FORMAT)
         environments = [environment]
