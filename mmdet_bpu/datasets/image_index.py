@@ -5,7 +5,7 @@ from typing import Sequence
 import numpy as np
 import xxhash
 
-from mmdet_bpu.datasets.lmdb_format import (INDEX_CATEGORIES_KEY, INDEX_FILES_KEY,
+from mmdet_bpu.datasets.lmdb_format import (INDEX_CATEGORIES_KEY, INDEX_FILES_KEY, INDEX_IDS_KEY,
                                             INDEX_IMAGES_KEY, INDEX_SHA256_KEY)
 
 
@@ -83,6 +83,7 @@ def index_records(images: list[dict], annotations: dict[int, list[dict]], catego
                      dtype=np.int64).reshape(len(images), 2)
     by_hash = names[np.lexsort((names[:, 1], names[:, 0]))]
     records[INDEX_FILES_KEY] = by_hash.T.astype('<i8').tobytes()
+    records[INDEX_IDS_KEY] = np.sort(names[:, 1]).astype('<i8').tobytes()
     records[INDEX_SHA256_KEY] = b''.join(sha256[image['id']] for image in images)
     return dict(sorted(records.items()))
 

@@ -16,7 +16,8 @@ import lmdb
 
 from mmdet_bpu.datasets.lmdb_environment import open_environment
 from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, INDEX_CATEGORIES_KEY,
-                                            INDEX_FILES_KEY, INDEX_IMAGES_KEY, INDEX_SHA256_KEY,
+                                            INDEX_FILES_KEY, INDEX_IDS_KEY, INDEX_IMAGES_KEY,
+                                            INDEX_SHA256_KEY,
                                             META_KEY, describe_key, image_files, image_key,
                                             instances_key, json_key, shard_of)
 from mmdet_bpu.datasets.lmdb_store import VERIFY_HINT, CocoStore
@@ -118,7 +119,7 @@ def _verify(path: str, report: Callable) -> dict:
             annotations += len(its_annotations)
             if store.instances(image_id) != sample_of(image, its_annotations):
                 faults.append(f'instance record of image {image_id} is not made of its annotations')
-    for key in (COCO_KEY, INDEX_FILES_KEY):
+    for key in (COCO_KEY, INDEX_FILES_KEY, INDEX_IDS_KEY):
         with _noting(faults), store.read(key):
             pass
     if not faults and (annotations, image_bytes) != (counts['annotations'], counts['image_bytes']):
@@ -144,8 +145,8 @@ def _keys_by_file(store: CocoStore, ids: list[int]) -> dict[str, set[bytes]]:
     """The keys that each file of the database should hold."""
     names = image_files(store.meta['shards'])
     keys: dict[str, set[bytes]] = {name: {META_KEY} for name in {DATA_FILE, *names}}
-    keys[DATA_FILE] |= {COCO_KEY, INDEX_CATEGORIES_KEY, INDEX_FILES_KEY, INDEX_IMAGES_KEY,
-                        INDEX_SHA256_KEY, *map(instances_key, ids), *map(json_key, ids)}
+    keys[DATA_FILE] |= {COCO_KEY, INDEX_CATEGORIES_KEY, INDEX_FILES_KEY, INDEX_IDS_KEY,
+                        INDEX_IMAGES_KEY, INDEX_SHA256_KEY, *map(instances_key, ids), *map(json_key, ids)}
     for key in map(image_key, ids):
         keys[names[shard_of(key, len(names))]].add(key)
     return keys

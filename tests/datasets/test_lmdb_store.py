@@ -159,7 +159,7 @@ def test_database_without_its_last_record_is_refused(packed):
 
 def test_lost_record_is_noticed_when_opened(packed):
     edit(packed, image_key(7), None)
-    with pytest.raises(BpuError, match='should hold 30 records, found 29.*--verify'):
+    with pytest.raises(BpuError, match='should hold 31 records, found 30.*--verify'):
         len(CocoStore(packed))
 
 
@@ -210,7 +210,7 @@ def test_meta_describes_counts_and_source(coco_files, packed):
     size = sum((coco_files.img_dir / i['file_name']).stat().st_size
                for i in coco_files.content()['images'])
     assert meta['counts'] == dict(
-        images=8, annotations=12, categories=3, image_bytes=size, records=30)
+        images=8, annotations=12, categories=3, image_bytes=size, records=31)
     assert meta['source'] == dict(
         annotation_file='instances.json', image_folder='images', subset=None,
         annotation_sha256=hashlib.sha256(coco_files.ann_file.read_bytes()).hexdigest())

@@ -1,0 +1,24 @@
+"""Which images of a database a process has compared with their checksums."""
+import lmdb
+import numpy as np
+
+
+class CheckedImages:
+    """A mark for each image; ids are found where the database has them.
+
+    Args:
+        ids (memoryview): The record ``index/ids``.
+        transaction (lmdb.Transaction): What keeps it readable.
+
+    Attributes:
+        marks (bytearray): True or False, one byte for each image and one for unknown ones.
+    """
+
+    def __init__(self, ids: memoryview, transaction: lmdb.Transaction) -> None:
+        self._transaction = transaction
+        self._ids = np.frombuffer(ids, dtype='<i8')
+        self.marks = bytearray(len(self._ids) + 1)
+
+    def position(self, image_id: int) -> int:
+        """Index into ``marks`` of an image that is in the database."""
+        return int(self._ids.searchsorted(image_id))
