@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet_bpu.datasets import lmdb_packer, lmdb_verify, lmdb_writer, pack_coco
+from mmdet_bpu.datasets import (image_readers, lmdb_packer, lmdb_verify, lmdb_writer,
+                                pack_coco)
 from mmdet_bpu.datasets.lmdb_target import claimed
 from mmdet_bpu.datasets.lmdb_verify import verify_database
 from mmdet_bpu.errors import BpuError
@@ -225,6 +226,15 @@ def test_second_packer_is_refused_at_once_while_the_first_runs(coco_files, targe
     os.kill(packer.process.pid, signal.SIGCONT)
     assert packer.end() == 0
     assert verify_database(target)['counts']['images'] == 8
+
+
+def test_ctrl_c_does_not_reach_the_processes_that_read(coco_files, target, monkeypatch):
+    def interrupted(function):
+        return lambda *arguments: os.kill(os.getpid(), signal.SIGINT) or function(*arguments)
+
+    for module, name in ((image_readers, '_read_batch'), (lmdb_verify, '_verify')):
+        monkeypatch.setattr(module, name, interrupted(getattr(module, name)))
+    assert pack_coco(*coco_files, target) == verify_database(target)
 
 
 def test_ctrl_c_ends_a_verification_without_a_trace(coco_files, target):
