@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet_bpu.datasets import lmdb_packer, lmdb_writer, pack_coco
+from mmdet_bpu.datasets import (image_readers, lmdb_packer, lmdb_verify, lmdb_writer,
+                                pack_coco)
 from mmdet_bpu.datasets.lmdb_target import claimed
 from mmdet_bpu.datasets.lmdb_verify import verify_database
 from mmdet_bpu.errors import BpuError
@@ -225,6 +226,37 @@ def test_second_packer_is_refused_at_once_while_the_first_runs(coco_files, targe
     os.kill(packer.process.pid, signal.SIGCONT)
     assert packer.end() == 0
     assert verify_database(target)['counts']['images'] == 8
+
+
+def test_ctrl_c_does_not_reach_the_processes_that_read(coco_files, target, monkeypatch):
+    def interrupted(function):
+        return lambda *arguments: os.kill(os.getpid(), signal.SIGINT) or function(*arguments)
+
+    for module, name in ((image_readers, '_read_batch'), (lmdb_verify, '_verify')):
+        monkeypatch.setattr(module, name, interrupted(getattr(module, name)))
+    assert pack_coco(*coco_files, target) == verify_database(target)
+
+
+def test_ctrl_c_ends_a_verification_without_a_trace(coco_files, target):
+    pack_coco(*coco_files, target)
+    reading = FORK.Event()
+
+    def verify():
+        os.setsid()
+        os.dup2(os.open(target.parent / 'errors', os.O_WRONLY | os.O_CREAT), 2)
+        lmdb_verify._verify = lambda *_: (reading.set(), time.sleep(PATIENCE))
+        try:
+            verify_database(target)
+        except KeyboardInterrupt:
+            os._exit(130)
+
+    process = FORK.Process(target=verify)
+    process.start()
+    assert reading.wait(PATIENCE)
+    os.killpg(process.pid, signal.SIGINT)
+    process.join(PATIENCE / 2)
+    assert process.exitcode == 130
+    assert (target.parent / 'errors').read_text() == ''
 
 
 def test_command_that_is_killed_or_stopped_by_ctrl_c_goes_on_with_resume(tmp_path, target):
