@@ -1,7 +1,6 @@
 """Check a COCO annotation file: what stops packing, and what is only worth a note."""
 import hashlib
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +17,7 @@ REQUIRED_FIELDS = {
 ID_FIELDS = {'id', 'image_id', 'category_id'}
 # COCO's own boxes reach up to a pixel over the edge by rounding.
 EDGE_TOLERANCE_PX = 1.0
+MAX_PX = 2**53  # up to here a float holds every integer; nan and inf are not below it
 MAX_SIDE = 2**31 - 1  # px, of a PNG; no image format that is read here allows more
 
 
@@ -46,8 +46,8 @@ def check_annotation_file(path: Path, content) -> None:
         content: The JSON content.
 
     Raises:
-        BpuError: If a list or a field is missing, an id repeats, an image id is no key, an image has
-            no size, or a box is not four numbers.
+        BpuError: If a list or a field is missing or of the wrong kind, an id repeats, an image id
+            is no key, an image has no size, or a box is not four numbers.
     """
     expected = 'expected COCO detection JSON with "images", "annotations" and "categories"'
     if not isinstance(content, dict):
@@ -66,14 +66,18 @@ def check_annotation_file(path: Path, content) -> None:
             for field in ID_FIELDS & entry.keys():
                 if not isinstance(entry[field], str) and not (
                         isinstance(entry[field], (int, float)) and abs(entry[field]) < 2**63):
-                    raise BpuError(f'{path}: {name}[{position}].{field}: expected an integer of 64 '
-                                   f'bits, found {entry[field]!r}')
+                    raise BpuError(f'{path}: {name}[{position}].{field}: expected a number of 64 '
+                                   f'bits or a name, found {entry[field]!r}')
         repeated = [i for i, n in Counter(entry['id'] for entry in entries).items() if n > 1]
         if repeated:
             raise BpuError(f'{path}: {len(repeated)} id(s) appear more than once in "{name}": '
                            f'{first_names(repeated)}')
     for annotation in content.get('annotations', []):
         _check_box(path, annotation)
+    for position, category in enumerate(content['categories']):
+        if not isinstance(category['name'], str):
+            raise BpuError(f'{path}: categories[{position}].name: expected a name, found '
+                           f"{category['name']!r}")
     for position, image in enumerate(content['images']):
         _check_image(f'{path}: images[{position}]', image)
 
@@ -110,10 +114,12 @@ def note_unusual(report: PackingReport, images: list[dict], annotations: dict[in
 def _check_box(path: Path, annotation: dict) -> None:
     box = annotation['bbox']
     if not (isinstance(box, list) and len(box) == 4
-            and all(isinstance(side, (int, float)) and abs(side) <= sys.float_info.max
-                    for side in box)):
+            and all(isinstance(side, (int, float)) and abs(side) < MAX_PX for side in box)):
         raise BpuError(f"{path}: annotation {annotation['id']}: expected bbox "
                        f'[x, y, width, height] in px, found {box!r}')
+    if not isinstance(annotation['area'], (int, float)):
+        raise BpuError(f"{path}: annotation {annotation['id']}: expected area in square px, found "
+                       f"{annotation['area']!r}")
 
 
 def _check_image(place: str, image: dict) -> None:

@@ -1,4 +1,5 @@
 """COCO detection data set read from one LMDB database: a drop-in for mmdet's ``CocoDataset``."""
+import copy
 import inspect
 import os.path as osp
 import warnings
@@ -22,8 +23,9 @@ class CocoLMDBDataset(CocoDataset):
 
     Same samples in the same order, with ``lmdb_path`` added to each. Stock pipelines work as they
     stand: ``LoadImageFromFile`` is replaced by ``LoadImageFromLMDB``. In memory a sample is its
-    image id, 8 bytes that all workers share: annotations are read and parsed when the sample is
-    asked for (unless ``proposal_file`` is given, which needs them all).
+    image id and its end, 16 bytes that all workers share: annotations are read and parsed when the
+    sample is asked for (unless ``proposal_file`` is given, which needs them all). A subclass that
+    overrides ``load_data_list`` or ``filter_data`` finds image ids in ``data_list``.
 
     In test mode ``PackDetInputs`` also hands on ``instances``, which is what mmdet's ``CocoMetric``
     without an annotation file makes its ground truth from.
@@ -51,6 +53,7 @@ class CocoLMDBDataset(CocoDataset):
                  **kwargs) -> None:
         self.lmdb = _resolve(lmdb, kwargs.get('data_root'))
         store = open_store(self.lmdb, fresh=True)
+        self._identity = store.identity
         self._categories = store.coco_fields()['categories']
         if metainfo is None or 'classes' not in metainfo:
             metainfo = {**self._classes_of_database(), **(metainfo or {})}
@@ -62,14 +65,24 @@ class CocoLMDBDataset(CocoDataset):
             _check_boxes_are_resized(pipeline)
         self._read_ahead: dict[int, dict] = {}
         # A subclass may make other samples; it gets the annotation file's entries to do so.
-        self._parses_annotations = (
-            type(self).parse_data_info is not CocoLMDBDataset.parse_data_info)
+        self._parses_annotations = not self._is_own('parse_data_info')
+        # It may also find or change samples: then they are read one by one, as it expects.
+        self._reads_ahead = self._is_own('parse_data_info', 'get_data_info', 'prepare_data',
+                                         '__getitem__', '__len__')
         super().__init__(pipeline=pipeline, metainfo=metainfo, **kwargs)
 
     @property
     def store(self) -> CocoStore:
-        """The database as this process sees it; opened at its first use."""
-        return open_store(self.lmdb)
+        """The database as this process sees it; opened at its first use.
+
+        Raises:
+            BpuError: If it was packed anew, with other content, since this data set was built.
+        """
+        store = open_store(self.lmdb)
+        if store.identity != self._identity:
+            raise BpuError(f'{self.lmdb} was packed anew since this data set was built from it: '
+                           'start again, so that all processes read the same')
+        return store
 
     @property
     def cat_img_map(self) -> dict[int, list[int]]:
@@ -128,7 +141,7 @@ class CocoLMDBDataset(CocoDataset):
         image is read for all of them first: decoding an image empties the processor's caches, after
         which this takes some 60 us, and one after the other 12 us (coco128).
         """
-        if self._fully_initialized and not self._holds_samples:
+        if self._reads_ahead and self._fully_initialized and not self._holds_samples:
             self._read_ahead = {idx: self.get_data_info(idx) for idx in indices}
         try:
             return [self[idx] for idx in indices]
@@ -144,6 +157,11 @@ class CocoLMDBDataset(CocoDataset):
         sample['lmdb_path'] = self.lmdb
         return sample
 
+    @classmethod
+    def _is_own(cls, *methods: str) -> bool:
+        """Whether no subclass overrides one of these methods."""
+        return all(getattr(cls, name) is getattr(CocoLMDBDataset, name) for name in methods)
+
     @property
     def _holds_samples(self) -> bool:
         return self.proposal_file is not None
@@ -156,7 +174,8 @@ class CocoLMDBDataset(CocoDataset):
         record = self.store.instances(image_id)
         file_name, prefix, seg_map_path = record['file_name'], self.data_prefix, None
         if prefix.get('seg', None):
-            seg_map_path = osp.join(prefix['seg'], file_name.rsplit('.', 1)[0] + self.seg_map_suffix)
+            seg_map_path = osp.join(prefix['seg'],
+                                    file_name.rsplit('.', 1)[0] + self.seg_map_suffix)
         sample = dict(img_path=osp.join(prefix['img'], file_name), img_id=image_id,
                       seg_map_path=seg_map_path, height=record['height'], width=record['width'])
         if self.return_classes:
@@ -222,16 +241,27 @@ def _check_boxes_are_resized(pipeline: Sequence) -> None:
                        'LoadAnnotations before it')
 
 
-def _with_ground_truth(pipeline: Sequence) -> list:
-    """The pipeline with ``instances`` among the ``meta_keys`` of ``PackDetInputs``."""
-    pipeline = list(pipeline)
-    for position, step in enumerate(pipeline):
-        if isinstance(step, dict) and _is_step(step, PackDetInputs):
+def _with_ground_truth(pipeline):
+    """The same pipeline with ``instances`` among the ``meta_keys`` of ``PackDetInputs``.
+
+    Nested pipelines (``transforms=[[...], [...]]``) are followed.
+    """
+    if isinstance(pipeline, (list, tuple)):
+        return [_with_ground_truth(step) for step in pipeline]
+    if isinstance(pipeline, dict):
+        if _is_step(pipeline, PackDetInputs):
             default = inspect.signature(PackDetInputs).parameters['meta_keys'].default
-            keys = tuple(step.get('meta_keys', default))
-            if 'instances' not in keys:
-                pipeline[position] = dict(step, meta_keys=(*keys, 'instances'))
+            return dict(pipeline, meta_keys=_and_instances(pipeline.get('meta_keys', default)))
+        return {k: _with_ground_truth(v) if k == 'transforms' else v
+                for k, v in pipeline.items()}
+    if type(pipeline) is PackDetInputs:
+        pipeline = copy.copy(pipeline)
+        pipeline.meta_keys = _and_instances(pipeline.meta_keys)
     return pipeline
+
+
+def _and_instances(meta_keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*meta_keys, 'instances']))
 
 
 def _resolve(path: str, data_root: Optional[str]) -> str:

@@ -33,9 +33,8 @@ class CocoLMDBMetric(CocoMetric):
     """``CocoMetric`` with the ground truth of a packed data set: the same numbers, no JSON file.
 
     Stock ``CocoMetric`` without ``ann_file`` also runs on :class:`CocoLMDBDataset`, but it rebuilds
-    the ground truth from the samples: it needs ``instances`` among the pipeline's ``meta_keys``,
-    takes box areas for object areas (which moves mAP of small, medium and large objects), and
-    forgets the annotations that the data set filters out.
+    the ground truth from the samples: it takes box areas for object areas (which moves mAP of
+    small, medium and large objects), and forgets the annotations that the data set filters out.
 
     Args:
         lmdb (str): Folder of the database.

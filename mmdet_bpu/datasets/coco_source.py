@@ -3,7 +3,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmdet_bpu.datasets.coco_annotations import check_annotation_file, note_unusual, read_json
+from mmdet_bpu.datasets.coco_annotations import check_annotation_file, read_json
 from mmdet_bpu.datasets.packing_report import PackingReport, first_names
 from mmdet_bpu.errors import BpuError
 
@@ -42,7 +42,8 @@ class CocoSource:
         Args:
             ann_file (str | Path): COCO detection annotations, JSON.
             img_dir (str | Path): Folder of the images.
-            subset (int, optional): Take the first so many images of the file. Defaults to None: all.
+            subset (int, optional): Only the first so many images of the file. Defaults to None:
+                all.
             skip_faults (bool): Leave out missing images and annotations that point at no image
                 instead of raising. Defaults to False.
 
@@ -72,7 +73,6 @@ class CocoSource:
         source = cls(ann_file, img_dir, images, annotations, content, sha256, subset)
         for orphan in orphans:
             source.report.notice(ORPHAN, orphan)
-        note_unusual(source.report, images, annotations, content['categories'])
         source._look_for_images(skip_faults)
         return source
 

@@ -54,12 +54,16 @@ def check_image(content, check: str, width: int, height: int) -> list[str]:
 
 
 def _read_header(content) -> tuple[str, tuple[int, int]]:
-    for part in (content[:HEADER_BYTES], content):
-        try:
-            with Image.open(io.BytesIO(part)) as image:
-                return image.format, image.size
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            fault = error
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # nothing is decompressed here
+    try:
+        for part in (content[:HEADER_BYTES], content):
+            try:
+                with Image.open(io.BytesIO(part)) as image:
+                    return image.format, image.size
+            except Exception as error:  # the readers of formats share no class of errors
+                fault = error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
     raise ImageFault(f'is not a readable image ({type(fault).__name__}, {len(content)} bytes)')
 
 

@@ -26,6 +26,10 @@ if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=_forget_environments_of_parent)
 
 
+class NotWholeError(BpuError):
+    """A file that ends before its last page, or does not begin as LMDB's do."""
+
+
 def open_environment(data_file: str) -> lmdb.Environment:
     """The environment of this process for one LMDB file, read-only and without a lock file.
 
@@ -36,7 +40,8 @@ def open_environment(data_file: str) -> lmdb.Environment:
         lmdb.Environment: The same object for the same file while it is in use.
 
     Raises:
-        BpuError: If the file is truncated or not LMDB's.
+        NotWholeError: If the file is truncated or not LMDB's.
+        BpuError: If LMDB cannot open it for another reason.
         OSError: If there is no such file.
     """
     status = os.stat(data_file)
@@ -49,12 +54,13 @@ def open_environment(data_file: str) -> lmdb.Environment:
                 environment = lmdb.open(data_file, subdir=False, readonly=True, lock=False,
                                         readahead=True)
             except lmdb.Error as error:
-                raise BpuError(
+                kind = NotWholeError if isinstance(error, lmdb.InvalidError) else BpuError
+                raise kind(
                     f'{data_file} cannot be opened as an LMDB database ({error})') from None
             _environments[identity] = environment
     expected = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
     if status.st_size < expected:
         # Reading a page that the file does not have would end the process with SIGBUS.
-        raise BpuError(f'{data_file} is truncated: {expected} bytes expected, {status.st_size} '
-                       'found; copy or pack it again')
+        raise NotWholeError(f'{data_file} is truncated: {expected} bytes expected, '
+                            f'{status.st_size} found; copy or pack it again')
     return environment

@@ -24,10 +24,10 @@ Packed into S > 1 shards, the ``image/`` records are in ``images-<s>-of-<S>.mdb`
 ``<id>`` in shard ``crc32(key) % S``. Each shard has a ``meta`` record too.
 
 ``<id>`` is the COCO image id, decimal, padded to 19 digits. Every value ends in 8 more bytes: the
-XXH3-64 (big-endian) of the payload, seeded with the CRC-32 of the key. At the end, because JPEG and PNG decoders ignore what
-follows the image: the raw value of an ``image/`` record still decodes in any other LMDB reader.
-XXH3 and not a CRC because it is on the way of every sample: 8 us for a 170 KB image in the
-processor's cache, where CRC-32 took 96 us.
+XXH3-64 (big-endian) of the payload, seeded with the CRC-32 of the key. At the end, because JPEG and
+PNG decoders ignore what follows the image: the raw value of an ``image/`` record still decodes in
+any other LMDB reader. XXH3 and not a CRC because it is on the way of every sample: 8 us for a
+170 KB image in the processor's cache, where CRC-32 took 96 us.
 """
 import json
 import zlib
@@ -111,8 +111,13 @@ def decode_record(key: bytes, value: memoryview) -> memoryview:
     """
     payload = value[:-CHECKSUM_BYTES]
     if len(value) < CHECKSUM_BYTES or checksum(key, payload) != value[-CHECKSUM_BYTES:]:
-        raise BpuError(f'{describe_key(key)} is damaged: its checksum does not match its bytes')
+        raise BpuError(describe_damage(key))
     return payload
+
+
+def describe_damage(key: bytes) -> str:
+    """What a wrong checksum says, in words."""
+    return f'{describe_key(key)} is damaged: its checksum does not match its bytes'
 
 
 def describe_key(key: bytes) -> str:

@@ -10,14 +10,15 @@ from typing import Callable, Iterator
 
 import lmdb
 
+from mmdet_bpu.datasets.coco_annotations import note_unusual
 from mmdet_bpu.datasets.coco_source import CocoSource
 from mmdet_bpu.datasets.image_check import CHECKS, ImageFault, check_image
 from mmdet_bpu.datasets.image_index import index_records
 from mmdet_bpu.datasets.image_readers import ImageRead, ImageReaders, ImageRequest
 from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE, FORMAT,
-                                            IMAGE_PREFIX, INSTANCES_PREFIX, JSON_PREFIX, META_KEY,
-                                            SCHEMA_VERSION, SHARD_FORMAT, decode_record,
-                                            encode_json, image_files, image_key,
+                                            IMAGE_PREFIX, INDEX_SHA256_KEY, INSTANCES_PREFIX,
+                                            JSON_PREFIX, META_KEY, SCHEMA_VERSION, SHARD_FORMAT,
+                                            decode_record, encode_json, image_files, image_key,
                                             instances_key, json_key, shard_of)
 from mmdet_bpu.datasets.lmdb_target import (check_target, claimed, move_into_place,
                                            partial_folder)
@@ -89,7 +90,8 @@ def pack_coco(img_dir: str | Path,
         source = CocoSource.read(ann_file, img_dir, subset, on_error == 'skip')
         out.parent.mkdir(parents=True, exist_ok=True)
         with claimed(out):
-            plan = dict(source.description(), shards=shards, version=SCHEMA_VERSION)
+            plan = dict(source.description(), img_dir=os.path.abspath(img_dir), shards=shards,
+                        version=SCHEMA_VERSION)
             partial = partial_folder(out, plan, resume, overwrite)
             check_target(out, overwrite)
             begun = any(partial.glob('*.mdb'))  # by an earlier run
@@ -183,20 +185,19 @@ class _Packing:
                      advance: Callable[[int], None]) -> None:
         """Count the images that an interrupted packing wrote; drop those that are damaged."""
         by_key = {image_key(image['id']): image for image in images}
-        check = 'none' if self.check_images == 'none' else 'header'
         useless = []
         for key, value in writer.stored(IMAGE_PREFIX):
             image = by_key.get(key)
-            if image is None or not self._is_usable(key, value, image, check):
+            if image is None or not self._is_usable(key, value, image):
                 useless.append(key)
             else:
                 advance(1)
         writer.delete(useless)
 
-    def _is_usable(self, key: bytes, value: memoryview, image: dict, check: str) -> bool:
+    def _is_usable(self, key: bytes, value: memoryview, image: dict) -> bool:
         try:
             content = decode_record(key, value)
-            notices = check_image(content, check, image['width'], image['height'])
+            notices = check_image(content, self.check_images, image['width'], image['height'])
         except (BpuError, ImageFault):
             return False
         self._count(image, hashlib.sha256(content).digest(), len(content), notices)
@@ -205,11 +206,12 @@ class _Packing:
     def _write_descriptions(self, writer: RecordWriter) -> dict:
         images = self.source.kept_images()
         annotations = self.source.annotations
+        note_unusual(self.source.report, images, annotations, self.source.fields['categories'])
         kept = {*map(instances_key, annotations), *map(json_key, annotations)}
         writer.delete([key for prefix in (INSTANCES_PREFIX, JSON_PREFIX)
                        for key, _ in writer.stored(prefix) if key not in kept])
-        for key, payload in index_records(images, annotations, self.source.fields['categories'],
-                                          self.sha256).items():
+        index = index_records(images, annotations, self.source.fields['categories'], self.sha256)
+        for key, payload in index.items():
             writer.put(key, payload)
         images = sorted(images, key=lambda image: image['id'])
         for image in images:
@@ -224,16 +226,21 @@ class _Packing:
         meta = dict(format=FORMAT, version=SCHEMA_VERSION, shards=self.shards,
                     counts=dict(self.source.counts(), image_bytes=self.image_bytes,
                                 records=records),
-                    source=self.source.description(), report=self.source.report.content())
+                    source=self.source.description(),
+                    images_sha256=hashlib.sha256(index[INDEX_SHA256_KEY]).hexdigest(),
+                    report=self.source.report.content())
         writer.put(META_KEY, encode_json(meta))
         writer.finish()
         return meta
 
     def _fault_message(self, faulty: list[ImageRead]) -> str:
         named = first_names(f'{read.request.path} {read.fault}' for read in faulty)
-        return (f'{named}. Replace {"it" if len(faulty) == 1 else "them"}, or leave out such images '
-                f'with --on-error skip, and go on with --resume: {self.folder} keeps the '
-                f'{len(self.sha256)} images packed so far')
+        advice = 'Replace ' + ('it' if len(faulty) == 1 else 'them')
+        advice += ', or leave out such images with --on-error skip'
+        if self.sha256:
+            advice += (f', and go on with --resume: {self.folder} keeps the {len(self.sha256)} '
+                       'images packed so far')
+        return f'{named}. {advice}'
 
 
 @contextmanager

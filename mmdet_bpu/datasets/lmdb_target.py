@@ -64,7 +64,8 @@ def partial_folder(out: Path, plan: dict, resume: bool, overwrite: bool) -> Path
         Path: ``<out>.partial``.
 
     Raises:
-        BpuError: If there is an interrupted packing and neither is allowed, or it is of other input.
+        BpuError: If there is an interrupted packing and neither is allowed, it is of other input,
+            or something else has its name.
     """
     _recover_replaced(out)
     partial = out.with_name(f'{out.name}.partial')
@@ -81,14 +82,19 @@ def partial_folder(out: Path, plan: dict, resume: bool, overwrite: bool) -> Path
         raise BpuError(f'{partial} is an interrupted packing: go on with --resume, or start over '
                        'with --overwrite')
     if os.path.lexists(partial):
-        # Without a plan only the first moment of a packing, or a foreign folder.
         if not partial.is_dir() or partial.is_symlink() or not all(map(_is_ours,
                                                                       os.listdir(partial))):
             raise BpuError(f'{partial} is in the way and no interrupted packing; remove it')
+        if not overwrite and any(partial.glob('*.mdb')):
+            raise BpuError(f'{partial} is in the way: it holds data, but no {PLAN_FILE} that says '
+                           'of what; move it away, or discard it with --overwrite')
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     draft = partial / f'{PLAN_FILE}.new'
-    draft.write_text(json.dumps(plan), encoding='utf-8')
+    with open(draft, 'w', encoding='utf-8') as file:
+        json.dump(plan, file)
+        file.flush()
+        os.fsync(file.fileno())
     draft.rename(partial / PLAN_FILE)
     return partial
 
@@ -122,7 +128,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _replaced(out: Path) -> Path:
-    return out.with_name(f'{out.name}.replaced')
+    return out.with_name(f'.{out.name}.replaced')
 
 
 def _recover_replaced(out: Path) -> None:
@@ -138,7 +144,7 @@ def _recover_replaced(out: Path) -> None:
 def _read_plan(partial: Path) -> dict | None:
     try:
         plan = json.loads((partial / PLAN_FILE).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return plan if isinstance(plan, dict) else None
 

@@ -23,11 +23,13 @@ from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, INDEX_CATEGORIE
 from mmdet_bpu.datasets.lmdb_store import VERIFY_HINT, CocoStore
 from mmdet_bpu.datasets.packing_progress import progress_bar
 from mmdet_bpu.datasets.shielded_process import start_shielded
-from mmdet_bpu.datasets.sample_record import sample_of
+from mmdet_bpu.datasets.sample_record import encode_sample
 from mmdet_bpu.errors import BpuError
 
 FAULTS_SHOWN = 10
 REPORT_EVERY = 100  # images
+# How a process ends by its own reading. Others, such as SIGKILL, come from outside.
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 
 def verify_database(path: str | Path, progress: bool = False) -> dict:
@@ -72,6 +74,9 @@ def verify_database(path: str | Path, progress: bool = False) -> dict:
         code = process.exitcode
         if code >= 0:
             raise RuntimeError(f'verification of {path} failed; see the traceback above')
+        if -code not in CRASHES:
+            raise BpuError(f'verification of {path} was ended by {signal.Signals(-code).name}; '
+                           'verify it again')
         raise BpuError(f'{path} is damaged: reading it ended in {signal.Signals(-code).name} near '
                        f'{place}, so pages of the file are not what LMDB wrote. Pack it again')
     kind, content = answer
@@ -102,25 +107,28 @@ def _verify(path: str, report: Callable) -> dict:
     report('total', len(ids))
     faults = []
     for name, keys in _keys_by_file(store, ids).items():
+        report('at', (f'the keys of {name}', 0))
         faults += _foreign_records(os.path.join(path, name), keys)
     image_bytes, annotations = 0, 0
     hashes = store.read_sha256()
     for number, image_id in enumerate(ids):
         if number % REPORT_EVERY == 0:
             report('at', (f'image {image_id}', min(number, REPORT_EVERY)))
-        with _noting(faults), store.read(image_key(image_id)) as content:
+        with _noting(faults, path), store.read(image_key(image_id)) as content:
             image_bytes += len(content)
             if hashlib.sha256(content).digest() != hashes[image_id]:
                 faults.append(f'image {image_id} is not the file that was packed (SHA-256)')
     report('at', ('the annotations', (len(ids) - 1) % REPORT_EVERY + 1 if ids else 0))
     for image_id in ids:
-        with _noting(faults):
+        with _noting(faults, path):
             image, its_annotations = store.annotations(image_id)
             annotations += len(its_annotations)
-            if store.instances(image_id) != sample_of(image, its_annotations):
-                faults.append(f'instance record of image {image_id} is not made of its annotations')
+            with store.read(instances_key(image_id)) as content:
+                if content != encode_sample(image, its_annotations):
+                    faults.append(
+                        f'instance record of image {image_id} is not made of its annotations')
     for key in (COCO_KEY, INDEX_FILES_KEY, INDEX_IDS_KEY):
-        with _noting(faults), store.read(key):
+        with _noting(faults, path), store.read(key):
             pass
     if not faults and (annotations, image_bytes) != (counts['annotations'], counts['image_bytes']):
         faults.append(f"{counts['annotations']} annotations and {counts['image_bytes']} bytes of "
@@ -133,12 +141,12 @@ def _verify(path: str, report: Callable) -> dict:
 
 
 @contextmanager
-def _noting(faults: list[str]) -> Iterator[None]:
+def _noting(faults: list[str], path: str) -> Iterator[None]:
     try:
         yield
     except BpuError as error:
         # Without the name of the database before it and the advice after it.
-        faults.append(str(error).partition(': ')[2].partition('; check it with')[0])
+        faults.append(str(error).removeprefix(f'{path}: ').partition('; check it with')[0])
 
 
 def _keys_by_file(store: CocoStore, ids: list[int]) -> dict[str, set[bytes]]:
@@ -146,7 +154,8 @@ def _keys_by_file(store: CocoStore, ids: list[int]) -> dict[str, set[bytes]]:
     names = image_files(store.meta['shards'])
     keys: dict[str, set[bytes]] = {name: {META_KEY} for name in {DATA_FILE, *names}}
     keys[DATA_FILE] |= {COCO_KEY, INDEX_CATEGORIES_KEY, INDEX_FILES_KEY, INDEX_IDS_KEY,
-                        INDEX_IMAGES_KEY, INDEX_SHA256_KEY, *map(instances_key, ids), *map(json_key, ids)}
+                        INDEX_IMAGES_KEY, INDEX_SHA256_KEY, *map(instances_key, ids),
+                        *map(json_key, ids)}
     for key in map(image_key, ids):
         keys[names[shard_of(key, len(names))]].add(key)
     return keys

@@ -1,12 +1,12 @@
 """Write the records of an LMDB file in batches of transactions, and go on where one stopped."""
+import mmap
 from pathlib import Path
 from typing import Iterator
 
 import lmdb
 
-from mmdet_bpu.datasets.lmdb_environment import open_environment
+from mmdet_bpu.datasets.lmdb_environment import NotWholeError, open_environment
 from mmdet_bpu.datasets.lmdb_format import encode_record
-from mmdet_bpu.errors import BpuError
 
 FIRST_MAP_SIZE = 1 << 26  # bytes; grows as needed, the file is only as large as what is written
 BATCH_BYTES = 1 << 24  # of one transaction: what a killed packer loses at most
@@ -25,6 +25,7 @@ class RecordWriter:
 
     Raises:
         lmdb.Error: If pages of the file are damaged or the disk refuses.
+        BpuError: If a file that is there cannot be opened.
     """
 
     def __init__(self, file: Path) -> None:
@@ -87,9 +88,11 @@ class RecordWriter:
     def delete(self, keys: list[bytes]) -> None:
         """Remove records."""
         self._commit()
-        with self._environment.begin(write=True) as transaction:
+        if keys:
+            self._begin(len(keys) * PAGE_SLACK)
             for key in keys:
-                transaction.delete(key)
+                self._transaction.delete(key)
+            self._commit()
 
     def finish(self) -> None:
         """Write what is left and wait until the disk has it."""
@@ -115,8 +118,13 @@ class RecordWriter:
 
 def _remove_if_cut_off(file: Path) -> None:
     """Begin a file anew that ends before its last page, or within its header on a full disk."""
-    if file.exists():
-        try:
+    if not file.exists():
+        return
+    try:
+        whole = file.stat().st_size >= 2 * mmap.PAGESIZE  # LMDB's header
+        if whole:
             open_environment(str(file))
-        except BpuError:
-            file.unlink()
+    except NotWholeError:
+        whole = False
+    if not whole:
+        file.unlink()

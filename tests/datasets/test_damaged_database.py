@@ -195,11 +195,11 @@ def edit(path, key, value):
 
 @pytest.mark.parametrize('key, words', [
     (b'image/%019d' % 139, 'image 139 is lost'),
-    (b'instances/%019d' % 139, 'annotation record of image 139 is lost')])
+    (b'instances/%019d' % 139, 'instance record of image 139 is lost')])
 def test_lost_record_is_said_when_the_data_set_opens_and_named_when_it_is_read(
         packed, key, words):
     edit(packed / 'data.mdb', key, None)
-    with pytest.raises(BpuError, match='should hold 22 records, found 21: it is damaged; check it '
+    with pytest.raises(BpuError, match='should hold 31 records, found 30: it is damaged; check it '
                        'with: tools/pack_coco_lmdb.py --verify .*packed_lmdb'):
         CocoLMDBDataset(lmdb=str(packed))
     assert words in verified(packed)
@@ -212,15 +212,15 @@ def test_lost_record_is_said_when_the_data_set_opens_and_named_when_it_is_read(
 
 def test_count_in_the_header_that_is_wrong_is_said_when_opened_and_when_verified(packed):
     content = bytearray((packed / 'data.mdb').read_bytes())
-    counted = struct.pack('<Q', 22)
+    counted = struct.pack('<Q', 31)
     for header in (0, PAGE):
         place = content.find(counted, header, header + 160)
         if place != -1:
             content[place] += 1
     (packed / 'data.mdb').write_bytes(content)
-    with pytest.raises(BpuError, match='should hold 22 records, found 23: it is damaged'):
+    with pytest.raises(BpuError, match='should hold 31 records, found 32: it is damaged'):
         CocoLMDBDataset(lmdb=str(packed))
-    assert 'the header of data.mdb counts 23 records, it has 22' in verified(packed)
+    assert 'the header of data.mdb counts 32 records, it has 31' in verified(packed)
 
 
 def test_flipped_byte_of_an_image_is_said_with_its_id_by_every_reader(coco_files, packed):
@@ -242,7 +242,7 @@ def test_page_that_lmdb_refuses_is_said_with_the_record(packed):
         if b'image/%019d' % 139 in content[page:page + PAGE]:
             content[page + FLAGS_AT] = 0
     (packed / 'data.mdb').write_bytes(content)
-    with pytest.raises(BpuError, match='image 139 cannot be read, LMDB reports .*; check it '
+    with pytest.raises(BpuError, match='cannot be read, LMDB reports .*; check it '
                        'with: .* --verify .*packed_lmdb'):
         in_a_process(read_image, packed, 139)
     assert 'LMDB reports' in verified(packed)

@@ -1,6 +1,7 @@
 import io
 import random
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -95,3 +96,18 @@ def test_wrong_scan_data_of_a_jpeg_that_the_decoder_gets_over_are_accepted():
     assert cv2.imdecode(np.frombuffer(content, np.uint8), 1).shape == (*SIZE[::-1], 3)
     for check in ('header', 'decode'):
         assert fault(content, check) is None
+
+
+@pytest.mark.parametrize('content', [
+    b'DDS ' + bytes(200), b'\0\0\0\x1cftypavif' + bytes(100)], ids=['DDS', 'AVIF'])
+def test_format_whose_reader_fails_in_its_own_way_is_a_fault(content):
+    assert 'is not a readable image' in fault(content, 'header')
+
+
+def test_image_of_many_pixels_is_no_fault(recwarn):
+    huge = bytearray(encoded('PNG'))
+    huge[16:24] = struct.pack('>LL', 20000, 20000)  # width and height in its header chunk
+    huge[29:33] = struct.pack('>L', zlib.crc32(huge[12:29]))
+    assert check_image(memoryview(bytes(huge)), 'header', 20000, 20000) == ['not JPEG']
+    assert not recwarn.list
+    assert Image.MAX_IMAGE_PIXELS

@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import TRANSFORMS
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 
-from mmdet_bpu.datasets import CocoLMDBDataset
+from mmdet_bpu.datasets import CocoLMDBDataset, pack_coco
+from mmdet_bpu.errors import BpuError
 
 PIPELINE = [dict(type='LoadImageFromFile')]
 
@@ -56,3 +58,68 @@ def test_ranks_of_distributed_training_share_the_images(packed, tmp_path):
     assert [len(ids) for ids in read] == [4, 4]
     assert sorted(read[0] + read[1]) == sorted(
         dataset.get_data_info(i)['img_id'] for i in range(len(dataset)))
+
+
+def test_samples_of_a_batch_are_those_read_one_by_one(packed):
+    dataset = CocoLMDBDataset(lmdb=str(packed), pipeline=[])
+    indices = [3, 0, 3, -1, 5]
+    assert dataset.__getitems__(indices) == [dataset[i] for i in indices]
+    first, _, again, *_ = dataset.__getitems__(indices)
+    assert first is not again and first['instances'] is not again['instances']
+    with pytest.raises(IndexError):
+        dataset.__getitems__([0, 99])
+    assert dataset.__getitems__([0]) == [dataset[0]]
+
+
+class Moved(CocoLMDBDataset):
+    """Changes a sample after it was read."""
+
+    def get_data_info(self, idx):
+        sample = super().get_data_info(idx)
+        for instance in sample['instances']:
+            instance['bbox'] = [side + 1 for side in instance['bbox']]
+        return sample
+
+
+class Repeated(CocoLMDBDataset):
+    """Each image twice."""
+
+    def __len__(self):
+        return 2 * super().__len__()
+
+    def __getitem__(self, idx):
+        return super().__getitem__(idx // 2)
+
+
+@pytest.mark.parametrize('kind', [Moved, Repeated])
+def test_subclass_gives_a_batch_what_it_gives_one_by_one(packed, kind):
+    dataset = kind(lmdb=str(packed), pipeline=[])
+    indices = list(range(len(dataset)))
+    assert dataset.__getitems__(indices) == [dataset[i] for i in indices]
+
+
+def test_database_packed_anew_under_a_data_set_is_not_mixed_in(coco_files, packed):
+    dataset = CocoLMDBDataset(lmdb=str(packed), pipeline=PIPELINE)
+    loader = DataLoader(dataset, batch_size=4, num_workers=1, collate_fn=list)
+    assert sum(map(len, loader)) == 8
+    coco_files.rewrite(annotations=coco_files.content()['annotations'][:3])
+    pack_coco(*coco_files, packed, overwrite=True)
+    dataset[0]  # this process keeps reading what it opened
+    with pytest.raises(BpuError, match='was packed anew since this data set was built'):
+        list(loader)
+    CocoLMDBDataset(lmdb=str(packed))
+    with pytest.raises(BpuError, match='was packed anew'):
+        dataset[0]
+
+
+def test_ground_truth_reaches_the_stock_metric_through_any_pipeline(packed):
+    pack = dict(type='mmdet.PackDetInputs', meta_keys=('img_id', ))
+    built = TRANSFORMS.build(pack)
+    nested = dict(type='mmdet.TestTimeAug', transforms=[[dict(type='mmdet.RandomFlip', prob=0.)],
+                                                        [pack]])
+    for last in (pack, built, nested):
+        sample = CocoLMDBDataset(lmdb=str(packed), test_mode=True, pipeline=[*PIPELINE, last])[0]
+        data_sample = sample['data_samples']
+        data_sample = data_sample[0] if isinstance(data_sample, list) else data_sample
+        assert len(data_sample.instances) == 2
+    assert built.meta_keys == ('img_id', )

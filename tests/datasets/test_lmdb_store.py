@@ -171,7 +171,7 @@ def test_newer_schema_is_refused(packed):
 
 def test_older_schema_is_refused(packed):
     edited_meta(packed, version=1)
-    with pytest.raises(BpuError, match='schema version 1.*reads version 2: pack the data set again'):
+    with pytest.raises(BpuError, match='version 1.*reads version 2: pack the data set again'):
         len(CocoStore(packed))
 
 

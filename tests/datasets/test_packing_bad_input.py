@@ -176,7 +176,7 @@ def test_size_that_is_no_number_of_pixels_is_named(coco_files, size):
     ('annotations', 'category_id'), ('categories', 'id')])
 def test_id_that_is_no_number_is_named(coco_files, kind, name):
     for value in ([1], {}):
-        assert f'{kind}[1].{name}: expected an integer' in refusal(
+        assert f'{kind}[1].{name}: expected a number of 64 bits or a name' in refusal(
             coco_files, kind, {name: value})
 
 
@@ -219,3 +219,14 @@ def test_half_a_surrogate_pair_comes_back(coco_files, tmp_path):
     found = CocoStore(tmp_path / 'train_lmdb').to_coco()
     assert found['info'] == content['info']
     assert content['annotations'][0] in found['annotations']
+
+
+@pytest.mark.parametrize('area', [[], 'large', {}])
+def test_area_that_is_no_number_is_named(coco_files, area):
+    assert 'annotation 2: expected area in square px' in refusal(
+        coco_files, 'annotations', dict(area=area))
+
+
+def test_name_of_a_category_that_is_no_name_is_named(coco_files):
+    assert 'categories[1].name: expected a name, found 7' in refusal(
+        coco_files, 'categories', dict(name=7))
