@@ -105,12 +105,6 @@ class CocoStore:
             self._open()
         return self._identity
 
-    @property
-    def files(self) -> list[str]:
-        """Paths of the LMDB files of the database, the one with the index first."""
-        shards = image_files(self.meta['shards'])
-        return [os.path.join(self.path, name) for name in dict.fromkeys([DATA_FILE, *shards])]
-
     def read_index(self) -> ImageIndex:
         """Ids, sizes and categories of all images, in the order of the source file.
 
