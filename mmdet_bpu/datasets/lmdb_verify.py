@@ -54,8 +54,8 @@ def verify_database(path: str | Path, progress: bool = False) -> dict:
     place, answer = 'its header', None
     try:
         kind, content = ours.recv()
-        total = content if kind == 'total' else 0
-        with progress_bar('verifying', total, progress) as advance:
+        opened = kind == 'total'
+        with progress_bar('verifying', content if opened else 0, progress and opened) as advance:
             while kind in ('total', 'at'):
                 if kind == 'at':
                     place, count = content
