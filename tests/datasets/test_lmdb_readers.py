@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import TestTimeAug
 from mmdet.registry import TRANSFORMS
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
@@ -115,7 +116,7 @@ def test_database_packed_anew_under_a_data_set_is_not_mixed_in(coco_files, packe
 def test_ground_truth_reaches_the_stock_metric_through_any_pipeline(packed):
     pack = dict(type='mmdet.PackDetInputs', meta_keys=('img_id', ))
     built = TRANSFORMS.build(pack)
-    nested = dict(type='mmdet.TestTimeAug', transforms=[[dict(type='mmdet.RandomFlip', prob=0.)],
+    nested = dict(type=TestTimeAug, transforms=[[dict(type='mmdet.RandomFlip', prob=0.)],
                                                         [pack]])
     for last in (pack, built, nested):
         sample = CocoLMDBDataset(lmdb=str(packed), test_mode=True, pipeline=[*PIPELINE, last])[0]

@@ -29,6 +29,14 @@ PATIENCE = 60  # s, for what takes less than one on a machine that is not busy
 SMALL_BATCH = 400_000  # bytes, with LMDB's share: some 30 small images in each transaction
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_not_ignored():
+    """As it is for what a shell starts in the background, and for all that this starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def records(path):
     """Every record of a database, by file and key."""
     found = {}
