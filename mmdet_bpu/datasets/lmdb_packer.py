@@ -33,9 +33,11 @@ MAX_SHARDS = 1000
 # What LMDB reports of a file whose pages are not what it wrote.
 DAMAGE = (lmdb.CorruptedError, lmdb.CursorFullError, lmdb.InvalidError, lmdb.PageNotFoundError,
           lmdb.VersionMismatchError)
-NOT_JPEG = 'image is not JPEG, stored as it is'
-SIZE_DIFFERS = 'image has another size than the annotation file says'
-NOTICES = {'not JPEG': NOT_JPEG, 'size differs': SIZE_DIFFERS}
+# What check_image finds unusual, in the words of the report.
+NOTICES = {
+    'not JPEG': 'image is not JPEG, stored as it is',
+    'size differs': 'image has another size than the annotation file says',
+}
 
 
 def pack_coco(img_dir: str | Path,
