@@ -11,7 +11,7 @@ from typing import Iterator, NamedTuple
 import cv2
 import numpy as np
 
-import mmdet_bpu  # noqa: F401  (lets mmdet be imported beside mmcv-lite)
+import mmdet_bpu.openmmlab  # noqa: F401  (lets mmdet be imported beside mmcv-lite)
 from mmdet.datasets import CocoDataset
 
 SPLIT = 'train2017'

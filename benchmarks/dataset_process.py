@@ -8,7 +8,7 @@ from typing import Any, Callable, Sequence
 
 import psutil
 
-import mmdet_bpu  # noqa: F401  (lets mmdet be imported beside mmcv-lite)
+import mmdet_bpu.openmmlab  # noqa: F401  (lets mmdet be imported beside mmcv-lite)
 from mmdet.datasets import CocoDataset
 
 from mmdet_bpu.datasets import open_store

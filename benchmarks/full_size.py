@@ -17,10 +17,10 @@ import torch
 from machine_facts import machine
 
 from mmdet_bpu import apis
-from mmdet_bpu.deploy_metadata import deploy_metadata
+from mmdet_bpu.families.contract import deploy_metadata
 from mmdet_bpu.engine.stages import load_config
 from mmdet_bpu.hbir.builder import operations
-from mmdet_bpu.models.detector_path import example_samples
+from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
 
 CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'

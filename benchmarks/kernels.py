@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mmdet_bpu.hbir.kernels import KERNELS, prepare_attrs
-from mmdet_bpu.hbir.numerics import INTEGER_RANGES, TORCH_DTYPES, Operand, quantize_multiplier
-from mmdet_bpu.hbir.sampling import axis_sampling
-from mmdet_bpu.hbir.tables import build_table
+from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES
+from mmdet_bpu.program.numerics import Operand, quantize_multiplier
+from mmdet_bpu.program.sampling_grid import axis_sampling
+from mmdet_bpu.program.table_fit import build_table
 
 Case = tuple[str, list[torch.Tensor], set[int], dict, Callable[[], torch.Tensor]]
 

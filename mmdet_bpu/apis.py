@@ -3,6 +3,8 @@
 Each takes a config (see :func:`mmdet_bpu.engine.stages.load_config`) and paths, and returns what
 it made. ``tools/*.py`` parse arguments and call these.
 """
+import mmdet_bpu.openmmlab  # noqa: F401, I001  (before anything of OpenMMLab)
+
 import copy
 import json
 from dataclasses import replace
@@ -19,22 +21,23 @@ from mmdet_bpu.analysis.flops import FlopCount, count_model
 from mmdet_bpu.analysis.model_check import (ModelCheck, check_float, check_prepared, list_sites,
                                             set_random_weights)
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, summarize
-from mmdet_bpu.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, compile_integer,
-                                 load_artifact, to_integers, write_export)
-from mmdet_bpu.backends import choose_backend
-from mmdet_bpu.compiler import CompileResult, HbmSimulator
-from mmdet_bpu.compiler.container import write_atomically
+from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, load_artifact, to_integers, write_export)
+from mmdet_bpu.backends import choose_backend, compile_hbm
+from mmdet_bpu.compiler import CompileResult
+from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.program.container import write_atomically
 from mmdet_bpu.compiler.march import get_march
-from mmdet_bpu.deploy_metadata import deploy_metadata
+from mmdet_bpu.families.contract import deploy_metadata
 from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
 from mmdet_bpu.engine.picture_run import detect_in_pictures
 from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor, contract_of
 from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.export import export_model
-from mmdet_bpu.hbir.interpreter import Interpreter
-from mmdet_bpu.hbir.program import program_from_module
+from mmdet_bpu.hbir.text import print_text
+from mmdet_bpu.lowering.export import export_model
+from mmdet_bpu.executors.interpreter import Interpreter
+from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.output_folder import staged_folder
 from mmdet_bpu.quantization import prepare, set_quant_state
 from mmdet_bpu.steps import Step, silent
@@ -180,7 +183,9 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
         step('write')
         write_export(exported, folder)
         step(f'compile for {cfg.bpu.march}')
-        result = compile_integer(exported, folder / HBM_FILE, cfg.bpu.march, backend)
+        text = print_text(exported.hbir) if choose_backend(backend) == 'hbdk4' else None
+        result = compile_hbm(program_from_module(exported.integer), folder / HBM_FILE,
+                             cfg.bpu.march, exported.report, backend, text)
         contract = contract_of(HbmSimulator(result.simulator_path))
         write_atomically(folder / CONTRACT_FILE, (json.dumps(contract, indent=1) + '\n').encode())
         names = sorted(f.relative_to(folder) for f in folder.rglob('*') if f.is_file())

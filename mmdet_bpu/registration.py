@@ -1,4 +1,6 @@
 """Register everything of ours with mmengine; configs import it through ``custom_imports``."""
+import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
+
 from mmdet.utils import register_all_modules as register_mmdet
 
 import mmdet_bpu.datasets.coco_lmdb  # noqa: F401

@@ -123,7 +123,7 @@ class SmallDetector:
         """What the model gives for the image in its present state, last layer."""
         import torch
 
-        from mmdet_bpu.models.detector_path import example_samples
+        from mmdet_bpu.families.detector_path import example_samples
         samples = example_samples(1, tuple(self.image.shape[-2:]))
         with torch.no_grad():
             return [out[-1] for out in self.model.forward(self.image, samples, mode='tensor')[:2]]
@@ -143,8 +143,8 @@ def build_small_detector(variant: str) -> SmallDetector:
     from mmengine.registry import DefaultScope
 
     import mmdet_bpu.registration  # noqa: F401
-    from mmdet_bpu.export import export_model
-    from mmdet_bpu.models.detector_path import run_tensor_path
+    from mmdet_bpu.lowering.export import export_model
+    from mmdet_bpu.families.detector_path import run_tensor_path
     from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
 
     name = f'deformable-detr-{variant}_r50' if variant else 'deformable-detr_r50'

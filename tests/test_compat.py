@@ -83,14 +83,14 @@ def test_an_absent_package_has_no_version():
 
 
 def test_importing_the_package_imports_neither_torch_nor_the_openmmlab_packages():
-    code = ('import sys, mmdet_bpu; '
+    code = ('import sys, mmdet_bpu.openmmlab; '
             'print([n for n in ("torch", "mmengine", "mmcv", "mmdet") if n in sys.modules])')
     assert run_python(code) == '[]'
 
 
 def test_import_ends_with_the_complaint_when_mmcv_is_too_old(tmp_path):
     write_package(tmp_path, 'mmcv', "__version__ = '1.7.2'\n")
-    code = ('try:\n    import mmdet_bpu\n'
+    code = ('try:\n    import mmdet_bpu.openmmlab\n'
             'except ValueError as error:\n    print(type(error).__name__, error)')
     assert 'found 1.7.2' in run_python(code, tmp_path)
 
@@ -136,8 +136,8 @@ NEEDS_LITE = pytest.mark.skipif(has_compiled_ext(),
 
 
 @NEEDS_LITE
-@pytest.mark.parametrize('first', ['import mmdet_bpu, torch', 'import torch, mmdet_bpu',
-                                   'import mmcv, mmdet_bpu'])
+@pytest.mark.parametrize('first', ['import mmdet_bpu.openmmlab, torch', 'import torch, mmdet_bpu.openmmlab',
+                                   'import mmcv, mmdet_bpu.openmmlab'])
 def test_mmcv_ops_import_in_any_order_and_refuse_when_called(first):
     code = (f'{first}\n'
             'import mmcv.ops, torch\n'
@@ -148,6 +148,6 @@ def test_mmcv_ops_import_in_any_order_and_refuse_when_called(first):
 
 @NEEDS_LITE
 def test_mmcv_still_knows_that_it_has_no_operators():
-    code = ('import mmdet_bpu\nfrom mmengine.utils.dl_utils import mmcv_full_available\n'
+    code = ('import mmdet_bpu.openmmlab\nfrom mmengine.utils.dl_utils import mmcv_full_available\n'
             'print(mmcv_full_available())')
     assert run_python(code) == 'False'

@@ -26,10 +26,10 @@ import torch
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.quantization.canonical import build_opgraph
-from mmdet_bpu.quantization.deploy_graph import deploy_graph, open_attention
+from mmdet_bpu.graph.canonical import build_opgraph
+from mmdet_bpu.graph.deploy_graph import deploy_graph, open_attention
 from mmdet_bpu.quantization.fold import fold_batch_norms
-from mmdet_bpu.quantization.opgraph import Op, OpGraph
+from mmdet_bpu.graph.opgraph import Op, OpGraph
 
 COUNTED = ('conv2d', 'linear', 'matmul')
 SAMPLING = 'grid_sample'

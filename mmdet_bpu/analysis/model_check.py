@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from mmdet_bpu.compiler.legality import Finding, check_program, summarize
-from mmdet_bpu.export import export_model
+from mmdet_bpu.lowering.export import export_model
 from mmdet_bpu.hbir.passes import convert
-from mmdet_bpu.hbir.program import program_from_module
-from mmdet_bpu.models.detector_path import device_of, example_samples
+from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.families.detector_path import device_of, example_samples
 from mmdet_bpu.quantization import (finish_calibration, model_report, prepare, quantization_of,
                                     set_quant_state)
-from mmdet_bpu.quantization.deploy_graph import open_attention
+from mmdet_bpu.graph.deploy_graph import open_attention
 from mmdet_bpu.quantization.fold import fold_batch_norms
 from mmdet_bpu.quantization.prepare import QuantizedGraph, build_plan, report_rows
 from mmdet_bpu.steps import Step, silent

@@ -18,12 +18,14 @@ from xdsl.ir import BlockArgument, Operation, SSAValue
 
 from mmdet_bpu.analysis.composites import Composite, find_composites
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.builder import constant_array, operations, site_of
-from mmdet_bpu.hbir.interpreter import Interpreter
-from mmdet_bpu.hbir.numerics import TORCH_DTYPES, saturate
+from mmdet_bpu.executors.interpreter import Interpreter
+from mmdet_bpu.program.dtypes import TORCH_DTYPES
+from mmdet_bpu.program.numerics import saturate
 from mmdet_bpu.hbir.passes import conversion_of
 from mmdet_bpu.hbir.passes.conversion import FAKE_QUANT, Conversion
-from mmdet_bpu.hbir.program import TensorSpec
+from mmdet_bpu.program.program import TensorSpec
 from mmdet_bpu.hbir.reference import evaluate_value, integers_and_scale
 from mmdet_bpu.hbir.types import value_type
 
@@ -210,10 +212,10 @@ def compare_qat_int(source: Union[nn.Module, ModuleOp, Conversion],
         BpuError: The model has no integer form, or the image does not fit it.
     """
     if isinstance(source, nn.Module):
-        from mmdet_bpu.export import export_model
+        from mmdet_bpu.lowering.export import export_model
         source = export_model(source)
     conversion = conversion_of(source) if isinstance(source, ModuleOp) else source
-    interpreter = Interpreter(conversion.result)
+    interpreter = Interpreter(program_from_module(conversion.result))
     comparison = _Comparison(conversion)
     spec = interpreter.inputs[0]
     integers = _image_integers(spec, image)

@@ -1,29 +1,5 @@
 """Who makes the ``.hbm``: our compiler for the simulator, or the vendor's for the board."""
-from mmdet_bpu.backends import hbdk4
-from mmdet_bpu.errors import BpuError
+from mmdet_bpu.backends.choice import BACKENDS, choose_backend
+from mmdet_bpu.backends.compile import compile_hbm
 
-BACKENDS = ('auto', 'sim', 'hbdk4')
-
-__all__ = ['BACKENDS', 'choose_backend']
-
-
-def choose_backend(name: str = 'auto') -> str:
-    """Resolve the ``--backend`` option.
-
-    Args:
-        name (str): 'auto' takes the vendor's compiler if it is installed, else the simulator.
-            Defaults to 'auto'.
-
-    Returns:
-        str: 'sim' or 'hbdk4'.
-
-    Raises:
-        BpuError: Unknown name, or 'hbdk4' where it is not installed.
-    """
-    if name not in BACKENDS:
-        raise BpuError(f'unknown backend {name!r}: expected one of {", ".join(BACKENDS)}')
-    if name == 'auto':
-        return 'hbdk4' if hbdk4.available() else 'sim'
-    if name == 'hbdk4' and not hbdk4.available():
-        raise BpuError(hbdk4.MISSING)
-    return name
+__all__ = ['BACKENDS', 'choose_backend', 'compile_hbm']

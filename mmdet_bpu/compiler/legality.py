@@ -48,7 +48,7 @@ def check_program(program_or_module, march: str) -> list[Finding]:
     """Check every op of a program against the limits of a march.
 
     Args:
-        program_or_module: A :class:`~mmdet_bpu.hbir.program.Program` of the integer dialect, or
+        program_or_module: A :class:`~mmdet_bpu.program.program.Program` of the integer dialect, or
             an xDSL module with ``hbir`` ops and ``qnt.const_fake_quant``.
         march (str): March name.
 

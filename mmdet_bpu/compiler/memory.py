@@ -1,51 +1,12 @@
 """Where each activation lives: offsets in one arena, reused when lifetimes allow."""
-from dataclasses import dataclass
-
 import numpy as np
 
 from mmdet_bpu.compiler.schedule import lifetimes, live_bytes
-from mmdet_bpu.errors import BpuError
-
-# A line of the DMA engines of common NPUs and of this host's caches; also aligns any integer type.
-ALIGNMENT = 64
+from mmdet_bpu.program.memory_plan import Buffer, MemoryPlan, align
+from mmdet_bpu.program.program import Program
 
 
-@dataclass(frozen=True)
-class Buffer:
-    """Place and lifetime of one activation.
-
-    Attributes:
-        offset: First byte in the arena, a multiple of :data:`ALIGNMENT`.
-        nbytes: Size in bytes.
-        first: First step of the schedule at which it holds its data.
-        last: Last such step, included.
-    """
-    offset: int
-    nbytes: int
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """The arena of one program under one schedule.
-
-    Attributes:
-        arena_bytes: Size of the arena.
-        peak_live_bytes: Largest sum of live bytes, the least that any plan needs.
-        buffers: Value name -> its place.
-    """
-    arena_bytes: int
-    peak_live_bytes: int
-    buffers: dict[str, Buffer]
-
-
-def align(nbytes: int) -> int:
-    """Round a size up to :data:`ALIGNMENT`."""
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
-
-
-def plan_memory(program, order: list[int]) -> MemoryPlan:
+def plan_memory(program: Program, order: list[int]) -> MemoryPlan:
     """Place every activation, largest first, in the tightest gap among the ones it lives beside.
 
     Greedy by size (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
@@ -84,32 +45,3 @@ def _best_fit(starts: np.ndarray, ends: np.ndarray, size: int) -> int:
             best, best_gap = cursor, gap
         cursor = max(cursor, int(ends[index]))
     return cursor if best is None else best
-
-
-def verify_plan(program, order: list[int], plan: MemoryPlan) -> None:
-    """Check a plan by walking the schedule: no two values that hold data may share a byte.
-
-    It recomputes who is live from the instructions, so it shares nothing with the planner.
-
-    Raises:
-        BpuError: Names the two values and the step, or the buffer that leaves the arena.
-    """
-    for name, buffer in plan.buffers.items():
-        if buffer.offset % ALIGNMENT or buffer.offset < 0:
-            raise BpuError(f'memory plan: {name} starts at byte {buffer.offset}, not a multiple '
-                           f'of {ALIGNMENT}')
-        if buffer.offset + buffer.nbytes > plan.arena_bytes:
-            raise BpuError(f'memory plan: {name} ends at byte {buffer.offset + buffer.nbytes}, '
-                           f'behind the arena of {plan.arena_bytes} bytes')
-    last_use = {name: step for step, index in enumerate(order)
-                for name in program.instructions[index].inputs}
-    last_use.update({name: len(order) for name in program.outputs})
-    live = [name for name in program.inputs if name in last_use]
-    for step, index in enumerate(order):
-        live = live + list(program.instructions[index].outputs)
-        by_offset = sorted((plan.buffers[name].offset, name) for name in live)
-        for (_, name), (start, following) in zip(by_offset, by_offset[1:]):
-            if plan.buffers[name].offset + program.values[name].type.nbytes > start:
-                raise BpuError(f'memory plan: {name} and {following} overlap at step {step} '
-                               f'({program.instructions[index].site})')
-        live = [name for name in live if last_use.get(name, step) > step]

@@ -9,7 +9,7 @@ first activation alone has 11.8 MB, hence chains of spatial ops run tile by tile
 * Any other tensor takes its whole size.
 * Tensors compete for the SRAM; those that free the most bytes per step are sent to DDR first.
 """
-from mmdet_bpu.compiler.memory import MemoryPlan
+from mmdet_bpu.program.memory_plan import MemoryPlan
 
 # Instructions that one tiled group spans: a residual block with its shortcut.
 TILED_STEPS = 8

@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 
 from mmdet_bpu.hbir.builder import attrs_of, operations, site_of, value_type
-from mmdet_bpu.hbir.program import program_from_module
+from mmdet_bpu.hbir.integer_program import program_from_module
 
 ELEMENT_BYTES = {'si8': 1, 'si16': 2, 'si32': 4, 'i1': 1, 'si64': 8, 'f16': 2, 'f32': 4}
 
@@ -84,7 +84,7 @@ def _named(op: str, tensors: list[Tensor]) -> dict[str, Tensor]:
 
 
 def views_of_program(program) -> Iterator[OpView]:
-    """Views of a :class:`mmdet_bpu.hbir.program.Program`'s instructions, in order."""
+    """Views of a :class:`mmdet_bpu.program.program.Program`'s instructions, in order."""
     outputs = set(program.outputs)
 
     def tensor(name: str) -> Tensor:

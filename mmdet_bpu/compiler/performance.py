@@ -11,7 +11,7 @@ operations come on top, so read the result as an estimate.
 from math import prod
 
 from mmdet_bpu.compiler.march import NOMINAL_CLOCK_HZ, get_march
-from mmdet_bpu.compiler.memory import MemoryPlan
+from mmdet_bpu.program.memory_plan import MemoryPlan
 from mmdet_bpu.compiler.on_chip import FREE_OPS, spilled_values
 from mmdet_bpu.version import __version__
 

@@ -3,8 +3,8 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from mmdet_bpu.compiler.container import NOTICE, write_atomically
-from mmdet_bpu.compiler.hbm_file import HbmFile
+from mmdet_bpu.program.container import NOTICE, write_atomically
+from mmdet_bpu.program.hbm_file import HbmFile
 from mmdet_bpu.compiler.legality import Finding, summarize
 from mmdet_bpu.compiler.published import PUBLISHED_NASH_E, SOURCE
 from mmdet_bpu.compiler.report_html import render

@@ -3,6 +3,7 @@
 Importing this package registers ``CocoLMDBDataset``, ``LoadImageFromLMDB``,
 ``LoadResizedImageFromLMDB``, ``CocoLMDBMetric`` and the storage backend ``coco_lmdb`` of mmengine.
 """
+import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
 from mmdet_bpu.datasets.coco_lmdb import CocoLMDBDataset
 from mmdet_bpu.datasets.coco_lmdb_metric import CocoLMDBMetric, coco_api
 from mmdet_bpu.datasets.lmdb_backend import CocoLMDBBackend

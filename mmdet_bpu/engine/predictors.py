@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_bpu.analysis.pictures import Detections
-from mmdet_bpu.backends import postprocess
+from mmdet_bpu.runtime import postprocess
 from mmdet_bpu.errors import BpuError
 
 

@@ -16,6 +16,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.attributes import make_attribute, plain_value
 from mmdet_bpu.hbir.dialect import op_class, parse_table
 from mmdet_bpu.hbir.types import UniformQuantizedType
+from mmdet_bpu.program.dtypes import integer_range
 
 FAKE_QUANT_BITS = (8, 16, 32)
 """Widths that the integer form has a type for."""
@@ -68,7 +69,9 @@ def fake_quant_properties(bits: int, scale: float | np.ndarray, axis: int | None
     scales = np.atleast_1d(np.asarray(scale, np.float32)).astype(np.float64)
     if not ((scales > 0) & np.isfinite(scales)).all():
         raise BpuError(f'a fake quantizer needs positive finite scales, found {scale}')
-    low, high = integer_range(bits, narrow)
+    if bits not in FAKE_QUANT_BITS:
+        raise BpuError(f'bits is one of {FAKE_QUANT_BITS}, found {bits}')
+    low, high = fake_quant_range(bits, narrow)
     plain = dict(bits=bits, illegal=True, max=scales * high, min=scales * low, narrowRange=narrow)
     if axis is not None:
         plain['axis'] = axis
@@ -83,13 +86,14 @@ def fake_quant_scale(op: Operation) -> tuple[int, float | np.ndarray, int | None
     steps, rounded to float32.
     """
     plain = {name: plain_value(value) for name, value in op.properties.items()}
-    low, high = integer_range(plain['bits'], plain.get('narrowRange', False))
+    low, high = fake_quant_range(plain['bits'], plain.get('narrowRange', False))
     span = np.array(plain['max']) - np.array(plain['min'])
     scales = (span / (high - low)).astype(np.float32).astype(np.float64)
     axis = plain.get('axis')
     return plain['bits'], float(scales[0]) if axis is None else scales, axis
 
 
-def integer_range(bits: int, narrow: bool = False) -> tuple[int, int]:
-    """Lowest and highest integer of a signed type of ``bits`` bits."""
-    return -(1 << (bits - 1)) + bool(narrow), (1 << (bits - 1)) - 1
+def fake_quant_range(bits: int, narrow: bool = False) -> tuple[int, int]:
+    """Lowest and highest integer that a fake quantizer of ``bits`` bits rounds to."""
+    low, high = integer_range(f'si{bits}')
+    return low + bool(narrow), high

@@ -15,7 +15,7 @@ from xdsl.ir import Operation, SSAValue
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import NAME, attrs_of, find_function, operations, site_of
-from mmdet_bpu.hbir.qnt_dialect import fake_quant_scale, integer_range
+from mmdet_bpu.hbir.qnt_dialect import fake_quant_range, fake_quant_scale
 from mmdet_bpu.hbir.types import value_type
 
 Function = Callable[[List[Tensor], dict], List[Tensor]]
@@ -129,7 +129,7 @@ def fake_quantize(op: Operation, x: Tensor) -> Tensor:
 def integers_and_scale(op: Operation, x: Tensor) -> Tuple[Tensor, Tensor]:
     """Integers that a fake quantizer rounds ``x`` to, as float32, and its scale, broadcastable."""
     bits, scale, axis = fake_quant_scale(op)
-    low, high = integer_range(bits, bool(attrs_of(op).get('narrowRange', False)))
+    low, high = fake_quant_range(bits, bool(attrs_of(op).get('narrowRange', False)))
     scale = torch.as_tensor(scale, dtype=torch.float32)
     if axis is not None:
         scale = scale.view(-1, *(1, ) * (x.dim() - axis - 1))

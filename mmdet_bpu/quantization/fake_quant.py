@@ -1,20 +1,11 @@
 """Fake quantizers: symmetric, zero point 0, ties to even; activations per tensor."""
-from typing import Tuple
-
 import torch
 from torch import Tensor, nn
 
-from mmdet_bpu.quantization.observers import Observer, build_observer
+from mmdet_bpu.program.dtypes import integer_range
+from mmdet_bpu.quantization.observers import SMALLEST_SCALE, Observer, build_observer
 
-DTYPE_BITS = {'int8': 8, 'int16': 16, 'int32': 32}
-SMALLEST_SCALE = 2.0**-60  # of a tensor that is all zeros
 STATES = ('off', 'observe', 'quantize', 'both')
-
-
-def integer_range(dtype: str) -> Tuple[int, int]:
-    """Smallest and largest integer of ``int8``, ``int16`` or ``int32``."""
-    bits = DTYPE_BITS[dtype]
-    return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
 
 
 class _OnGrid(torch.autograd.Function):

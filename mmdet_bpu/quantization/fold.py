@@ -4,9 +4,9 @@ from typing import List, Tuple
 import torch
 from torch import nn
 
-from mmdet_bpu.models.detector_path import device_of
-from mmdet_bpu.quantization.capture import CapturedGraph, capture
-from mmdet_bpu.quantization.sites import function_name
+from mmdet_bpu.families.detector_path import device_of
+from mmdet_bpu.graph.capture import CapturedGraph, capture
+from mmdet_bpu.graph.sites import function_name
 
 SMALL_IMAGE = 256  # px; enough positions for the queries of the stock two-stage configs
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 # Detectors run in mmdet's scope, where names are looked up.
 OBSERVERS = Registry('bpu observer', scope='mmdet')
-_SMALLEST = 2.0**-60  # a tensor that is all zeros still needs a positive scale
+SMALLEST_SCALE = 2.0**-60  # a tensor that is all zeros still needs a positive scale
 
 
 def _reduced(tensor: Tensor, op) -> Tensor:
@@ -64,7 +64,7 @@ class MinMaxObserver(Observer):
     def scale(self, integer_range: Tuple[int, int]) -> Optional[float]:
         if self.largest.item() < 0:
             return None
-        return max(self.largest.item() / integer_range[1], _SMALLEST)
+        return max(self.largest.item() / integer_range[1], SMALLEST_SCALE)
 
     def reset(self) -> None:
         self.largest.fill_(-1.0)
@@ -134,13 +134,13 @@ class MSEObserver(Observer):
         if largest < 0:
             return None
         if largest == 0:
-            return _SMALLEST
+            return SMALLEST_SCALE
         width = self.limit / self.bins
         centres = (torch.arange(self.bins, device=width.device) + 0.5) * width
         ratios = torch.arange(1, self.candidates + 1, device=width.device) / self.candidates
         errors = [self._error(centres, width, largest * r / high, high) for r in ratios]
         best = torch.argmin(torch.stack(errors))
-        return max((largest * ratios[best] / high).item(), _SMALLEST)
+        return max((largest * ratios[best] / high).item(), SMALLEST_SCALE)
 
     def _error(self, centres: Tensor, width: Tensor, step: Tensor, high: int) -> Tensor:
         rounded = torch.clamp(torch.round(centres / step), max=high) * step

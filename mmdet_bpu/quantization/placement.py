@@ -15,7 +15,7 @@ group that shares a quantizer.
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Set
 
-from mmdet_bpu.quantization.opgraph import Op, OpGraph
+from mmdet_bpu.graph.opgraph import Op, OpGraph
 
 PRODUCTS = ('conv2d', 'linear', 'matmul')
 BINARY = ('add', 'sub', 'mul', 'div', 'maximum', 'minimum')

@@ -5,15 +5,15 @@ import torch
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.models.detector_path import regions_of
-from mmdet_bpu.quantization.deploy_graph import deploy_graph, open_attention
+from mmdet_bpu.families.detector_path import regions_of
+from mmdet_bpu.graph.deploy_graph import deploy_graph, open_attention
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
 from mmdet_bpu.quantization.fold import fold_batch_norms
-from mmdet_bpu.quantization.opgraph import Op
+from mmdet_bpu.graph.opgraph import Op
 from mmdet_bpu.quantization.placement import Placement, own_values, place
 from mmdet_bpu.quantization.qconfig import TensorConfig, assign
 from mmdet_bpu.quantization.quant_mode import Quantization, QuantizedDetector, SitePlan
-from mmdet_bpu.quantization.regions import enter_region_classes
+from mmdet_bpu.graph.regions import enter_region_classes
 
 IMAGE = 'image'
 

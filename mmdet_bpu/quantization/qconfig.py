@@ -13,7 +13,7 @@ from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization.observers import OBSERVERS
-from mmdet_bpu.quantization.opgraph import Op, OpGraph
+from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.quantization.placement import PRODUCTS, Placement
 
 MATCH_FIELDS = ('site', 'module', 'op')

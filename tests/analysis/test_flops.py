@@ -10,7 +10,7 @@ from mmdet_bpu import apis
 from mmdet_bpu.analysis.flops import count_model
 from mmdet_bpu.engine.stages import load_config
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.models.detector_path import run_tensor_path
+from mmdet_bpu.families.detector_path import run_tensor_path
 
 STOCK = 'mmdet::deformable_detr/deformable-detr{}_r50_16xb2-50e_coco.py'
 

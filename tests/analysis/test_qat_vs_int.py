@@ -11,9 +11,10 @@ import torch
 from mmdet_bpu.analysis.composites import find_composites
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, integers_before, is_rounding
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.hbir import kernels
 from mmdet_bpu.hbir.builder import OpBuilder
+from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.types import tensor_type
+from mmdet_bpu.kernels import registry as kernels
 
 VARIANTS = ['', 'refine', 'refine-twostage']
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -69,9 +70,9 @@ def test_scores_without_a_quantizer_are_compared_in_their_unit(comparison, varia
 
 def test_the_integers_of_the_image_give_the_same_as_the_image(small_detector, comparison):
     small = small_detector('')
-    from mmdet_bpu.hbir.interpreter import Interpreter
+    from mmdet_bpu.executors.interpreter import Interpreter
     from mmdet_bpu.hbir.passes import convert
-    scale = Interpreter(convert(small.hbir)[0]).inputs[0].scale
+    scale = Interpreter(program_from_module(convert(small.hbir)[0])).inputs[0].scale
     integers = (channels_last(small.image) / scale).round().clamp(-128, 127).to(torch.int8)
     assert compare_qat_int(small.hbir, integers) == comparison('')
 

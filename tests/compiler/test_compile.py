@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mmdet_bpu.backends import hbdk4
-from mmdet_bpu.compiler import HbmSimulator, compile_hbm
+from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.backends import compile_hbm
 from mmdet_bpu.compiler.report_html import human_bytes
 from mmdet_bpu.errors import BpuError
 

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdet_bpu.compiler.memory import ALIGNMENT, plan_memory, verify_plan
+from mmdet_bpu.program.memory_plan import ALIGNMENT, verify_plan
+from mmdet_bpu.compiler.memory import plan_memory
 from mmdet_bpu.compiler.schedule import schedule
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.hbir.program import Instruction, Program, TensorType, Value
+from mmdet_bpu.program.program import Instruction, Program, TensorType, Value
 
 
 def random_program(sizes, reads, inputs=1):

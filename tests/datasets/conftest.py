@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import mmdet_bpu  # noqa: F401  (lets mmdet be imported beside mmcv-lite)
+import mmdet_bpu.openmmlab  # noqa: F401  (lets mmdet be imported beside mmcv-lite)
 
 
 class CocoFiles(NamedTuple):

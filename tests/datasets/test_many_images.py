@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-import mmdet_bpu  # noqa: F401  (lets mmdet be imported beside mmcv-lite)
+import mmdet_bpu.openmmlab  # noqa: F401  (lets mmdet be imported beside mmcv-lite)
 from mmdet.datasets import CocoDataset
 
 from mmdet_bpu.datasets import CocoLMDBDataset, pack_coco

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.engine.weights import read_checkpoint
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.models.detector_path import example_samples
+from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.quantization import model_report, quantization_of, set_quant_state
 
 EPOCHS = {'float': 2, 'calibration': 1, 'qat': 2}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmdet_bpu import apis
-from mmdet_bpu.compiler import HbmSimulator
+from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.engine.compare_executables import compare_executables
 
 

@@ -5,7 +5,7 @@ import pytest
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.bpu_dialect import BPU_OPS, BPU_SPECS
 from mmdet_bpu.hbir.builder import OpBuilder
-from mmdet_bpu.hbir.kernels import KERNELS
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.hbir.text import parse_text, print_text
 from mmdet_bpu.hbir.types import tensor_type
 

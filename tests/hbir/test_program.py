@@ -6,7 +6,8 @@ import pytest
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import OpBuilder
-from mmdet_bpu.hbir.program import TensorType, program_from_module
+from mmdet_bpu.program.program import TensorType
+from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.text import parse_text, print_text
 from mmdet_bpu.hbir.types import tensor_type
 

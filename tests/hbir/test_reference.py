@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.export import collect_scales
-from mmdet_bpu.hbir import lowering
 from mmdet_bpu.hbir.builder import OpBuilder, operations
 from mmdet_bpu.hbir.reference import FUNCTIONS, FloatReference, evaluate, evaluate_value
 from mmdet_bpu.hbir.types import tensor_type
+from mmdet_bpu.lowering import hbir as lowering
+from mmdet_bpu.lowering.export import collect_scales
 from mmdet_bpu.quantization.prepare import QuantizedGraph, quantization_of
 
 VARIANTS = ['', 'refine', 'refine-twostage']

@@ -4,7 +4,7 @@ import copy
 import pytest
 import torch
 
-import mmdet_bpu  # noqa: F401  (stands in for mmcv._ext)
+import mmdet_bpu.openmmlab  # noqa: F401  (stands in for mmcv._ext)
 
 mmcv_attention = pytest.importorskip('mmcv.ops.multi_scale_deform_attn')
 

@@ -7,11 +7,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_bpu.export import export_model
+from mmdet_bpu.lowering.export import export_model
 from mmdet_bpu.hbir.passes import convert
-from mmdet_bpu.hbir.program import program_from_module
-from mmdet_bpu.models.detector_path import run_tensor_path
-from mmdet_bpu.quantization import capture, prepare, quantization_of, set_quant_state
+from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.families.detector_path import run_tensor_path
+from mmdet_bpu.graph.capture import capture
+from mmdet_bpu.quantization import prepare, quantization_of, set_quant_state
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SHAPE = (64, 96)

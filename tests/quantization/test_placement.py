@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_bpu.quantization.deploy_graph import deploy_graph, open_attention
+from mmdet_bpu.graph.deploy_graph import deploy_graph, open_attention
 from mmdet_bpu.quantization.fold import fold_batch_norms
 from mmdet_bpu.quantization.placement import own_values, place
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.export import export_model
+from mmdet_bpu.lowering.export import export_model
 from mmdet_bpu.quantization import (finish_calibration, model_report, prepare, quantization_of,
                                     set_quant_state)
 from mmdet_bpu.quantization.fold import fold_batch_norms, fold_pair

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import constant_array, site_of
-from mmdet_bpu.hbir.numerics import largest_magnitude
+from mmdet_bpu.program.dtypes import largest_magnitude
 from mmdet_bpu.hbir.passes.conversion import (MOVEMENT, Conversion, IntType, Product,
                                               QuantizedConstant)
 

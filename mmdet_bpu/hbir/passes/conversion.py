@@ -8,7 +8,7 @@ from xdsl.ir import Operation, SSAValue
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import operations, site_of
-from mmdet_bpu.hbir.numerics import integer_range
+from mmdet_bpu.program.dtypes import integer_range
 
 FAKE_QUANT = 'qnt.const_fake_quant'
 PRODUCTS = ('hbir.conv2d', 'hbir.linear')

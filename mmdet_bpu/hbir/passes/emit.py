@@ -11,7 +11,7 @@ from xdsl.ir import BlockArgument, Operation, SSAValue
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import (NAME, OpBuilder, constant_array, find_function, site_of)
-from mmdet_bpu.hbir.numerics import quantize_multiplier
+from mmdet_bpu.program.numerics import quantize_multiplier
 from mmdet_bpu.hbir.passes.conversion import FAKE_QUANT, Conversion, IntType
 from mmdet_bpu.hbir.types import tensor_type, value_type
 

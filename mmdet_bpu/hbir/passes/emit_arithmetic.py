@@ -4,12 +4,13 @@ from xdsl.ir import Operation, SSAValue
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import attrs_of, site_of
-from mmdet_bpu.hbir.elementwise import choose_guard_bits
-from mmdet_bpu.hbir.numerics import largest_magnitude, quantize_multiplier, quantize_multipliers
+from mmdet_bpu.program.guard_bits import choose_guard_bits
+from mmdet_bpu.program.dtypes import largest_magnitude
+from mmdet_bpu.program.numerics import quantize_multiplier, quantize_multipliers
 from mmdet_bpu.hbir.passes.conversion import IntType, Product, TableMatch
 from mmdet_bpu.hbir.passes.emit import Emitter
-from mmdet_bpu.hbir.sampling import FRACTION_BITS, axis_sampling
-from mmdet_bpu.hbir.tables import build_table
+from mmdet_bpu.program.sampling_grid import FRACTION_BITS, axis_sampling
+from mmdet_bpu.program.table_fit import build_table
 from mmdet_bpu.hbir.types import tensor_type, value_type
 
 

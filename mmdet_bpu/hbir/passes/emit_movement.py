@@ -4,7 +4,7 @@ from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Operation
 
 from mmdet_bpu.hbir.builder import attrs_of, constant_array, site_of
-from mmdet_bpu.hbir.numerics import integer_range
+from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.hbir.passes.emit import Emitter
 from mmdet_bpu.hbir.types import tensor_type, value_type
 

@@ -4,8 +4,9 @@ from typing import Callable
 import pytest
 import torch
 
-from mmdet_bpu.hbir.interpreter import Interpreter
-from mmdet_bpu.hbir.numerics import saturate
+from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.executors.interpreter import Interpreter
+from mmdet_bpu.program.numerics import saturate
 from mmdet_bpu.hbir.passes import PIPELINE, convert, run_pipeline
 from mmdet_bpu.hbir.reference import FloatReference
 
@@ -29,7 +30,7 @@ def largest_lsb() -> Callable:
     """
 
     def measure(module):
-        executable = Interpreter(convert(module)[0])
+        executable = Interpreter(program_from_module(convert(module)[0]))
         spec = executable.inputs[0]
         noise = torch.randn(spec.shape, generator=torch.Generator().manual_seed(0))
         beyond = 1.1 * 2**(7 if spec.dtype == 'si8' else 15)

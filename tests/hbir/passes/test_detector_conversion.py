@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.builder import constant_array, operations
 from mmdet_bpu.hbir.hbir_dialect import HBIR_SPECS
-from mmdet_bpu.hbir.interpreter import Interpreter
+from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.hbir.passes import PIPELINE, convert, run_pipeline
 from mmdet_bpu.hbir.text import parse_text, print_text, verify_module
 from mmdet_bpu.hbir.types import value_type
@@ -98,7 +99,7 @@ def test_fewer_movements_give_the_same_outputs(small_detector, integer_form, var
     assert after['bpu.reshape'] < before['bpu.reshape']
     computing = {k for k in before if k not in ('bpu.transpose', 'bpu.reshape')}
     assert {k: before[k] for k in computing} == {k: after[k] for k in computing}
-    executables = [Interpreter(m) for m in (plain, integer_form(variant))]
+    executables = [Interpreter(program_from_module(m)) for m in (plain, integer_form(variant))]
     image = image_integers(executables[0], small)
     first, second = (e.run({'image': image}) for e in executables)
     assert all((first[name] == second[name]).all() for name in first)

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.builder import OpBuilder, attrs_of, operations
-from mmdet_bpu.hbir.interpreter import Interpreter
+from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.hbir.passes import drop_unused, merge_movement
 from mmdet_bpu.hbir.passes.conversion import Conversion
 from mmdet_bpu.hbir.text import verify_module
@@ -91,7 +92,7 @@ def test_elements_are_the_same_and_nothing_is_left_to_merge(case):
     module = chain(shape, steps)
     left = merged(module)
     assert len(left) <= len(steps)
-    found = Interpreter(module).run({'x': torch.from_numpy(x.copy())})['y']
+    found = Interpreter(program_from_module(module)).run({'x': torch.from_numpy(x.copy())})['y']
     np.testing.assert_array_equal(found.numpy(), expected)
     assert merged(module) == left
 

@@ -1,0 +1,1 @@
+"""What runs an integer program: the interpreter and the simulator of a ``.hbm``."""

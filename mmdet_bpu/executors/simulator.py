@@ -1,0 +1,122 @@
+"""Run a ``.hbm`` from its bytes alone: instructions in order, on one planned arena.
+
+Every activation is a view of the arena at its planned offset. A result is written there and read
+back from there, so a wrong offset, a lifetime that ends too early or two instructions in the wrong
+order change the numbers; nothing is shared with the interpreter of the integer module but the
+kernels.
+"""
+from math import prod
+
+import torch
+
+from mmdet_bpu.program.container import NOTICE
+from mmdet_bpu.program.hbm_file import read_hbm
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.program.dtypes import TORCH_DTYPES
+from mmdet_bpu.program.numerics import Operand
+
+# What the arena holds before an input is loaded. Not zero, so that a value that is read before
+# it is written is seen in the output; and the same for every run, so that runs are repeatable.
+STALE_BYTE = 0x5A
+
+
+class HbmSimulator:
+    """Executable form of a ``.hbm`` of this package.
+
+    Args:
+        path_or_bytes: The file, or its content.
+
+    Attributes:
+        inputs (list[TensorSpec]): Name, shape, dtype and scale of each input.
+        outputs (list[TensorSpec]): The same for each output.
+        metadata (dict): Deployment contract stored in the file.
+        notice (str): Where this file runs, and how to make one for the board.
+
+    Raises:
+        BpuError: Missing, foreign, truncated or altered file, an op without a kernel, or a memory
+            plan that leaves the arena.
+    """
+
+    def __init__(self, path_or_bytes) -> None:
+        self.file = read_hbm(path_or_bytes)
+        program = self.file.program
+        self.metadata = program.metadata
+        self.performance = self.file.performance
+        self.notice = NOTICE
+        self.inputs = [program.spec(name) for name in program.inputs]
+        self.outputs = [program.spec(name) for name in program.outputs]
+        self._arena = torch.empty(self.file.plan.arena_bytes, dtype=torch.uint8)
+        self._tensors = {name: self._place(name, value) for name, value in program.values.items()
+                         if value.data is not None or name in self.file.plan.buffers}
+        self._steps = [self._bind(instruction) for instruction in program.instructions]
+
+    def run(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Run one inference.
+
+        Args:
+            inputs (dict[str, torch.Tensor]): Integer tensor for each input, of its shape and type.
+
+        Returns:
+            dict[str, torch.Tensor]: Integer tensor for each output.
+
+        Raises:
+            BpuError: An input is missing, unknown, or of another shape or type.
+        """
+        self._check(inputs)
+        self._arena.fill_(STALE_BYTE)
+        for spec in self.inputs:
+            self._tensors[spec.name].copy_(inputs[spec.name])
+        with torch.no_grad():
+            for kernel, operands, attrs, results in self._steps:
+                for place, result in zip(results, kernel(operands, attrs)):
+                    place.copy_(self._detached(result))
+        return {spec.name: self._tensors[spec.name].clone() for spec in self.outputs}
+
+    def _detached(self, result: torch.Tensor) -> torch.Tensor:
+        """A result out of the arena: data movement gives views of its operand there."""
+        inside = result.untyped_storage().data_ptr() == self._arena.untyped_storage().data_ptr()
+        return result.clone() if inside else result
+
+    def _place(self, name: str, value) -> torch.Tensor:
+        """A constant as it is stored, or the view of the arena at the planned offset."""
+        dtype = TORCH_DTYPES[value.type.dtype]
+        if value.data is not None:
+            return torch.from_numpy(value.data).to(dtype)
+        buffer = self.file.plan.buffers[name]
+        nbytes = prod(value.type.shape) * dtype.itemsize
+        place = self._arena[buffer.offset:buffer.offset + nbytes]
+        if len(place) != nbytes or buffer.offset % dtype.itemsize:
+            raise BpuError(f"section 'memory': {name} of {nbytes} bytes at offset {buffer.offset} "
+                           f'does not fit the arena of {len(self._arena)} bytes')
+        return place.view(dtype).view(value.type.shape)
+
+    def _bind(self, instruction) -> tuple:
+        if instruction.op not in KERNELS:
+            raise BpuError(f"section 'program': no kernel for {instruction.op} at "
+                           f'{instruction.site}; the file is of another mmdet_bpu')
+        try:
+            operands = [self._tensors[name] for name in instruction.inputs]
+            results = [self._tensors[name] for name in instruction.outputs]
+        except KeyError as error:
+            raise BpuError(f"section 'memory': no place for {error} of {instruction.op} at "
+                           f'{instruction.site}') from None
+        described = [Operand(value.type.dtype, tuple(value.type.shape),
+                             None if value.data is None else self._tensors[value.name])
+                     for value in (self.file.program.values[name] for name in instruction.inputs)]
+        try:
+            attrs = prepare_attrs(instruction.op, described,
+                                  self.file.program.kernel_attrs(instruction))
+        except BpuError as error:
+            raise BpuError(f'{instruction.site}: {error}') from None
+        return KERNELS[instruction.op], operands, attrs, results
+
+    def _check(self, inputs: dict[str, torch.Tensor]) -> None:
+        expected = {spec.name for spec in self.inputs}
+        if set(inputs) != expected:
+            raise BpuError(f'inputs {sorted(inputs)} given, expected {sorted(expected)}')
+        for spec in self.inputs:
+            given = inputs[spec.name]
+            if tuple(given.shape) != spec.shape or given.dtype != TORCH_DTYPES[spec.dtype]:
+                raise BpuError(f'input {spec.name}: expected {spec.dtype} of shape {spec.shape}, '
+                               f'found {given.dtype} of shape {tuple(given.shape)}')

@@ -1,0 +1,99 @@
+"""Translation of captured torch calls into the kinds of :mod:`mmdet_bpu.graph.opgraph`.
+
+The table maps names of torch functions to the handlers in ``canonical_arithmetic``,
+``canonical_movement`` and ``canonical_selection``.
+"""
+from typing import Dict, Sequence
+
+from mmdet_bpu.graph import canonical_arithmetic as arithmetic
+from mmdet_bpu.graph import canonical_movement as movement
+from mmdet_bpu.graph import canonical_selection as selection
+from mmdet_bpu.graph.call_arguments import Handler, refuse, shape_of
+from mmdet_bpu.graph.capture import CapturedGraph
+from mmdet_bpu.graph.functional_forms import take_item
+from mmdet_bpu.graph.opgraph import GraphBuilder, OpGraph, ValueInfo
+from mmdet_bpu.graph.sites import function_name
+
+
+def _spellings(names: Sequence[str], handler: Handler) -> Dict[str, Handler]:
+    return {name: handler for name in names}
+
+
+HANDLERS: Dict[str, Handler] = {
+    'conv2d': arithmetic.conv2d,
+    'pad': arithmetic.pad,
+    'linear': arithmetic.linear,
+    **_spellings(('matmul', 'bmm'), arithmetic.matmul),
+    **_spellings(('add', 'radd', 'iadd'), arithmetic.binary('add')),
+    **_spellings(('sub', 'subtract', 'isub'), arithmetic.binary('sub')),
+    'rsub': arithmetic.binary('sub', swapped=True),
+    **_spellings(('mul', 'rmul', 'multiply', 'imul'), arithmetic.binary('mul')),
+    **_spellings(('div', 'truediv', 'true_divide', 'itruediv'), arithmetic.binary('div')),
+    **_spellings(('rdiv', 'rtruediv'), arithmetic.binary('div', swapped=True)),
+    **_spellings(('maximum', ), arithmetic.binary('maximum')),
+    **_spellings(('minimum', ), arithmetic.binary('minimum')),
+    **{name: arithmetic.unary(name)
+       for name in ('sigmoid', 'exp', 'log', 'sin', 'cos', 'rsqrt', 'sqrt', 'reciprocal', 'tanh',
+                    'neg', 'abs', 'erf', 'square', 'silu')},
+    'hardtanh': arithmetic.hardtanh,
+    'relu6': lambda b, n, a, k: arithmetic.hardtanh(b, n, [a[0], 0.0, 6.0], {}),
+    **_spellings(('clamp', 'clip'), arithmetic.unary('clamp', 'min', 'max')),
+    'relu': lambda b, n, a, k: b.op('relu', [b.value(a[0])], shape_of(n)),
+    'sum': arithmetic.reduce('sum'),
+    'mean': arithmetic.reduce('mean'),
+    'amax': arithmetic.reduce('amax'),
+    **_spellings(('view', 'reshape', 'flatten', 'unsqueeze', 'squeeze', 'unflatten'),
+                 movement.reshape),
+    **_spellings(('transpose', 'swapaxes', 't'), movement.transpose),
+    'permute': movement.permute,
+    **_spellings(('contiguous', 'clone', 'detach', 'dropout', 'dropout2d', 'identity', 'alias'),
+                 movement.identity),
+    **_spellings(('expand', 'expand_as', 'broadcast_to'), movement.expand),
+    **_spellings(('repeat', 'tile'), movement.tile),
+    'getitem': movement.index,
+    'set_item': movement.set_item,
+    'split': movement.split,
+    'chunk': movement.chunk,
+    **_spellings(('unbind', 'iter'), movement.unbind),
+    **_spellings(('cat', 'concat', 'concatenate'), movement.concat),
+    'stack': movement.stack,
+    'grid_sample': selection.grid_sample,
+    **_spellings(('max_pool2d', '_max_pool2d'), selection.max_pool2d),
+    'topk': selection.topk,
+    'gather': selection.gather,
+    'masked_fill': selection.masked_fill,
+    **_spellings(('to', 'float', 'type_as', 'type'), selection.cast),
+}
+
+
+def build_opgraph(captured: CapturedGraph) -> OpGraph:
+    """Translate every captured call.
+
+    Raises:
+        BpuError: A call that has no kind here; the message names its site and function.
+    """
+    graph = OpGraph()
+    b = GraphBuilder(graph)
+    for node in captured.graph.nodes:
+        b.node = node
+        if node.op == 'placeholder':
+            graph.values[node.name] = ValueInfo(node.meta['shape'], node.meta['dtype'])
+            graph.inputs.append(node.name)
+            b.alias[node.name] = node.name
+        elif node.op == 'get_attr':
+            data = captured.constants[node.target].detach()
+            graph.values[node.name] = ValueInfo(
+                tuple(data.shape), data.dtype, data, node.meta['learned'])
+            b.alias[node.name] = node.name
+        elif node.op == 'output':
+            graph.outputs = [b.value(n) for n in node.args[0]]
+        elif node.target is take_item and node.args[0].name in b.parts:
+            b.alias[node.name] = b.parts[node.args[0].name](node.args[1])
+        else:
+            name = function_name(node.target)
+            if name not in HANDLERS:
+                refuse(node, f'no integer form of {name}')
+            value = HANDLERS[name](b, node, list(node.args), dict(node.kwargs))
+            if value is not None:
+                b.alias[node.name] = value
+    return graph

@@ -1,0 +1,278 @@
+"""Capture a detector's tensor path as a ``torch.fx.Graph`` by running it.
+
+The model runs eagerly on real tensors under a ``TorchFunctionMode``. Calls whose inputs depend
+on the image become nodes; everything else is a constant.
+"""
+import weakref
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.detector_path import device_of, regions_of, run_tensor_path
+from mmdet_bpu.graph.functional_forms import (SHAPE_ONLY, TO_PYTHON,
+                                                     functional_form, map_tensors, set_item,
+                                                     take_item, tensors_in)
+from mmdet_bpu.graph.regions import with_regions
+from mmdet_bpu.graph.sites import SiteTracker, calling_line, function_name, tracking
+
+Decompositions = Dict[Callable, Callable]
+
+
+@dataclass
+class CapturedGraph:
+    """A detector's tensor path.
+
+    Attributes:
+        graph (fx.Graph): Nodes in call order. ``node.meta`` holds ``site`` (public name), ``key``
+            (runtime key), ``path`` (module), ``opened`` (written-out functions around), ``shape``
+            and ``dtype``, and ``tensor_args``: names of the nodes of the call's tensor arguments.
+        constants (dict[str, Tensor]): Values of the ``get_attr`` nodes.
+        opened (set[tuple]): Keys of the calls that were written out in simpler functions.
+    """
+    graph: fx.Graph
+    constants: Dict[str, Tensor] = field(default_factory=dict)
+    opened: set = field(default_factory=set)
+
+    @torch.no_grad()
+    def run(self, *inputs: Tensor) -> Tuple[Tensor, ...]:
+        """Execute the graph on normalised images ``(N, 3, H, W)`` of the captured shape."""
+        holder = nn.Module()
+        for name, value in self.constants.items():
+            setattr(holder, name, value)
+        return fx.Interpreter(holder, graph=self.graph).run(*inputs)
+
+    def sites(self) -> List[str]:
+        """Public names of all sites in call order."""
+        return [n.meta['site'] for n in self.graph.nodes if 'site' in n.meta]
+
+
+class CaptureMode(TorchFunctionMode):
+    """Records torch function calls of one run; see :func:`capture`."""
+
+    def __init__(self, tracker: SiteTracker, known: List[Tensor],
+                 decompositions: Decompositions) -> None:
+        super().__init__()
+        self.tracker = tracker
+        self.decompositions = decompositions
+        self.captured = CapturedGraph(fx.Graph())
+        # Tensor -> node. Weak: activations are freed as in any other run.
+        self._nodes = WeakTensorKeyDictionary()
+        self._const_nodes = WeakTensorKeyDictionary()
+        self._known = WeakTensorKeyDictionary()  # does not depend on the image -> is learned
+        for tensor in known:
+            self._known[tensor] = isinstance(tensor, nn.Parameter)
+        self._storages: Dict[int, List[weakref.ref]] = {}
+        self._stale = WeakTensorKeyDictionary()  # overwritten through another name -> by whom
+        self._names: Dict[Tuple[str, str], int] = {}
+        self._last_site = 'the input image'
+
+    def placeholder(self, name: str, value: Tensor) -> fx.Node:
+        """Declare an input of the graph."""
+        node = self.captured.graph.placeholder(name)
+        node.meta.update(shape=tuple(value.shape), dtype=value.dtype, path='')
+        self._track(value, node)
+        return node
+
+    def finish(self, outputs: Sequence[Tensor]) -> CapturedGraph:
+        """Declare the outputs and return the graph."""
+        for index, tensor in enumerate(outputs):
+            self._check_origin(tensor, lambda: f'output {index} of the head')
+            if tensor not in self._nodes:
+                raise BpuError(f'output {index} of the head does not depend on the image')
+            if tensor in self._stale:
+                raise BpuError(f'output {index} of the head has been overwritten by '
+                               f'{self._stale[tensor].meta["site"]} through another name; write '
+                               'the op without in-place')
+        self.captured.graph.output(tuple(self._nodes[t] for t in outputs))
+        return self.captured
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if not self.tracker.stack:
+            return func(*args, **kwargs)
+        line = calling_line()
+        key = self.tracker.key(func, line)
+        if self._opens(func, args, kwargs):
+            return self._open(func, args, kwargs, key, line)
+        inputs = tensors_in((args, kwargs))
+        for tensor in inputs:
+            # Also where nothing else depends on the image: a hole must not pass for a constant.
+            self._check_origin(tensor, lambda: self._place(line))
+        tainted = any(t in self._nodes for t in inputs)
+        if not tainted or func in SHAPE_ONLY:
+            result = func(*args, **kwargs)
+            self._remember(result, () if tainted else inputs)
+            return result
+        if func in TO_PYTHON:
+            raise BpuError(f'{self._place(line)}: {function_name(func)} turns a tensor that depends '
+                           'on the image into a Python value; a fixed graph cannot hold this')
+        self._check_stale(func, args, inputs, line)
+        return self._record(func, args, kwargs, key)
+
+    def _open(self, func: Callable, args: tuple, kwargs: dict, key: tuple, line) -> Any:
+        """Run the decomposition of ``func``; its calls are sites inside this one."""
+        with self.tracker.nested(function_name(func), key), self:
+            opened = self.decompositions[func](*args, **kwargs)
+        if opened is NotImplemented:
+            raise BpuError(f'{self._place(line)}: {function_name(func)} with these arguments has '
+                           'no form in simpler functions')
+        self.captured.opened.add(key)
+        return opened
+
+    def _record(self, func: Callable, args: tuple, kwargs: dict, key: tuple) -> Any:
+        """Run a call that depends on the image and add its node."""
+        plain, plain_kwargs, in_place = functional_form(func, kwargs)
+        arguments = map_tensors((args, plain_kwargs), self._node)
+        tensor_args = tuple(self._node(t).name for t in tensors_in((args, kwargs)))
+        result = func(*args, **kwargs)
+        if not tensors_in(args[0] if plain is set_item else result):
+            return result  # a shape, a device, a length: nothing that flows on
+        node = self.captured.graph.call_function(plain, arguments[0], arguments[1])
+        site = self._name(plain)
+        node.meta.update(site=site, key=key, path=self.tracker.path, opened=self.tracker.opened,
+                         tensor_args=tensor_args)
+        self._last_site = site
+        self._bind(node, args[0] if in_place else result)
+        if in_place:
+            self._mark_overwritten(args[0], node)
+        return result
+
+    def _bind(self, node: fx.Node, result: Any) -> None:
+        """Attach the tensors of ``result`` to ``node``."""
+        if isinstance(result, Tensor):
+            node.meta.update(shape=tuple(result.shape), dtype=result.dtype)
+            self._track(result, node)
+            return
+        node.meta.update(shape=None, dtype=None)
+        for index, part in enumerate(result):
+            if isinstance(part, Tensor):
+                item = self.captured.graph.call_function(take_item, (node, index))
+                item.meta.update(path=node.meta['path'], part_of=node.meta.get('site', ''))
+                self._bind(item, part)
+
+    def _track(self, tensor: Tensor, node: fx.Node) -> None:
+        self._nodes[tensor] = node
+        self._stale.pop(tensor, None)
+        if tensor.numel():
+            pointer = tensor.untyped_storage().data_ptr()
+            self._storages.setdefault(pointer, []).append(weakref.ref(tensor))
+
+    def _mark_overwritten(self, tensor: Tensor, node: fx.Node) -> None:
+        """Other names of the overwritten memory no longer hold what their nodes say."""
+        for reference in self._storages.get(tensor.untyped_storage().data_ptr(), []):
+            other = reference()
+            if other is not None and other is not tensor:
+                self._stale[other] = node
+
+    def _check_stale(self, func: Callable, args: tuple, inputs: List[Tensor], line) -> None:
+        for tensor in inputs:
+            writer = self._stale.get(tensor)
+            if writer is None:
+                continue
+            # ``x[i] += y`` writes through a view and then assigns the view to where it came from.
+            if func is Tensor.__setitem__ and tensor is args[0] \
+                    and self._nodes.get(args[2]) is writer:
+                continue
+            raise BpuError(f'{self._place(line)} reads a tensor that {writer.meta["site"]} has '
+                           'overwritten through another name; write the op without in-place')
+
+    def _opens(self, func: Callable, args: tuple, kwargs: dict) -> bool:
+        """Whether this call is written out in simpler functions."""
+        opener = self.decompositions.get(func)
+        if opener is None or not args or not self._depends_on_image(args[0]):
+            return False
+        if getattr(opener, 'needs_constant_divisor', False):
+            return isinstance(args[1], Tensor) and not self._depends_on_image(args[1])
+        return True
+
+    def _depends_on_image(self, value: Any) -> bool:
+        return any(t in self._nodes for t in tensors_in(value))
+
+    def _remember(self, result: Any, inputs: Sequence[Tensor]) -> None:
+        """Note tensors that do not depend on the image, and whether training changes them."""
+        learned = any(self._is_learned(t) for t in inputs)
+        for tensor in tensors_in(result):
+            self._known[tensor] = learned or self._is_learned(tensor)
+            self._nodes.pop(tensor, None)
+
+    def _is_learned(self, tensor: Tensor) -> bool:
+        return isinstance(tensor, nn.Parameter) or bool(self._known.get(tensor, False))
+
+    def _check_origin(self, tensor: Tensor, place: Callable[[], str]) -> None:
+        """Refuse a tensor that neither a captured call nor the model has made."""
+        if tensor in self._nodes or tensor in self._known or isinstance(tensor, nn.Parameter):
+            return
+        raise BpuError(
+            f'{place()} reads a tensor of shape {tuple(tensor.shape)} that no captured call has '
+            f'made (last captured: {self._last_site}); a custom autograd function or a compiled '
+            'op on the tensor path must be replaced by torch functions')
+
+    def _node(self, tensor: Tensor) -> fx.Node:
+        node = self._nodes.get(tensor)
+        node = self._const_nodes.get(tensor) if node is None else node
+        if node is not None:
+            return node
+        name = f'const_{len(self.captured.constants)}'
+        # F.linear picks its kernel by requires_grad, even without autograd: keep the flag.
+        self.captured.constants[name] = tensor.detach().requires_grad_(tensor.requires_grad)
+        node = self.captured.graph.get_attr(name)
+        node.meta.update(shape=tuple(tensor.shape), dtype=tensor.dtype, path=self.tracker.path,
+                         learned=self._is_learned(tensor))
+        self._const_nodes[tensor] = node
+        return node
+
+    def _name(self, func: Callable) -> str:
+        op = '.'.join([*self.tracker.opened, function_name(func)])
+        slot = (self.tracker.path, op)
+        index = self._names.get(slot, 0)
+        self._names[slot] = index + 1
+        return f'{slot[0]}/{op}.{index}'
+
+    def _place(self, line: Tuple[str, int]) -> str:
+        return f'{self.tracker.path or "the detector"} (line {line[1]} of {line[0]})'
+
+
+def _constants_of(model: nn.Module) -> List[Tensor]:
+    """Parameters, buffers and plain tensor attributes: known not to depend on an image."""
+    known = [*model.parameters(), *model.buffers()]
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, (Tensor, list, tuple, dict)):
+                known += tensors_in(value)
+    return known
+
+
+@torch.no_grad()
+def capture(model: nn.Module,
+            image: Tensor,
+            decompositions: Optional[Decompositions] = None) -> CapturedGraph:
+    """Capture the tensor path of ``model`` in eval mode.
+
+    Args:
+        model (nn.Module): An mmdet detector. Its mode is restored, nothing else changes.
+        image (Tensor): Normalised images ``(N, 3, H, W)``; shapes in the graph are theirs.
+        decompositions (dict, optional): torch function -> function that computes the same from
+            simpler torch functions, or returns ``NotImplemented``. Defaults to none.
+
+    Raises:
+        BpuError: A tensor of unknown origin, data-dependent control flow, or a read of
+            overwritten memory; the message names the sites.
+    """
+    training = {name: m.training for name, m in model.named_modules()}
+    model.eval()
+    tracker = SiteTracker(model)
+    mode = CaptureMode(tracker, _constants_of(model), decompositions or {})
+    image = image.to(device_of(model))
+    try:
+        with with_regions(model, regions_of(model)), tracking(tracker), mode:
+            mode.placeholder('image', image)
+            outputs = run_tensor_path(model, image)
+        return mode.finish(outputs)
+    finally:
+        for name, module in model.named_modules():
+            module.training = training[name]

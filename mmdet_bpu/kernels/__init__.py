@@ -1,0 +1,1 @@
+"""Kernel sets: how each integer operation is computed."""

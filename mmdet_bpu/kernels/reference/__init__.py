@@ -1,0 +1,1 @@
+"""The readable kernel set: the contract of docs/numerics.md in torch."""

@@ -1,0 +1,1 @@
+"""The integer program as plain data: types, arithmetic, tables, the ``.hbm`` file."""
