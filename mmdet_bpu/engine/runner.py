@@ -24,6 +24,7 @@ from mmdet_bpu.engine.weights import (SOURCE_STAGES, check_stage, find_source, l
                                       newest_checkpoint, read_checkpoint, stage_of)
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.models.deformable_attention import open_deformable_attention
+from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
 from mmdet_bpu.quantization import prepare, set_quant_state
 
 QUANTIZED_STAGES = ('calibration', 'qat')
@@ -93,9 +94,11 @@ class BPURunner(Runner):
             BpuError: There are no weights to start from, or they do not fit.
         """
         model = super().build_model(model)
-        if torch.cuda.is_available() and not has_compiled_ext():
-            # Stock deformable attention calls mmcv's CUDA op there, which mmcv-lite lacks.
-            open_deformable_attention(model)
+        if not has_compiled_ext():
+            open_deformable_convolution(model)
+            if torch.cuda.is_available():
+                # Stock deformable attention calls mmcv's op there; on CPU it is plain torch.
+                open_deformable_attention(model)
         stage = self.settings['stage']
         if stage in EXECUTABLE_STAGES:
             self._load_from = None

@@ -292,3 +292,17 @@ def test_moving_averages_are_trained_saved_and_resumed(trained, staged, tmp_path
 
 def _samples():
     return example_samples(1, (64, 64))
+
+
+def test_a_float_run_trains_deformable_convolutions_whatever_mmcv_is_installed(
+        staged, tmp_path):
+    runner = BPURunner.from_cfg(
+        staged('float', tmp_path / 'x_float', train_cfg__max_epochs=1,
+               model__backbone__depth=50, model__backbone__base_channels=2,
+               model__backbone__dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
+               model__backbone__stage_with_dcn=(False, False, False, True),
+               model__backbone__zero_init_residual=False,
+               model__neck__in_channels=[32, 64]))
+    runner.train()
+    # Its offsets start at 0.
+    assert runner.model.backbone.layer4[0].conv2.conv_offset.weight.any()
