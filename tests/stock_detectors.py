@@ -155,6 +155,7 @@ def execute_op(op, inputs, shape):
     """What the kind of ``op`` means, in torch."""
     x, p = inputs[0], op.params
     meanings = {
+        'pad': lambda: F.pad(x, [p['padding'][i] for i in (1, 3, 0, 2)]),
         'conv2d': lambda: _conv2d(*inputs, **p),
         'linear': lambda: F.linear(*inputs),
         'matmul': lambda: torch.matmul(*inputs),

@@ -9,15 +9,15 @@ first activation alone has 11.8 MB, hence chains of spatial ops run tile by tile
 * Any other tensor takes its whole size.
 * Tensors compete for the SRAM; those that free the most bytes per step are sent to DDR first.
 """
+from mmdet_bpu.program.kinds import Cost, operations_of, tiled_operations
 from mmdet_bpu.program.memory_plan import MemoryPlan
 
 # Instructions that one tiled group spans: a residual block with its shortcut.
 TILED_STEPS = 8
-ROW_OPS = frozenset(('bpu.conv2d', 'bpu.add', 'bpu.sub', 'bpu.mul', 'bpu.requantize', 'bpu.table',
-                     'bpu.relu', 'bpu.max_pool'))
+ROW_OPS = tiled_operations()
 # Rows kept per step of a tiled group, each side of a 3 x 3 window needing one.
 ROWS_PER_STEP = 3
-FREE_OPS = frozenset(('bpu.reshape',))
+FREE_OPS = operations_of(Cost.FREE)
 
 
 def footprint(program, order: list[int], plan: MemoryPlan, name: str) -> int:

@@ -11,7 +11,9 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 
 from mmdet_bpu.hbir.builder import attrs_of, operations, site_of, value_type
+from mmdet_bpu.hbir.hbir_dialect import HBIR_SPECS
 from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.program.kinds import carried_operands, stands_for
 
 ELEMENT_BYTES = {'si8': 1, 'si16': 2, 'si32': 4, 'i1': 1, 'si64': 8, 'f16': 2, 'f32': 4}
 
@@ -52,32 +54,21 @@ class OpView:
     feeds_output: bool = False
 
 
-_CONV = ('input', 'weight', 'bias', 'residual')
-_SIDES = ('lhs', 'rhs')
-OPERANDS = {
-    'conv2d': _CONV, 'conv': _CONV, 'linear': _CONV, 'convtranspose': _CONV,
-    'matmul': _SIDES, 'add': _SIDES, 'sub': _SIDES, 'mul': _SIDES, 'div': _SIDES, 'pow': _SIDES,
-    'max': _SIDES, 'min': _SIDES, 'equal': _SIDES, 'greater': _SIDES, 'greater_equal': _SIDES,
-    'less': _SIDES, 'less_equal': _SIDES, 'logical_and': _SIDES, 'logical_or': _SIDES,
-    'logical_xor': _SIDES, 'bitwise_and': _SIDES, 'bitwise_or': _SIDES, 'bitwise_xor': _SIDES,
-    'mod': _SIDES, 'prelu': _SIDES,
-    'grid_sample': ('input', 'grid'), 'warp': ('input', 'grid'),
-    'gather_elements': ('input', 'indices'), 'index': ('input', 'index'),
-    'where': ('condition', 'lhs', 'rhs'),
-    'deform_conv2d': ('input', 'offset', 'mask', 'weight', 'bias'),
-}
-# Integer op -> HBIR op, where the names differ; two integer ops stand for no single one.
-STANDS_FOR = {'bpu.gather': 'hbir.gather_elements', 'bpu.table': 'bpu.table',
-              'bpu.requantize': 'bpu.requantize'}
+# A residual is an operand of the integer form only.
+_EXTRA_OPERANDS = {'conv2d': ('residual', ), 'linear': ('residual', ), 'convtranspose': ('residual', )}
+_STANDS_FOR = stands_for()
 _ATTRIBUTE_NAMES = {'groupNum': 'groups', 'multiplies': 'multiples', 'ceilMode': 'ceil_mode'}
-_MOVES = frozenset(('reshape', 'transpose', 'slice', 'concat', 'stack', 'tile', 'pad', 'select',
-                    'roll', 'flip', 'gather_elements', 'where'))
+_CARRIED = carried_operands()
 # A chain of data movement longer than this is not followed to its quantizer.
 _MOVES_IN_A_ROW = 64
 
 
 def _named(op: str, tensors: list[Tensor]) -> dict[str, Tensor]:
-    names = OPERANDS.get(op.split('.', 1)[1], ('input',))
+    name = op.split('.', 1)[1]
+    spec = HBIR_SPECS.get(name)
+    names = ('input', ) if spec is None else tuple(
+        operand.name for operand in spec.operands if not operand.variadic)
+    names += _EXTRA_OPERANDS.get(name, ())
     if len(tensors) > len(names):
         names = tuple(f'inputs[{index}]' for index in range(len(tensors)))
     return dict(zip(names, tensors))
@@ -92,7 +83,7 @@ def views_of_program(program) -> Iterator[OpView]:
         return Tensor(tuple(value.type.shape), value.type.dtype, value.data is not None)
 
     for instruction in program.instructions:
-        op = STANDS_FOR.get(instruction.op, instruction.op.replace('bpu.', 'hbir.', 1))
+        op = _STANDS_FOR.get(instruction.op, instruction.op)
         yield OpView(op, instruction.site, _named(op, [tensor(n) for n in instruction.inputs]),
                      tuple(tensor(name) for name in instruction.outputs), instruction.attrs,
                      not outputs.isdisjoint(instruction.outputs))
@@ -109,9 +100,9 @@ def _planned_type(value) -> str | None:
             break
         if owner.name == 'qnt.const_fake_quant':
             return f'si{attrs_of(owner)["bits"]}'
-        if owner.name.removeprefix('hbir.') not in _MOVES or not owner.operands:
+        if owner.name not in _CARRIED:
             break
-        value = owner.operands[-1 if owner.name == 'hbir.where' else 0]
+        value = owner.operands[_CARRIED[owner.name]]
     element = value_type(value).dtype
     return None if element in ('f32', 'f64') else element
 

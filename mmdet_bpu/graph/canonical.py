@@ -13,6 +13,7 @@ from mmdet_bpu.graph.capture import CapturedGraph
 from mmdet_bpu.graph.functional_forms import take_item
 from mmdet_bpu.graph.opgraph import GraphBuilder, OpGraph, ValueInfo
 from mmdet_bpu.graph.sites import function_name
+from mmdet_bpu.program.functions import spellings
 
 
 def _spellings(names: Sequence[str], handler: Handler) -> Dict[str, Handler]:
@@ -32,12 +33,9 @@ HANDLERS: Dict[str, Handler] = {
     **_spellings(('rdiv', 'rtruediv'), arithmetic.binary('div', swapped=True)),
     **_spellings(('maximum', ), arithmetic.binary('maximum')),
     **_spellings(('minimum', ), arithmetic.binary('minimum')),
-    **{name: arithmetic.unary(name)
-       for name in ('sigmoid', 'exp', 'log', 'sin', 'cos', 'rsqrt', 'sqrt', 'reciprocal', 'tanh',
-                    'neg', 'abs', 'erf', 'square', 'silu')},
+    **{name: arithmetic.unary(row) for name, row in spellings().items()},
     'hardtanh': arithmetic.hardtanh,
     'relu6': lambda b, n, a, k: arithmetic.hardtanh(b, n, [a[0], 0.0, 6.0], {}),
-    **_spellings(('clamp', 'clip'), arithmetic.unary('clamp', 'min', 'max')),
     'relu': lambda b, n, a, k: b.op('relu', [b.value(a[0])], shape_of(n)),
     'sum': arithmetic.reduce('sum'),
     'mean': arithmetic.reduce('mean'),

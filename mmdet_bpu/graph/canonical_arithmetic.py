@@ -1,15 +1,24 @@
 """Translation of captured products, elementwise functions and reductions."""
-from mmdet_bpu.graph.call_arguments import (Handler, axis_of, expanded, refuse, scalar_of,
-                                                   shape_of)
+from torch import fx
+
+from mmdet_bpu.graph.call_arguments import Handler, axis_of, expanded, refuse, scalar_of, shape_of
+from mmdet_bpu.program.functions import Function
 
 
-def unary(fn: str, *names: str) -> Handler:
-    """An elementwise function; ``names`` are its scalar parameters in call order."""
+def unary(row: Function) -> Handler:
+    """An elementwise function of :mod:`mmdet_bpu.program.functions`."""
+    defaults = row.parameters or {}
 
     def handler(b, node, args, kwargs):
-        params = dict(zip(names, args[1:]))
-        params.update({k: v for k, v in kwargs.items() if k in names})
-        return b.op('unary', [b.value(args[0])], shape_of(node), fn=fn, **params)
+        params = dict(zip(defaults, args[1:]))
+        params.update({k: v for k, v in kwargs.items() if k in defaults})
+        for name, value in params.items():
+            if isinstance(value, fx.Node):
+                params[name] = scalar_of(b, value)
+                if params[name] is None:
+                    refuse(node, f'{name} of {row.name} is a tensor')
+        return b.op('unary', [b.value(args[0])], shape_of(node), fn=row.name,
+                    **{**defaults, **params})
 
     return handler
 

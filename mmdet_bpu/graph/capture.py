@@ -14,9 +14,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.detector_path import device_of, regions_of, run_tensor_path
-from mmdet_bpu.graph.functional_forms import (SHAPE_ONLY, TO_PYTHON,
-                                                     functional_form, map_tensors, set_item,
-                                                     take_item, tensors_in)
+from mmdet_bpu.graph.functional_forms import (SHAPE_ONLY, TO_PYTHON, functional_form, map_tensors,
+                                              set_item, take_item, tensors_in)
 from mmdet_bpu.graph.regions import with_regions
 from mmdet_bpu.graph.sites import SiteTracker, calling_line, function_name, tracking
 

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 LONGEST_REDUCTION = 65535  # elements; the limit of the reduction unit
 
 

@@ -4,14 +4,13 @@ from typing import Tuple
 import torch
 from torch import nn
 
-from mmdet_bpu.errors import BpuError
-from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.families.detector_path import device_of, is_stacked_by_layer, output_names
-from mmdet_bpu.models.multihead_attention import open_multihead_attention
 from mmdet_bpu.graph.canonical import build_opgraph
 from mmdet_bpu.graph.capture import CapturedGraph, capture
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.opgraph import OpGraph
+from mmdet_bpu.models.deformable_attention import open_deformable_attention
+from mmdet_bpu.models.multihead_attention import open_multihead_attention
 
 
 def open_attention(model: nn.Module) -> None:
@@ -39,19 +38,14 @@ def resolve_stacks(graph: OpGraph) -> None:
 
 
 def merge_pads(graph: OpGraph) -> None:
-    """Zeros padded in front of a convolution are its padding.
-
-    Raises:
-        BpuError: Something else reads the padded tensor; the message names the site.
-    """
+    """Zeros padded in front of convolutions alone are their padding."""
     users = graph.users()
     for op in graph.ops:
         if op.kind != 'pad':
             continue
         others = [u for u in users[op.output] if u.kind != 'conv2d' or op.output in u.inputs[1:]]
         if others or op.output in graph.outputs:
-            raise BpuError(f'{op.site} cannot be lowered: only a convolution can take padding in, '
-                           f'found {others[0].site if others else "an output"}')
+            continue
         for conv in users[op.output]:
             # The call's argument is the padded tensor: zeros are zeros on any grid.
             conv.inputs[0] = op.inputs[0]

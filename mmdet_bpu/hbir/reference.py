@@ -17,6 +17,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import NAME, attrs_of, find_function, operations, site_of
 from mmdet_bpu.hbir.qnt_dialect import fake_quant_range, fake_quant_scale
 from mmdet_bpu.hbir.types import value_type
+from mmdet_bpu.program.functions import HBIR_FUNCTIONS
 
 Function = Callable[[List[Tensor], dict], List[Tensor]]
 
@@ -55,6 +56,14 @@ def _grid_sample(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
                                         attrs['alignCorner']))
 
 
+def _pad(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
+    if attrs['expansionMode'] != 'constant':
+        raise BpuError('hbir.pad: expected expansionMode constant, found '
+                       f'{attrs["expansionMode"]}')
+    sides = [n for pair in zip(attrs['begin'][::-1], attrs['end'][::-1]) for n in pair]
+    return [F.pad(inputs[0], sides, value=attrs['padValue'])]
+
+
 def _topk(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
     """Descending; of equal values the lower index first, which torch.topk leaves open."""
     dim = attrs['dim']
@@ -67,8 +76,8 @@ def _slice(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
     return [inputs[0][tuple(slice(*bound) for bound in bounds)].contiguous()]
 
 
-def _unary(function: Callable[[Tensor], Tensor]) -> Function:
-    return lambda inputs, attrs: [function(inputs[0])]
+def _elementwise(function: Callable[..., Tensor]) -> Function:
+    return lambda inputs, attrs: [function(inputs[0], **attrs)]
 
 
 def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Function:
@@ -87,21 +96,9 @@ FUNCTIONS: Dict[str, Function] = {
     'hbir.sub': _binary(torch.sub),
     'hbir.mul': _binary(torch.mul),
     'hbir.div': _binary(torch.div),
-    'hbir.relu': _unary(torch.relu),
-    'hbir.sigmoid': _unary(torch.sigmoid),
-    'hbir.exp': _unary(torch.exp),
-    'hbir.log': _unary(torch.log),
-    'hbir.sin': _unary(torch.sin),
-    'hbir.cos': _unary(torch.cos),
-    'hbir.sqrt': _unary(torch.sqrt),
-    'hbir.rsqrt': _unary(torch.rsqrt),
-    'hbir.reciprocal': _unary(torch.reciprocal),
-    'hbir.tanh': _unary(torch.tanh),
-    'hbir.neg': _unary(torch.neg),
-    'hbir.abs': _unary(torch.abs),
-    'hbir.erf': _unary(torch.erf),
-    'hbir.swish': _unary(F.silu),
-    'hbir.clip': lambda inputs, attrs: [inputs[0].clamp(attrs['min'], attrs['max'])],
+    'hbir.max': _binary(torch.maximum),
+    'hbir.min': _binary(torch.minimum),
+    **{name: _elementwise(row.torch_function()) for name, row in HBIR_FUNCTIONS.items()},
     'hbir.reduce_sum': _reduce(torch.sum),
     'hbir.reduce_mean': _reduce(torch.mean),
     'hbir.reduce_max': _reduce(torch.amax),
@@ -113,6 +110,7 @@ FUNCTIONS: Dict[str, Function] = {
     'hbir.where': lambda inputs, attrs: [torch.where(*inputs)],
     'hbir.reshape': lambda inputs, attrs: [inputs[0].reshape(attrs['shape'])],
     'hbir.transpose': lambda inputs, attrs: [inputs[0].permute(attrs['dims']).contiguous()],
+    'hbir.pad': _pad,
     'hbir.slice': _slice,
     'hbir.tile': lambda inputs, attrs: [inputs[0].repeat(attrs['multiplies'])],
     'hbir.concat': lambda inputs, attrs: [torch.cat(inputs, attrs['dim'])],

@@ -8,13 +8,13 @@ from typing import Any, Dict, List, Optional, Union
 from torch import nn
 from xdsl.dialects.builtin import ModuleOp
 
-from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.lowering.export import export_model
 from mmdet_bpu.executors.interpreter import Interpreter
-from mmdet_bpu.hbir.passes import convert
+from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.hbir.text import read_text, write_text
+from mmdet_bpu.lowering.export import export_model
 from mmdet_bpu.quantization import model_report
 
 HBIR_FILE, INT_FILE, REPORT_FILE, HBM_FILE = ('model.hbir.mlir', 'model.int.mlir',

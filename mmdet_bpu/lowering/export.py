@@ -5,6 +5,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.lowering.hbir import Scales, lower_graph
+from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.quantization.fake_quant import constant_scale, weight_scale
 from mmdet_bpu.quantization.prepare import QuantizedGraph, quantization_of
 
@@ -35,7 +36,7 @@ def collect_scales(quantized: QuantizedGraph, model: nn.Module) -> Scales:
         constants[output, index] = (dtype, constant_scale(data, dtype).item())
     weights = {
         op.output: ('int8', weight_scale(graph.values[op.inputs[1]].data).cpu().numpy())
-        for op in graph.ops if op.kind in ('conv2d', 'linear')
+        for op in graph.ops if KINDS[op.kind].weight is not None
     }
     return Scales(own, constants, weights)
 

@@ -1,16 +1,19 @@
 """What every lowering rule uses: lowered values, their layouts, constants and fake quantizers."""
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 from xdsl.ir import SSAValue
 
+from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.hbir.builder import OpBuilder
 from mmdet_bpu.hbir.layout import (CHANNELS_LAST, Order, identity, reshaped, stored_shape,
                                    transposition)
 from mmdet_bpu.hbir.types import tensor_type
+from mmdet_bpu.program.dtypes import BITS
 
-BITS = {'int8': 8, 'int16': 16}
+ROUNDED = ('int8', 'int16')
+"""Types that a fake quantizer rounds to; an accumulator is not rounded."""
 
 
 @dataclass
@@ -21,7 +24,7 @@ class Scales:
         own (dict[str, tuple[str, float]]): Own value -> (dtype, scale).
         constants (dict[tuple[str, int], tuple[str, float]]): (op output, input index) -> (dtype,
             scale) of a constant operand.
-        weights (dict[str, tuple[str, np.ndarray]]): Output of a conv2d or linear -> (dtype, scale
+        weights (dict[str, tuple[str, np.ndarray]]): Output of a product with weights -> (dtype, scale
             per output channel).
     """
     own: Dict[str, Tuple[str, float]]
@@ -45,7 +48,7 @@ class LoweredValues:
         scales (Scales): Quantization of its values.
     """
 
-    def __init__(self, graph: Any, scales: Scales) -> None:
+    def __init__(self, graph: OpGraph, scales: Scales) -> None:
         self.graph, self.scales = graph, scales
         self.values: Dict[str, Stored] = {}
         self._moved: Dict[tuple, SSAValue] = {}
@@ -56,26 +59,26 @@ class LoweredValues:
         self.b = OpBuilder(inputs)
         for name, ssa in zip(graph.inputs, self.b.inputs):
             shape = graph.values[name].shape
-            ssa = self._fake_quant(name, ssa, 'image')
+            ssa = self.fake_quant(name, ssa, 'image')
             self.values[name] = Stored(ssa, shape, CHANNELS_LAST)
 
-    def _fake_quant(self, name: str, ssa: SSAValue, site: str) -> SSAValue:
+    def fake_quant(self, name: str, ssa: SSAValue, site: str) -> SSAValue:
         dtype, scale = self.scales.own.get(name, ('', 0.0))
-        if dtype not in BITS:
+        if dtype not in ROUNDED:
             return ssa
         return self.b.fake_quant(ssa, BITS[dtype], scale, site=site)
 
-    def _emit(self, name: str, operands: List[Optional[SSAValue]], attrs: dict, shape: tuple,
+    def emit(self, name: str, operands: List[Optional[SSAValue]], attrs: dict, shape: tuple,
               order: Order, site: str) -> Stored:
         type_ = tensor_type(stored_shape(shape, order), 'f32')
         return Stored(self.b.op(name, operands, attrs, type_, site=site), tuple(shape), order)
 
-    def _in_order(self, name: str, order: Order) -> SSAValue:
+    def in_order(self, name: str, order: Order) -> SSAValue:
         """The value stored in ``order``, transposed if needed (once)."""
         stored = self.values[name]
-        return self._move(stored, order).ssa
+        return self.move(stored, order).ssa
 
-    def _move(self, stored: Stored, order: Order) -> Stored:
+    def move(self, stored: Stored, order: Order) -> Stored:
         if stored.order == order:
             return stored
         # Views of one value share its storage in different orders.
@@ -94,13 +97,13 @@ class LoweredValues:
                                               type(stored.ssa.type)(element, list(target)))
         return Stored(self._moved[slot], stored.shape, order)
 
-    def _operand(self, op: Any, index: int, order: Order) -> SSAValue:
+    def operand(self, op: Op, index: int, order: Order) -> SSAValue:
         """Operand of an op stored in ``order``, constant or not."""
-        if self._is_constant(op.inputs[index]):
-            return self._constant(op, index, order)
-        return self._in_order(op.inputs[index], order)
+        if self.is_constant(op.inputs[index]):
+            return self.constant(op, index, order)
+        return self.in_order(op.inputs[index], order)
 
-    def _constant(self, op: Any, index: int, order: Order) -> SSAValue:
+    def constant(self, op: Op, index: int, order: Order) -> SSAValue:
         """A constant operand, permuted to ``order``, with its fake quantizer."""
         info = self.graph.values[op.inputs[index]]
         data = info.data.detach().cpu().numpy()
@@ -114,32 +117,32 @@ class LoweredValues:
         ssa = self.b.constant(data, site=op.site)
         return self.b.fake_quant(ssa, BITS[dtype], scale, site=op.site)
 
-    def _scalar(self, value: float) -> SSAValue:
+    def scalar(self, value: float) -> SSAValue:
         return self.b.constant(np.array([value], np.float32))
 
-    def _is_constant(self, name: str) -> bool:
+    def is_constant(self, name: str) -> bool:
         return self.graph.values[name].is_constant
 
-    def _shape(self, op: Any) -> tuple:
+    def shape(self, op: Op) -> tuple:
         return tuple(self.graph.values[op.output].shape)
 
-    def _typed(self, name: str, operands: List[SSAValue], attrs: dict, shape: tuple, order: Order,
+    def typed(self, name: str, operands: List[SSAValue], attrs: dict, shape: tuple, order: Order,
                site: str) -> Stored:
         """Data movement keeps the element type: indices move too."""
         source = operands[0].type
         type_ = type(source)(source.element_type, list(stored_shape(shape, order)))
         return Stored(self.b.op(name, operands, attrs, type_, site=site), tuple(shape), order)
 
-    def _reshaped(self, stored: Stored, shape: tuple, site: str) -> Stored:
+    def reshaped(self, stored: Stored, shape: tuple, site: str) -> Stored:
         order = reshaped(stored.shape, shape, stored.order)
         if order is None:
-            stored = self._move(stored, identity(len(stored.shape)))
+            stored = self.move(stored, identity(len(stored.shape)))
             order = identity(len(shape))
         if stored_shape(shape, order) == stored_shape(stored.shape, stored.order):
             return Stored(stored.ssa, tuple(shape), order)
-        return self._typed('hbir.reshape', [stored.ssa], dict(shape=stored_shape(shape, order)),
+        return self.typed('hbir.reshape', [stored.ssa], dict(shape=stored_shape(shape, order)),
                            shape, order, site)
 
-    def _tile(self, x: Stored, shape: tuple, site: str) -> Stored:
+    def tile(self, x: Stored, shape: tuple, site: str) -> Stored:
         times = [shape[d] // x.shape[d] for d in x.order]
-        return self._typed('hbir.tile', [x.ssa], dict(multiplies=times), shape, x.order, site)
+        return self.typed('hbir.tile', [x.ssa], dict(multiplies=times), shape, x.order, site)

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.container import canonical_json, read_bytes, unseal
 from mmdet_bpu.program.memory_plan import ALIGNMENT, Buffer, MemoryPlan
-from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.program import Instruction, Program, TensorType, Value
 
 _ARRAY_TYPES = ('bool', 'int8', 'uint8', 'int16', 'int32', 'int64')

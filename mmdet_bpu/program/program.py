@@ -11,6 +11,7 @@ import numpy as np
 
 from mmdet_bpu.program.dtypes import ELEMENT_BYTES
 
+
 @dataclass(frozen=True)
 class TensorType:
     """Static shape, element name and scale; the scale is None for indices, masks and values

@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Set
 
 from mmdet_bpu.graph.opgraph import Op, OpGraph
+from mmdet_bpu.program.kinds import KINDS, Group, of_group, sharing
 
-PRODUCTS = ('conv2d', 'linear', 'matmul')
-BINARY = ('add', 'sub', 'mul', 'div', 'maximum', 'minimum')
-MOVEMENT = ('reshape', 'permute', 'slice', 'expand', 'tile', 'gather', 'max_pool2d', 'amax',
-            'where')
-SHARED = ('concat', 'stack')
+MOVEMENT = of_group(Group.MOVEMENT)
+SHARED = sharing()
+SAMPLED = of_group(Group.SAMPLED)
 
 
 @dataclass
@@ -76,7 +75,7 @@ def _unary_roots(graph: OpGraph, materialised: Set[str]) -> Dict[str, str]:
         inputs = graph.variable_inputs(op)
         if op.kind == 'unary':
             roots[op.output] = root_of(op.inputs[0])
-        elif op.kind in BINARY and len(op.inputs) == 2 and len(inputs) == 2:
+        elif KINDS[op.kind].group is Group.BINARY and len(inputs) == 2:
             left, right = root_of(op.inputs[0]), root_of(op.inputs[1])
             inside = op.inputs[0] != left or op.inputs[1] != right
             if left == right and inside:
@@ -126,15 +125,14 @@ class _Placer:
         result, out = self.result, op.output
         if op.kind == 'topk' and op.params['part'] == 'indices':
             result.kinds[out] = 'index'
-        elif op.kind in MOVEMENT or op.kind == 'topk' or self._scale_only(op) \
-                or (op.kind == 'relu' and result.kinds.get(op.inputs[0]) != 'fused'):
+        elif self._scale_only(op) or self._carries(op):
             self._alias(op)
         elif out in self.chains and self._inside_chain(out):
             result.kinds[out] = 'fused'
             result.root[out] = self.chains[out]
-        elif op.kind in (*PRODUCTS, 'add') and self._fuses(op):
+        elif KINDS[op.kind].joins and self._fuses(op):
             result.kinds[out] = 'fused'
-        elif op.kind in SHARED:
+        elif op.kind in SHARED and out not in self.chains:
             first = next(n for n in op.inputs if not self.graph.values[n].is_constant)
             self._alias(op, first)
         else:
@@ -143,13 +141,18 @@ class _Placer:
                 result.root[out] = self.chains[out]
 
     def _alias(self, op: Op, source: Optional[str] = None) -> None:
-        index = 1 if op.kind == 'where' else 0
-        source = source or op.inputs[index]
+        source = source or op.inputs[KINDS[op.kind].carries]
         kind = self.result.kinds[source]
         self.result.kinds[op.output] = 'index' if kind == 'index' else 'alias'
         self.result.source[op.output] = source
         if op.kind == 'scale':
             self.result.factor[op.output] = op.params['factor']
+
+    def _carries(self, op: Op) -> bool:
+        """Data movement, or the values of a top-k; not a relu that a product takes in."""
+        if op.kind == 'relu' and self.result.kinds.get(op.inputs[0]) == 'fused':
+            return False
+        return KINDS[op.kind].group in (Group.MOVEMENT, Group.SELECT)
 
     def _scale_only(self, op: Op) -> bool:
         """A positive factor changes the scale alone, unless others must share the new scale."""
@@ -157,7 +160,7 @@ class _Placer:
 
     def _reaches_shared(self, name: str) -> bool:
         return any(
-            u.kind in (*SHARED, 'grid_sample') or (u.kind in MOVEMENT and self._reaches_shared(u.output))
+            u.kind in (*SHARED, *SAMPLED) or (u.kind in MOVEMENT and self._reaches_shared(u.output))
             for u in self.users[name])
 
     def _inside_chain(self, name: str) -> bool:
@@ -173,7 +176,7 @@ class _Placer:
         user = self.users[name][0]
         if user.kind == 'relu':
             return True
-        if user.kind != 'add' or op.kind not in ('conv2d', 'linear'):
+        if user.kind != 'add' or 'add' not in KINDS[op.kind].joins:
             return False
         other = [n for n in user.inputs if n != name]
         if len(other) != 1 or self.graph.values[other[0]].is_constant:
@@ -197,7 +200,7 @@ class _Placer:
                 for name in op.inputs:
                     if not self.graph.values[name].is_constant:
                         join(op.output, name)
-            elif op.kind == 'grid_sample':
+            elif op.kind in SAMPLED:
                 join(op.output, op.inputs[0])
 
     def _order(self, name: str) -> int:
@@ -211,7 +214,7 @@ class _Placer:
                 info = self.graph.values[name]
                 if not info.is_constant or not info.dtype.is_floating_point:
                     continue
-                if op.kind in ('conv2d', 'linear') and index > 0:
+                if KINDS[op.kind].weight is not None and index > 0:
                     continue  # weights and biases have rules of their own
                 joined = self.result.integers(op.output) if op.kind in SHARED else ''
                 self.result.constants[op.output, index] = joined

@@ -7,13 +7,14 @@ from torch import nn
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.detector_path import regions_of
 from mmdet_bpu.graph.deploy_graph import deploy_graph, open_attention
+from mmdet_bpu.graph.opgraph import Op
+from mmdet_bpu.graph.regions import enter_region_classes
+from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
 from mmdet_bpu.quantization.fold import fold_batch_norms
-from mmdet_bpu.graph.opgraph import Op
 from mmdet_bpu.quantization.placement import Placement, own_values, place
 from mmdet_bpu.quantization.qconfig import TensorConfig, assign
 from mmdet_bpu.quantization.quant_mode import Quantization, QuantizedDetector, SitePlan
-from mmdet_bpu.graph.regions import enter_region_classes
 
 IMAGE = 'image'
 
@@ -51,8 +52,9 @@ class QuantizedGraph:
 
         int8 in a matrix product, and int16 for a sampling grid, whatever they meet.
         """
-        if op.kind in ('matmul', 'grid_sample'):
-            return 'int16' if op.kind == 'grid_sample' and index == 1 else 'int8'
+        fixed = KINDS[op.kind].operand_dtypes.get(index)
+        if fixed is not None:
+            return fixed
         others = [n for n in self.graph.variable_inputs(op)]
         dtype = self.config(others[0]).dtype if others else 'int8'
         return 'int16' if dtype == 'int32' else dtype
@@ -81,7 +83,7 @@ def build_plan(quantized: QuantizedGraph) -> Tuple[Dict[tuple, SitePlan], Dict[s
                     site.operands[position] = names[joined]
                 else:
                     site.constants[position] = quantized.constant_dtype(op, index)
-            elif op.kind in ('conv2d', 'linear') and index == 1:
+            elif KINDS[op.kind].weight == index:
                 site.weight = (position, 'int8')
             else:
                 continue

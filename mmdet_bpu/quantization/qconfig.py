@@ -12,13 +12,16 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.quantization.observers import OBSERVERS
 from mmdet_bpu.graph.opgraph import Op, OpGraph
-from mmdet_bpu.quantization.placement import PRODUCTS, Placement
+from mmdet_bpu.program.dtypes import USER_DTYPES
+from mmdet_bpu.program.kinds import Group, of_group, with_weights
+from mmdet_bpu.quantization.observers import OBSERVERS
+from mmdet_bpu.quantization.placement import Placement
 
 MATCH_FIELDS = ('site', 'module', 'op')
 SET_FIELDS = ('dtype', 'observer', 'scale')
-DTYPES = ('int8', 'int16', 'int32')
+PRODUCTS = of_group(Group.PRODUCT)
+SAMPLED = of_group(Group.SAMPLED)
 # Written out, but neither softmax nor norm: no int16 inside.
 PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d')
 
@@ -46,8 +49,8 @@ def check_rules(rules: Sequence[dict]) -> None:
             raise BpuError(f'{where}: expected one of {", ".join(MATCH_FIELDS)} to match by')
         if not set(rule) & set(SET_FIELDS):
             raise BpuError(f'{where}: sets nothing; expected one of {", ".join(SET_FIELDS)}')
-        if rule.get('dtype', 'int8') not in DTYPES:
-            raise BpuError(f'{where}.dtype: expected one of {", ".join(DTYPES)}, found '
+        if rule.get('dtype', 'int8') not in USER_DTYPES:
+            raise BpuError(f'{where}.dtype: expected one of {", ".join(USER_DTYPES)}, found '
                            f'{rule["dtype"]!r}')
         for name in set(rule) & set(MATCH_FIELDS):
             if not isinstance(rule[name], str):
@@ -104,7 +107,7 @@ class Template:
 
     def _is_product(self, value: str) -> bool:
         op = self.producers.get(value)
-        return op is not None and op.kind in ('conv2d', 'linear')
+        return op is not None and op.kind in with_weights()
 
     def _mark(self, value: str, reason: str) -> bool:
         """Note the integers behind ``value``; False if they were noted before."""
@@ -123,7 +126,7 @@ class Template:
         op = self.producers.get(value)
         if op is None or self.placement.kinds[value] == 'index':
             return
-        if op.kind == 'grid_sample':
+        if op.kind in SAMPLED:
             return  # samples are int8, as what they are taken from
         if self.placement.kinds[value] == 'own':
             self._mark(value, reason)
@@ -212,7 +215,7 @@ def _check_accumulators(graph: OpGraph, placement: Placement,
             continue
         op = producers.get(value)
         site = op.site if op else 'image'
-        if op is None or op.kind not in ('conv2d', 'linear') or value in read:
+        if op is None or op.kind not in with_weights() or value in read:
             raise BpuError(f'{config.rule} gives {site} int32: only a convolution or linear layer '
                            'that makes an output directly may stay int32; use int16')
 
@@ -225,7 +228,7 @@ def _ruled(config: TensorConfig, rule: Dict[str, Any], index: int) -> TensorConf
 def _grouped(graph: OpGraph, placement: Placement,
              configs: Dict[str, TensorConfig]) -> Dict[str, TensorConfig]:
     """One config per group: the widest dtype; a user's rule goes before the template."""
-    order = {name: i for i, name in enumerate(DTYPES)}
+    order = {name: i for i, name in enumerate(USER_DTYPES)}
     best: Dict[str, TensorConfig] = {}
     for value, config in configs.items():
         head = placement.find(value)

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
+from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_tensors
+from mmdet_bpu.graph.sites import SiteTracker, active_tracker, calling_line, function_name, tracking
 from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, fake_quantize_constant,
                                                fake_quantize_weight)
-from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_tensors
-from mmdet_bpu.graph.sites import (SiteTracker, active_tracker, calling_line, function_name,
-                                          tracking)
 
 
 @dataclass

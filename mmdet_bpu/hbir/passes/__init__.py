@@ -8,9 +8,7 @@ from mmdet_bpu.hbir.passes.bound_accumulators import bound_accumulators
 from mmdet_bpu.hbir.passes.collect_scales import collect_scales
 from mmdet_bpu.hbir.passes.conversion import Conversion
 from mmdet_bpu.hbir.passes.drop_unused import drop_unused
-from mmdet_bpu.hbir.passes.emit import Emitter
-from mmdet_bpu.hbir.passes.emit_arithmetic import RULES, product, table
-from mmdet_bpu.hbir.passes.emit_movement import MOVEMENTS
+from mmdet_bpu.hbir.passes.emit_module import emit_module
 from mmdet_bpu.hbir.passes.find_tables import find_tables
 from mmdet_bpu.hbir.passes.fuse_epilogues import fuse_epilogues
 from mmdet_bpu.hbir.passes.merge_movement import merge_movement
@@ -19,20 +17,13 @@ from mmdet_bpu.hbir.passes.pipeline import Pass, check_order, run_pipeline
 __all__ = ['PIPELINE', 'Pass', 'check_order', 'conversion_of', 'convert', 'run_pipeline']
 
 
-def _emit(conversion: Conversion) -> None:
-    emitter = Emitter(conversion)
-    emitter.run(RULES, MOVEMENTS, product, table)
-    emitter.finish(conversion.metadata)
-    conversion.emitted = emitter.ints
-
-
 PIPELINE = (
     Pass('collect_scales', collect_scales),
     Pass('fuse_epilogues', fuse_epilogues, ('collect_scales', )),
     Pass('find_tables', find_tables, ('collect_scales', 'fuse_epilogues')),
     Pass('agree_types', agree_types, ('fuse_epilogues', 'find_tables')),
     Pass('bound_accumulators', bound_accumulators, ('fuse_epilogues', )),
-    Pass('emit', _emit, ('find_tables', 'agree_types', 'bound_accumulators')),
+    Pass('emit', emit_module, ('find_tables', 'agree_types', 'bound_accumulators')),
     Pass('merge_movement', merge_movement, ('emit', )),
     Pass('drop_unused', drop_unused, ('merge_movement', )),
 )

@@ -8,9 +8,9 @@ import numpy as np
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import constant_array, site_of
-from mmdet_bpu.program.dtypes import largest_magnitude
 from mmdet_bpu.hbir.passes.conversion import (MOVEMENT, Conversion, IntType, Product,
                                               QuantizedConstant)
+from mmdet_bpu.program.dtypes import largest_magnitude
 
 # Residuals are rescaled by a 15-bit multiplier and rounded: leave room for both.
 INT32_ROOM = (2**31 - 1) * (1 - 2.0**-14) - 2

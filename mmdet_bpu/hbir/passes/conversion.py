@@ -9,15 +9,12 @@ from xdsl.ir import Operation, SSAValue
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import operations, site_of
 from mmdet_bpu.program.dtypes import integer_range
+from mmdet_bpu.program.kinds import KINDS, carried_operands, with_weights
 
 FAKE_QUANT = 'qnt.const_fake_quant'
-PRODUCTS = ('hbir.conv2d', 'hbir.linear')
-# Operand whose integers the result of a data movement holds.
-MOVEMENT = {
-    'hbir.reshape': 0, 'hbir.transpose': 0, 'hbir.slice': 0, 'hbir.tile': 0, 'hbir.concat': 0,
-    'hbir.gather_elements': 0, 'hbir.max_pool': 0, 'hbir.reduce_max': 0, 'hbir.topk': 0,
-    'hbir.relu': 0, 'hbir.where': 2
-}
+PRODUCTS = tuple(f'hbir.{KINDS[name].hbir}' for name in with_weights())
+# Operand whose integers the result of a data movement holds; of a top-k, the values.
+MOVEMENT = carried_operands()
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,7 @@ class Conversion:
         products (dict[Operation, Product]): Fake quantizer, or unrounded product -> product.
         tables (dict[Operation, TableMatch]): Fake quantizer -> chain that it rounds.
         absorbed (set[Operation]): Operations that are part of a product or a table.
+        activated (set[Operation]): Additions whose rounding comes after a relu.
         promotions (dict[tuple, str]): (operation, operand index) -> wider storage type.
         notes (list[dict]): What the user should know: site, pass, what was done.
         emitted (dict[SSAValue, SSAValue]): Fake-quantized value -> the same value in ``result``.
@@ -99,6 +97,7 @@ class Conversion:
     products: Dict[Operation, Product] = field(default_factory=dict)
     tables: Dict[Operation, TableMatch] = field(default_factory=dict)
     absorbed: set = field(default_factory=set)
+    activated: set = field(default_factory=set)
     promotions: Dict[tuple, str] = field(default_factory=dict)
     notes: List[dict] = field(default_factory=list)
     emitted: Dict[SSAValue, SSAValue] = field(default_factory=dict)

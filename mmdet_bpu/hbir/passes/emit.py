@@ -1,25 +1,20 @@
-"""Write the integer module: one ``bpu`` operation per rounding, data movement as it is.
-
-    %y = qnt.const_fake_quant(hbir.mul(%a, %b))   ->   %y = bpu.mul(%a, %b) {multiplier, shift}
-    %z = hbir.reshape(%y)                         ->   %z = bpu.reshape(%y)
-"""
-from typing import Callable, Dict, List, Optional
+"""What builds the integer module: inputs, operands, constants, types, outputs."""
+from typing import Dict, List, Optional
 
 import numpy as np
 from xdsl.dialects.func import ReturnOp
-from xdsl.ir import BlockArgument, Operation, SSAValue
+from xdsl.ir import Operation, SSAValue
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.hbir.builder import (NAME, OpBuilder, constant_array, find_function, site_of)
-from mmdet_bpu.program.numerics import quantize_multiplier
-from mmdet_bpu.hbir.passes.conversion import FAKE_QUANT, Conversion, IntType
+from mmdet_bpu.hbir.builder import NAME, OpBuilder, constant_array, find_function, site_of
+from mmdet_bpu.hbir.passes.conversion import Conversion, IntType
 from mmdet_bpu.hbir.types import tensor_type, value_type
 
 SAME = dict(multiplier=[1 << 14], shift=[14])  # the same integers in a wider type
 
 
 class Emitter:
-    """Builds the integer module; rounding rules and movements are in their own modules."""
+    """Builds the integer module; the integer forms and the walk are in modules of their own."""
 
     def __init__(self, conversion: Conversion) -> None:
         self.conversion = conversion
@@ -36,8 +31,6 @@ class Emitter:
         self.b = OpBuilder(inputs, dialect='bpu')
         self.ints: Dict[SSAValue, SSAValue] = {}
         self._constants: Dict[tuple, SSAValue] = {}
-
-    # What the rules use
 
     def operand(self, value: SSAValue, op: Operation, index: Optional[int] = None) -> SSAValue:
         """Integers of an operand of ``op``; widened where the pass before said so."""
@@ -72,65 +65,6 @@ class Emitter:
     def result_type(self, raw: SSAValue, type_: IntType):
         """Integer tensor type of a float value."""
         return tensor_type(value_type(raw).shape, type_.dtype, type_.scale)
-
-    # The walk
-
-    def run(self, rules: Dict[str, Callable], movements: Dict[str, Callable],
-            product: Callable, table: Callable) -> None:
-        """Emit every operation of the fake-quantized module."""
-        conversion = self.conversion
-        for op in conversion.operations():
-            if op.name == FAKE_QUANT:
-                if op.results[0] not in conversion.constants:
-                    self._rounding(op, rules, product, table)
-            elif op in conversion.products:
-                self.ints[op.results[0]] = product(self, conversion.products[op])
-            elif op.name in movements and self._is_integer(op):
-                movements[op.name](self, op)
-            elif op.name == 'hbir.mul' and op.results[0] in conversion.integers:
-                self.ints[op.results[0]] = self.ints[op.operands[0]]
-            elif not self._handled_elsewhere(op):
-                raise BpuError(f'{site_of(op)}: {op.name} is neither rounded nor data movement; '
-                               'it cannot run on integers')
-
-    def _is_integer(self, op: Operation) -> bool:
-        if op in self.conversion.absorbed:
-            return False
-        known = (self.ints, self.conversion.constants)
-        if op.name == 'hbir.where':
-            return op.operands[2] in self.ints
-        return any(v in k for v in op.operands for k in known)
-
-    def _handled_elsewhere(self, op: Operation) -> bool:
-        conversion = self.conversion
-        return op.name == 'hbir.constant' or op in conversion.absorbed \
-            or any(r in conversion.rounded for r in op.results)
-
-    def _rounding(self, op: Operation, rules: Dict[str, Callable], product: Callable,
-                  table: Callable) -> None:
-        conversion, source, result = self.conversion, op.operands[0], op.results[0]
-        out = conversion.integers[result]
-        if isinstance(source, BlockArgument):
-            self.ints[result] = self.b.inputs[self.arguments.index(source)]
-        elif op in conversion.products:
-            self.ints[result] = product(self, conversion.products[op])
-        elif op in conversion.tables:
-            self.ints[result] = table(self, op, conversion.tables[op], out)
-        elif source in self.ints:
-            self.ints[result] = self._rescaled(source, op, out)
-        elif source.owner.name in rules:
-            self.ints[result] = rules[source.owner.name](self, source.owner, out)
-        else:
-            raise BpuError(f'{site_of(source.owner)}: {source.owner.name} of tensors has no '
-                           'integer form')
-
-    def _rescaled(self, value: SSAValue, op: Operation, out: IntType) -> SSAValue:
-        """Integers rounded a second time, to another scale."""
-        source = self.type_of(value, op) if value in self.conversion.integers else out
-        multiplier, shift = quantize_multiplier(source.scale / out.scale)
-        return self.b.op('bpu.requantize', [self.ints[value]],
-                         dict(multiplier=[multiplier], shift=[shift]),
-                         self.result_type(value, out), site=site_of(op))
 
     def finish(self, metadata: dict) -> None:
         """Return the outputs under their names."""

@@ -4,14 +4,14 @@ from xdsl.ir import Operation, SSAValue
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import attrs_of, site_of
-from mmdet_bpu.program.guard_bits import choose_guard_bits
-from mmdet_bpu.program.dtypes import largest_magnitude
-from mmdet_bpu.program.numerics import quantize_multiplier, quantize_multipliers
 from mmdet_bpu.hbir.passes.conversion import IntType, Product, TableMatch
 from mmdet_bpu.hbir.passes.emit import Emitter
+from mmdet_bpu.hbir.types import tensor_type, value_type
+from mmdet_bpu.program.dtypes import largest_magnitude
+from mmdet_bpu.program.guard_bits import choose_guard_bits
+from mmdet_bpu.program.numerics import quantize_multiplier, quantize_multipliers
 from mmdet_bpu.program.sampling_grid import FRACTION_BITS, axis_sampling
 from mmdet_bpu.program.table_fit import build_table
-from mmdet_bpu.hbir.types import tensor_type, value_type
 
 
 def _one(ratio: float) -> dict:
@@ -64,7 +64,7 @@ def table(e: Emitter, op: Operation, match: TableMatch, out: IntType) -> SSAValu
 
 def _sum(name: str):
 
-    def rule(e: Emitter, op: Operation, out: IntType) -> SSAValue:
+    def rule(e: Emitter, op: Operation, out: IntType, relu: bool = False) -> SSAValue:
         types = [e.type_of(v, op) for v in op.operands]
         dtypes = [e.conversion.promotions.get((op, i), t.dtype) for i, t in enumerate(types)]
         ratios = [t.scale / out.scale for t in types]
@@ -73,7 +73,7 @@ def _sum(name: str):
         except BpuError as error:
             raise BpuError(f'{site_of(op)}: {error}') from None
         sides = [quantize_multiplier(r * 2**guard) for r in ratios]
-        attrs = dict(guard_bits=guard, relu=False)
+        attrs = dict(guard_bits=guard, relu=relu)
         for side, (multiplier, shift) in zip(('lhs', 'rhs'), sides):
             attrs[f'{side}_multiplier'], attrs[f'{side}_shift'] = [multiplier], [shift]
         operands = [e.operand(v, op, i) for i, v in enumerate(op.operands)]
@@ -139,7 +139,7 @@ def _padding(attrs: dict) -> str:
     return 'border' if 'border' in mode else 'zeros'
 
 
-RULES = {
+ROUNDED = {
     'hbir.add': _sum('bpu.add'),
     'hbir.sub': _sum('bpu.sub'),
     'hbir.mul': _mul,

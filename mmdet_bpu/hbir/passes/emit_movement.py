@@ -3,10 +3,11 @@ import numpy as np
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Operation
 
+from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import attrs_of, constant_array, site_of
-from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.hbir.passes.emit import Emitter
 from mmdet_bpu.hbir.types import tensor_type, value_type
+from mmdet_bpu.program.dtypes import integer_range
 
 
 def _moved(e: Emitter, op: Operation, name: str, attrs: dict, operands=None) -> None:
@@ -53,10 +54,18 @@ def _where(e: Emitter, op: Operation) -> None:
                                    TensorType(x.type.element_type, list(shape)), site=site)
 
 
-MOVEMENTS = {
+def _pad(e: Emitter, op: Operation) -> None:
+    attrs = attrs_of(op)
+    if attrs['expansionMode'] != 'constant' or attrs['padValue'] != 0:
+        raise BpuError(f'{site_of(op)}: only zeros can be padded')
+    _moved(e, op, 'bpu.pad', dict(begin=attrs['begin'], end=attrs['end'], value=0))
+
+
+MOVED = {
     'hbir.reshape': _plain('bpu.reshape', shape='shape'),
     'hbir.transpose': _plain('bpu.transpose', dims='dims'),
     'hbir.slice': _plain('bpu.slice', begin='begin', end='end', step='step'),
+    'hbir.pad': _pad,
     'hbir.tile': _plain('bpu.tile', multiples='multiplies'),
     'hbir.gather_elements': _plain('bpu.gather', dim='dim'),
     'hbir.max_pool': _plain('bpu.max_pool', kernel='kernel', stride='stride', pad='pad',

@@ -6,37 +6,18 @@
 from typing import Callable, Dict, Optional, Set
 
 import numpy as np
-import torch
 from xdsl.ir import Operation, SSAValue
 
 from mmdet_bpu.hbir.builder import attrs_of, constant_array
 from mmdet_bpu.hbir.passes.conversion import Conversion, TableMatch
+from mmdet_bpu.program.functions import HBIR_FUNCTIONS
 
 Function = Callable[[np.ndarray], np.ndarray]
 
 
-def _erf(x: np.ndarray) -> np.ndarray:
-    return torch.erf(torch.from_numpy(np.ascontiguousarray(x, np.float64))).numpy()
-
-
-UNARY: Dict[str, Function] = {
-    'hbir.sigmoid': lambda x: 1 / (1 + np.exp(-x)),
-    'hbir.exp': np.exp,
-    'hbir.log': np.log,
-    'hbir.sin': np.sin,
-    'hbir.cos': np.cos,
-    'hbir.sqrt': lambda x: np.sqrt(np.maximum(x, 0)),
-    'hbir.rsqrt': lambda x: 1 / np.sqrt(np.maximum(x, 0)),
-    'hbir.reciprocal': lambda x: 1 / x,
-    'hbir.tanh': np.tanh,
-    'hbir.neg': np.negative,
-    'hbir.abs': np.abs,
-    'hbir.erf': _erf,
-    'hbir.swish': lambda x: x / (1 + np.exp(-x)),
-    'hbir.relu': lambda x: np.maximum(x, 0),
-}
 BINARY: Dict[str, Callable] = {
-    'hbir.add': np.add, 'hbir.sub': np.subtract, 'hbir.mul': np.multiply, 'hbir.div': np.divide
+    'hbir.add': np.add, 'hbir.sub': np.subtract, 'hbir.mul': np.multiply, 'hbir.div': np.divide,
+    'hbir.max': np.maximum, 'hbir.min': np.minimum
 }
 
 
@@ -50,7 +31,7 @@ def _leaves(conversion: Conversion, value: SSAValue, inner: Set[Operation],
     if array is not None:
         return array.size == 1
     op = value.owner
-    if not isinstance(op, Operation) or op.name not in (*UNARY, *BINARY, 'hbir.clip'):
+    if not isinstance(op, Operation) or op.name not in (*HBIR_FUNCTIONS, *BINARY):
         return False
     inner.add(op)
     return all(_leaves(conversion, v, inner, leaves) for v in op.operands)
@@ -66,11 +47,10 @@ def _evaluate(value: SSAValue, root: SSAValue, x: np.ndarray, seen: dict) -> np.
             seen[value] = np.float64(array.flat[0])
         else:
             inputs = [_evaluate(v, root, x, seen) for v in op.operands]
-            if op.name == 'hbir.clip':
-                attrs = attrs_of(op)
-                seen[value] = np.clip(inputs[0], attrs['min'], attrs['max'])
+            if op.name in BINARY:
+                seen[value] = BINARY[op.name](*inputs)
             else:
-                seen[value] = (UNARY.get(op.name) or BINARY[op.name])(*inputs)
+                seen[value] = HBIR_FUNCTIONS[op.name].evaluate(inputs[0], attrs_of(op))
     return seen[value]
 
 

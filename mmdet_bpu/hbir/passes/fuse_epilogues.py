@@ -1,9 +1,11 @@
-"""Products with what follows them before their rounding.
+"""Products, and sums of integers, with what follows them before their rounding.
 
     %a = hbir.conv2d(%x, %w, %b)
     %s = hbir.add(%a, %residual)       ->   one product: residual and relu work on the
     %r = hbir.relu(%s)                      int32 accumulator, one rounding at the end
     %y = qnt.const_fake_quant(%r)
+
+    %s = hbir.add(%a, %b), %r = hbir.relu(%s)    ->   one addition that cuts at 0
 
 A product without a fake quantizer keeps its accumulator: ``si32``.
 """
@@ -27,6 +29,9 @@ def _match(conversion: Conversion, fake_quant: Operation) -> None:
     add = _owner(value, 'hbir.add')
     if add is not None:
         floats = [v for v in add.operands if not conversion.is_integer(v)]
+        if relu and not floats:
+            conversion.activated.add(add)
+            return
         if len(floats) != 1 or getattr(floats[0].owner, 'name', '') not in PRODUCTS:
             return
         residual = next(v for v in add.operands if v is not floats[0])
@@ -41,7 +46,7 @@ def _match(conversion: Conversion, fake_quant: Operation) -> None:
 
 
 def fuse_epilogues(conversion: Conversion) -> None:
-    """Fill ``products``."""
+    """Fill ``products`` and ``activated``."""
     for fake_quant in list(conversion.rounded.values()):
         _match(conversion, fake_quant)
     for op in conversion.operations():

@@ -82,5 +82,5 @@ def test_a_function_of_two_values_is_none():
 
 def test_a_function_that_is_not_a_number_is_refused_with_its_site():
     chain = Chain(8, 8 / 128)
-    with pytest.raises(BpuError, match=r'head/chain \(log\): .* not a number at x = -8'):
-        convert(chain.finish(chain('log', chain.x), 8, 1 / 128))
+    with pytest.raises(BpuError, match=r'head/chain \(mul, reciprocal\): .* not a number at x = 0'):
+        convert(chain.finish(chain('mul', chain.x, chain('reciprocal', chain.x)), 8, 1 / 128))
