@@ -18,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.mmcv_operators import OPERATORS, load_operator
 
 # Lower bounds: torch 2.6 is the first that loads checkpoints safely by default, mmengine 0.10.7 the
 # first that knows it; mmdet 3.3.0 is OpenMMLab's last release. Upper bounds leave room for the
@@ -129,8 +130,9 @@ def has_compiled_ext() -> bool:
 
 
 class ExtStandIn(ModuleType):
-    """Module that has every operator of ``mmcv._ext`` by name, none of which can be called.
+    """Module that has every operator of ``mmcv._ext`` by name.
 
+    Those of :mod:`mmdet_bpu.mmcv_operators` compute, the others raise when they are called.
     ``mmcv.ops`` asks the extension for its names when it is imported, so with this module
     mmcv-lite's ``mmcv.ops`` imports and whatever is pure PyTorch in it works. The spec has no
     loader, so mmcv's ``check_ops_exist()`` still answers False.
@@ -146,7 +148,10 @@ class ExtStandIn(ModuleType):
         # torch) probe for special names and must be told that they do not exist.
         if name.startswith('_'):
             raise AttributeError(f'module {EXT_NAME!r} has no attribute {name!r}')
-        function = _build_query if name in BUILD_QUERIES else _refusing(name)
+        if name in OPERATORS:
+            function = load_operator(name)
+        else:
+            function = _build_query if name in BUILD_QUERIES else _refusing(name)
         setattr(self, name, function)
         return function
 

@@ -141,9 +141,9 @@ NEEDS_LITE = pytest.mark.skipif(has_compiled_ext(),
 def test_mmcv_ops_import_in_any_order_and_refuse_when_called(first):
     code = (f'{first}\n'
             'import mmcv.ops, torch\n'
-            'try:\n    mmcv.ops.nms(torch.rand(2, 4), torch.rand(2), 0.5)\n'
+            'try:\n    mmcv.ops.nms_match(torch.rand(2, 5), 0.5)\n'
             'except RuntimeError as error:\n    print(error)')
-    assert "mmcv operator 'nms' was called" in run_python(code)
+    assert "mmcv operator 'nms_match' was called" in run_python(code)
 
 
 @NEEDS_LITE
