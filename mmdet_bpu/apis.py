@@ -3,8 +3,6 @@
 Each takes a config (see :func:`mmdet_bpu.engine.stages.load_config`) and paths, and returns what
 it made. ``tools/*.py`` parse arguments and call these.
 """
-import mmdet_bpu.openmmlab  # noqa: F401, I001  (before anything of OpenMMLab)
-
 import copy
 import json
 from dataclasses import replace
@@ -16,30 +14,33 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+import mmdet_bpu.openmmlab  # noqa: F401, I001  (before anything of OpenMMLab)
 import mmdet_bpu.registration  # noqa: F401  (registers our modules)
 from mmdet_bpu.analysis.flops import FlopCount, count_model
 from mmdet_bpu.analysis.model_check import (ModelCheck, check_float, check_prepared, list_sites,
                                             set_random_weights)
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, summarize
-from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, load_artifact, to_integers, write_export)
 from mmdet_bpu.backends import choose_backend, compile_hbm
 from mmdet_bpu.compiler import CompileResult
-from mmdet_bpu.executors.simulator import HbmSimulator
-from mmdet_bpu.program.container import write_atomically
 from mmdet_bpu.compiler.march import get_march
-from mmdet_bpu.families.contract import deploy_metadata
 from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
 from mmdet_bpu.engine.picture_run import detect_in_pictures
 from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor, contract_of
+from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.hbir.text import print_text
-from mmdet_bpu.lowering.export import export_model
 from mmdet_bpu.executors.interpreter import Interpreter
+from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.families.contract import deploy_metadata
 from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.hbir.text import print_text
+from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, load_artifact,
+                                          to_integers, write_export)
+from mmdet_bpu.lowering.export import export_networks
 from mmdet_bpu.output_folder import staged_folder
-from mmdet_bpu.quantization import prepare, set_quant_state
+from mmdet_bpu.program.container import write_atomically
+from mmdet_bpu.quantization import quantized_graphs, set_quant_state
 from mmdet_bpu.steps import Step, silent
 
 QUANTIZED = ('calibration', 'qat')
@@ -68,8 +69,7 @@ def load_quantized(cfg: Config, checkpoint: str) -> nn.Module:
     settings = settings_of(cfg)
     loaded = read_checkpoint(checkpoint)
     check_stage(loaded, QUANTIZED, checkpoint, 'make an integer model')
-    model = prepare(build_detector(cfg), settings)
-    load_strictly(model, loaded['state_dict'], checkpoint)
+    model = prepare_from(build_detector(cfg), settings, loaded, checkpoint)
     set_quant_state(model, 'quantize')
     return model
 
@@ -91,7 +91,7 @@ def class_names(cfg: Config) -> List[str]:
 def export_hbir(cfg: Config, checkpoint: str) -> IntegerModel:
     """Fixed-point model of a calibration or QAT checkpoint."""
     model = load_quantized(cfg, checkpoint)
-    return to_integers(model, deploy_metadata(cfg, class_names(cfg)))
+    return to_integers(quantized_graphs(model), deploy_metadata(cfg, class_names(cfg)))
 
 
 def load_executable(cfg: Config, path: Union[str, Path], stage: str) -> Any:
@@ -177,7 +177,7 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     step('load and prepare')
     model = load_quantized(cfg, checkpoint)
     step('export')
-    exported = to_integers(model, deploy_metadata(cfg, class_names(cfg)))
+    exported = to_integers(quantized_graphs(model), deploy_metadata(cfg, class_names(cfg)))
     out = Path(out_dir)
     with staged_folder(out) as folder:
         step('write')
@@ -259,7 +259,7 @@ def compare_stages(cfg: Config, checkpoint: str, integer: Union[str, Path],
     model = load_quantized(cfg, checkpoint)
     first, second = load_artifact(integer), load_artifact(hbm)
     equality = compare_executables(cfg, model, first, second, images)
-    hbir = export_model(model)
+    hbir = export_networks(quantized_graphs(model))
     compared = [compare_qat_int(hbir, image) for image in
                 integer_images(cfg, model, first.inputs[0].scale, qat_images)]
     rows = [row for result in compared for row in result['ops']]

@@ -143,9 +143,10 @@ def build_small_detector(variant: str) -> SmallDetector:
     from mmengine.registry import DefaultScope
 
     import mmdet_bpu.registration  # noqa: F401
-    from mmdet_bpu.lowering.export import export_model
     from mmdet_bpu.families.detector_path import run_tensor_path
-    from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
+    from mmdet_bpu.lowering.export import export_networks
+    from mmdet_bpu.quantization import (finish_calibration, prepare, quantized_graphs,
+                                        set_quant_state)
 
     name = f'deformable-detr-{variant}_r50' if variant else 'deformable-detr_r50'
     model = get_config(f'mmdet::deformable_detr/{name}_16xb2-50e_coco.py').model
@@ -176,5 +177,5 @@ def build_small_detector(variant: str) -> SmallDetector:
     small.outputs()
     finish_calibration(model)
     set_quant_state(model, 'quantize')
-    small.hbir = export_model(model)
+    small.hbir = export_networks(quantized_graphs(model))
     return small

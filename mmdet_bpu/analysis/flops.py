@@ -27,9 +27,9 @@ from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.canonical import build_opgraph
-from mmdet_bpu.graph.deploy_graph import deploy_graph, open_attention
-from mmdet_bpu.quantization.fold import fold_batch_norms
+from mmdet_bpu.graph.deploy_graph import capture_detector, deployed_part, open_attention
 from mmdet_bpu.graph.opgraph import Op, OpGraph
+from mmdet_bpu.quantization.fold import fold_captured
 
 COUNTED = ('conv2d', 'linear', 'matmul')
 SAMPLING = 'grid_sample'
@@ -138,8 +138,9 @@ def count_model(model: nn.Module, shape: Tuple[int, int]) -> FlopCount:
         raise BpuError(f'--shape {shape[0]} {shape[1]}: expected at least {SMALLEST_SIDE} px')
     parameters = sum(p.numel() for p in model.parameters())
     open_attention(model)
-    fold_batch_norms(model, shape)
-    captured, deployed = deploy_graph(model, shape)
+    captured = capture_detector(model, shape)
+    fold_captured(model, captured)
+    deployed = deployed_part(model, captured)
     whole = build_opgraph(captured)
     ops = [OpCount(op.site, op.path, op.kind, macs_of(op, deployed)) for op in deployed.ops
            if op.kind in (*COUNTED, SAMPLING)]

@@ -11,15 +11,13 @@ import torch
 from torch import nn
 
 from mmdet_bpu.compiler.legality import Finding, check_program, summarize
-from mmdet_bpu.lowering.export import export_model
-from mmdet_bpu.hbir.passes import convert
-from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.families.detector_path import device_of, example_samples
-from mmdet_bpu.quantization import (finish_calibration, model_report, prepare, quantization_of,
+from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.hbir.passes import convert
+from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.quantization import (finish_calibration, prepare, quantization_of, quantized_graphs,
                                     set_quant_state)
-from mmdet_bpu.graph.deploy_graph import open_attention
-from mmdet_bpu.quantization.fold import fold_batch_norms
-from mmdet_bpu.quantization.prepare import QuantizedGraph, build_plan, report_rows
+from mmdet_bpu.quantization.prepare import quantized_graph
 from mmdet_bpu.steps import Step, silent
 
 SEED = 0
@@ -88,10 +86,8 @@ def list_sites(model: nn.Module, settings: dict) -> List[dict]:
 
     Its attention is opened and its batch norms are folded, in place.
     """
-    open_attention(model)
-    fold_batch_norms(model, tuple(settings['input_shape']))
-    quantized = QuantizedGraph(model, dict(settings, qconfig=[]))
-    return report_rows(quantized, build_plan(quantized)[1])
+    network, _, _ = quantized_graph(model, dict(settings, qconfig=[]))
+    return network.with_scales(lambda name: (1.0, False)).rows
 
 
 def check_prepared(model: nn.Module, march: str, metadata: Optional[dict] = None,
@@ -103,12 +99,13 @@ def check_prepared(model: nn.Module, march: str, metadata: Optional[dict] = None
             not raise.
     """
     step('export')
-    hbir = export_model(model)
+    networks = quantized_graphs(model)
+    hbir = export_networks(networks)
     step('convert to integers')
     integer, notes = convert(hbir, metadata)
     step('compare with the limits')
     program = program_from_module(integer)
-    return ModelCheck(march, model_report(model), check_program(program, march), notes,
+    return ModelCheck(march, [row for n in networks for row in n.rows], check_program(program, march), notes,
                       len(program.instructions))
 
 

@@ -18,16 +18,18 @@ from xdsl.ir import BlockArgument, Operation, SSAValue
 
 from mmdet_bpu.analysis.composites import Composite, find_composites
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.hbir.integer_program import program_from_module
-from mmdet_bpu.hbir.builder import constant_array, operations, site_of
 from mmdet_bpu.executors.interpreter import Interpreter
-from mmdet_bpu.program.dtypes import TORCH_DTYPES
-from mmdet_bpu.program.numerics import saturate
+from mmdet_bpu.hbir.builder import constant_array, operations, site_of
+from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.passes import conversion_of
 from mmdet_bpu.hbir.passes.conversion import FAKE_QUANT, Conversion
-from mmdet_bpu.program.program import TensorSpec
 from mmdet_bpu.hbir.reference import evaluate_value, integers_and_scale
 from mmdet_bpu.hbir.types import value_type
+from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.program.dtypes import TORCH_DTYPES
+from mmdet_bpu.program.numerics import saturate
+from mmdet_bpu.program.program import TensorSpec
+from mmdet_bpu.quantization import quantized_graphs
 
 # What is known to part an op's integers from QAT's rounding, for ops that differ by more than 1.
 CAUSES = {
@@ -212,8 +214,7 @@ def compare_qat_int(source: Union[nn.Module, ModuleOp, Conversion],
         BpuError: The model has no integer form, or the image does not fit it.
     """
     if isinstance(source, nn.Module):
-        from mmdet_bpu.lowering.export import export_model
-        source = export_model(source)
+        source = export_networks(quantized_graphs(source))
     conversion = conversion_of(source) if isinstance(source, ModuleOp) else source
     interpreter = Interpreter(program_from_module(conversion.result))
     comparison = _Comparison(conversion)

@@ -17,6 +17,7 @@ from mmdet_bpu.engine.artifact_detector import ArtifactDetector
 from mmdet_bpu.engine.hooks import (PlainCheckpointHook, QuantStateHook, RandomStateHook,
                                     StageMetricHook)
 from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
+from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.seeded_data import seeded_dataloader
 from mmdet_bpu.engine.settings import EXECUTABLE_STAGES
 from mmdet_bpu.engine.stages import complete_config
@@ -123,9 +124,10 @@ class BPURunner(Runner):
         """Load float weights, prepare, load quantized weights: one of the two loads, or none."""
         if self.needs_calibration:
             load_strictly(model, checkpoint['state_dict'], self.source)
-        model = prepare(model, self.settings)
         if checkpoint is not None and not self.needs_calibration:
-            load_strictly(model, checkpoint['state_dict'], self.source)
+            model = prepare_from(model, self.settings, checkpoint, self.source)
+        else:
+            model = prepare(model, self.settings)
         set_quant_state(model, 'off' if self.needs_calibration else 'quantize')
         return model
 

@@ -22,6 +22,7 @@ def _spellings(names: Sequence[str], handler: Handler) -> Dict[str, Handler]:
 
 HANDLERS: Dict[str, Handler] = {
     'conv2d': arithmetic.conv2d,
+    'batch_norm': arithmetic.batch_norm,
     'pad': arithmetic.pad,
     'linear': arithmetic.linear,
     **_spellings(('matmul', 'bmm'), arithmetic.matmul),
@@ -80,8 +81,8 @@ def build_opgraph(captured: CapturedGraph) -> OpGraph:
             b.alias[node.name] = node.name
         elif node.op == 'get_attr':
             data = captured.constants[node.target].detach()
-            graph.values[node.name] = ValueInfo(
-                tuple(data.shape), data.dtype, data, node.meta['learned'])
+            graph.values[node.name] = ValueInfo(tuple(data.shape), data.dtype, data,
+                                                node.meta['learned'], node.meta.get('origin', ''))
             b.alias[node.name] = node.name
         elif node.op == 'output':
             graph.outputs = [b.value(n) for n in node.args[0]]

@@ -1,4 +1,5 @@
 """Translation of captured products, elementwise functions and reductions."""
+import torch
 from torch import fx
 
 from mmdet_bpu.graph.call_arguments import Handler, axis_of, expanded, refuse, scalar_of, shape_of
@@ -76,6 +77,28 @@ def conv2d(b, node, args, kwargs):
     return b.op('conv2d', inputs, shape_of(node), stride=pair(p.get('stride', 1)),
                 padding=pair(p.get('padding', 0)) * 2, dilation=pair(p.get('dilation', 1)),
                 groups=int(p.get('groups', 1)))
+
+
+def batch_norm(b, node, args, kwargs):
+    """A batch norm that no convolution took in: a depthwise convolution of 1 x 1.
+
+    weight = gamma / sqrt(var + eps), bias = beta - mean * weight. Its weights lie on their grid by
+    themselves: with a scale per channel each of them is the largest integer.
+    """
+    names = ('input', 'running_mean', 'running_var', 'weight', 'bias', 'training', 'momentum', 'eps')
+    p = {**dict(zip(names, args)), **kwargs}
+    shape = shape_of(node)
+    if len(shape) != 4 or p.get('running_mean') is None or p.get('training'):
+        refuse(node, 'only a batch norm of (N, C, H, W) with frozen statistics')
+    statistics = {name: b.info(b.value(p[name])) for name in names[1:5] if p.get(name) is not None}
+    data = {name: info.data.double() for name, info in statistics.items()}
+    scale = torch.rsqrt(data['running_var'] + p.get('eps', 1e-5))
+    scale = scale * data.get('weight', torch.ones_like(scale))
+    shift = data.get('bias', torch.zeros_like(scale)) - data['running_mean'] * scale
+    constants = [b.constant(value.float(), learned=True)
+                 for value in (scale.view(-1, 1, 1, 1), shift)]
+    return b.op('conv2d', [b.value(p['input']), *constants], shape, stride=[1, 1], padding=[0] * 4,
+                dilation=[1, 1], groups=shape[1])
 
 
 def pad(b, node, args, kwargs):

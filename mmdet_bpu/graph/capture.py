@@ -37,6 +37,15 @@ class CapturedGraph:
     constants: Dict[str, Tensor] = field(default_factory=dict)
     opened: set = field(default_factory=set)
 
+    def add_constant(self, tensor: Tensor, path: str, learned: bool) -> fx.Node:
+        """A node that holds ``tensor``, at the graph's insertion point."""
+        name = f'const_{len(self.constants)}'
+        # F.linear picks its kernel by requires_grad, even without autograd: keep the flag.
+        self.constants[name] = tensor.detach().requires_grad_(tensor.requires_grad)
+        node = self.graph.get_attr(name)
+        node.meta.update(shape=tuple(tensor.shape), dtype=tensor.dtype, path=path, learned=learned)
+        return node
+
     @torch.no_grad()
     def run(self, *inputs: Tensor) -> Tuple[Tensor, ...]:
         """Execute the graph on normalised images ``(N, 3, H, W)`` of the captured shape."""
@@ -216,12 +225,7 @@ class CaptureMode(TorchFunctionMode):
         node = self._const_nodes.get(tensor) if node is None else node
         if node is not None:
             return node
-        name = f'const_{len(self.captured.constants)}'
-        # F.linear picks its kernel by requires_grad, even without autograd: keep the flag.
-        self.captured.constants[name] = tensor.detach().requires_grad_(tensor.requires_grad)
-        node = self.captured.graph.get_attr(name)
-        node.meta.update(shape=tuple(tensor.shape), dtype=tensor.dtype, path=self.tracker.path,
-                         learned=self._is_learned(tensor))
+        node = self.captured.add_constant(tensor, self.tracker.path, self._is_learned(tensor))
         self._const_nodes[tensor] = node
         return node
 

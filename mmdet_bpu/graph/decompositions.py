@@ -61,25 +61,6 @@ def open_group_norm(input: Tensor,
     return output.permute(0, 3, 1, 2)
 
 
-def open_batch_norm(input: Tensor,
-                    running_mean: Optional[Tensor],
-                    running_var: Optional[Tensor],
-                    weight: Optional[Tensor] = None,
-                    bias: Optional[Tensor] = None,
-                    training: bool = False,
-                    momentum: float = 0.1,
-                    eps: float = 1e-5) -> Tensor:
-    """A batch norm that no convolution took in: ``x * scale + shift`` with frozen statistics."""
-    if running_mean is None or training:
-        return NotImplemented
-    scale = torch.rsqrt(running_var + eps)
-    scale = scale if weight is None else scale * weight
-    shift = -running_mean * scale
-    shift = shift if bias is None else shift + bias
-    shape = (1, -1) + (1, ) * (input.dim() - 2)
-    return input * scale.view(shape) + shift.view(shape)
-
-
 def open_adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """``mean(x, (2, 3))``; in two steps where the map is larger than one reduction adds up."""
     if output_size not in (1, (1, 1), [1, 1]):
@@ -105,7 +86,6 @@ DECOMPOSITIONS: Dict[Callable, Callable] = {
     Tensor.softmax: open_softmax,
     F.layer_norm: open_layer_norm,
     F.group_norm: open_group_norm,
-    F.batch_norm: open_batch_norm,
     F.adaptive_avg_pool2d: open_adaptive_avg_pool2d,
     torch.div: open_div,
     Tensor.div: open_div,

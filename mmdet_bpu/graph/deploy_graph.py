@@ -65,20 +65,42 @@ def deployed_outputs(graph: OpGraph, stacked: bool) -> None:
     graph.output_names = list(output_names(len(graph.outputs)))
 
 
-def deploy_graph(model: nn.Module, input_shape: Tuple[int, int]) -> Tuple[CapturedGraph, OpGraph]:
+def name_origins(model: nn.Module, captured: CapturedGraph) -> None:
+    """Note which constants are parameters or buffers of ``model``, under ``meta['origin']``."""
+
+    def place(tensor: torch.Tensor) -> tuple:
+        return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+    owned = {place(t): name for name, t in (*model.named_buffers(), *model.named_parameters())
+             if t.numel()}
+    for node in captured.graph.nodes:
+        if node.op == 'get_attr':
+            node.meta['origin'] = owned.get(place(captured.constants[node.target]), '')
+
+
+def capture_detector(model: nn.Module, input_shape: Tuple[int, int]) -> CapturedGraph:
     """Capture ``model`` for one image of (height, width) px, softmax and norms written out.
 
-    The attention modules must be open (:func:`open_attention`).
-
-    Returns:
-        tuple[CapturedGraph, OpGraph]: The whole tensor path, and the deployed part of it.
+    Batch norms stay calls of their own. The attention modules must be open
+    (:func:`open_attention`).
     """
     image = torch.zeros(1, 3, *input_shape, device=device_of(model))
-    captured = capture(model, image, DECOMPOSITIONS)
+    return capture(model, image, DECOMPOSITIONS)
+
+
+def deployed_part(model: nn.Module, captured: CapturedGraph) -> OpGraph:
+    """What of a captured detector is deployed, as an operation graph."""
+    name_origins(model, captured)
     graph = build_opgraph(captured)
     deployed_outputs(graph, is_stacked_by_layer(model))
     resolve_stacks(graph)
     graph.prune()
     merge_pads(graph)
     graph.prune()
-    return captured, graph
+    return graph
+
+
+def deploy_graph(model: nn.Module, input_shape: Tuple[int, int]) -> Tuple[CapturedGraph, OpGraph]:
+    """:func:`capture_detector` and :func:`deployed_part` in one."""
+    captured = capture_detector(model, input_shape)
+    return captured, deployed_part(model, captured)

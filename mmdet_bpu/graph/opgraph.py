@@ -43,11 +43,16 @@ class Op:
 
 @dataclass
 class ValueInfo:
-    """Shape, dtype and, for constants, the data of a value."""
+    """Shape, dtype and, for constants, the data of a value.
+
+    ``learned`` says that training changes the data; ``origin`` then names the parameter or buffer
+    that the data is, and is empty where the data was computed from such.
+    """
     shape: Shape
     dtype: torch.dtype
     data: Optional[Tensor] = None
     learned: bool = False
+    origin: str = ''
 
     @property
     def is_constant(self) -> bool:

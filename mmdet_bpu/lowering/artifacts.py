@@ -3,19 +3,18 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
-from torch import nn
 from xdsl.dialects.builtin import ModuleOp
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.graph.quantized_graph import QuantizedGraph
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.hbir.text import read_text, write_text
-from mmdet_bpu.lowering.export import export_model
-from mmdet_bpu.quantization import model_report
+from mmdet_bpu.lowering.export import export_networks
 
 HBIR_FILE, INT_FILE, REPORT_FILE, HBM_FILE = ('model.hbir.mlir', 'model.int.mlir',
                                               'model.quant.json', 'model.hbm')
@@ -38,11 +37,12 @@ class IntegerModel:
     notes: List[dict]
 
 
-def to_integers(model: nn.Module, metadata: Optional[dict] = None) -> IntegerModel:
-    """HBIR and integer form of a prepared, calibrated detector."""
-    hbir = export_model(model)
+def to_integers(networks: Sequence[QuantizedGraph],
+                metadata: Optional[dict] = None) -> IntegerModel:
+    """HBIR and integer form of the networks of a calibrated detector."""
+    hbir = export_networks(networks)
     integer, notes = convert(hbir, metadata)
-    return IntegerModel(hbir, integer, model_report(model), notes)
+    return IntegerModel(hbir, integer, [row for n in networks for row in n.rows], notes)
 
 
 def write_export(exported: IntegerModel, out_dir: Union[str, Path]) -> Dict[str, Path]:

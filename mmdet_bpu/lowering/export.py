@@ -1,61 +1,35 @@
-"""From a calibrated or trained detector to fake-quantized HBIR."""
-import torch
-from torch import nn
+"""From a quantized graph with scales to fake-quantized HBIR."""
+from typing import Sequence
+
 from xdsl.dialects.builtin import ModuleOp
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.lowering.hbir import Scales, lower_graph
-from mmdet_bpu.program.kinds import KINDS
-from mmdet_bpu.quantization.fake_quant import constant_scale, weight_scale
-from mmdet_bpu.quantization.prepare import QuantizedGraph, quantization_of
+from mmdet_bpu.graph.quantized_graph import QuantizedGraph
+from mmdet_bpu.lowering.hbir import lower_graph
 
 
-def collect_scales(quantized: QuantizedGraph, model: nn.Module) -> Scales:
-    """Scales of all own values, constant operands and weights of a prepared detector.
-
-    Raises:
-        BpuError: A quantizer was never calibrated; the message names its site.
-    """
-    quant = quantization_of(model)
-    graph, placement = quantized.graph, quantized.placement
-    own = {}
-    for value in placement.group:
-        name, dtype = quantized.name(value), quantized.configs[value].dtype
-        quantizer = quant.quantizer(name)
-        if dtype != 'int32' and not bool(quantizer.calibrated):
-            raise BpuError(f'{name} has no scale: the checkpoint is not calibrated')
-        own[value] = (dtype, quantizer.scale.item())
-    constants = {}
-    for (output, index), joined in placement.constants.items():
-        op = quantized.producers[output]
-        if joined:
-            constants[output, index] = own[joined]
-            continue
-        dtype = quantized.constant_dtype(op, index)
-        data = graph.values[op.inputs[index]].data
-        constants[output, index] = (dtype, constant_scale(data, dtype).item())
-    weights = {
-        op.output: ('int8', weight_scale(graph.values[op.inputs[1]].data).cpu().numpy())
-        for op in graph.ops if KINDS[op.kind].weight is not None
-    }
-    return Scales(own, constants, weights)
-
-
-@torch.no_grad()
-def export_model(model: nn.Module) -> ModuleOp:
-    """Fake-quantized HBIR of a prepared detector with its weights and scales as they are now.
+def export_network(network: QuantizedGraph) -> ModuleOp:
+    """Fake-quantized HBIR of one network.
 
     Args:
-        model (nn.Module): Prepared and calibrated (see :func:`mmdet_bpu.quantization.prepare`).
+        network (QuantizedGraph): With scales, see
+            :func:`mmdet_bpu.quantization.quantized_graphs`.
 
     Raises:
-        BpuError: Not prepared, not calibrated, or an op has no integer form (site named).
+        BpuError: A quantizer was never calibrated, or an op has no integer form (site named).
     """
-    quant = quantization_of(model)
-    state = quant.state
-    quant.set_state('off')
-    try:
-        quantized = QuantizedGraph(model, quant.settings)
-    finally:
-        quant.set_state(state)
-    return lower_graph(quantized.graph, collect_scales(quantized, model))
+    for row in network.rows:
+        if row['dtype'] != 'int32' and not row['calibrated']:
+            raise BpuError(f'{row["quantizer"]} has no scale: the checkpoint is not calibrated')
+    return lower_graph(network.graph, network.scales)
+
+
+def export_networks(networks: Sequence[QuantizedGraph]) -> ModuleOp:
+    """HBIR of the networks of a detector; today there is one.
+
+    Raises:
+        BpuError: See :func:`export_network`; or there are several, which have no form yet.
+    """
+    if len(networks) != 1:
+        raise BpuError(f'expected a detector of one network, found {len(networks)}')
+    return export_network(networks[0])

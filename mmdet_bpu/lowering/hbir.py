@@ -13,8 +13,9 @@ import mmdet_bpu.lowering.reductions  # noqa: F401
 import mmdet_bpu.lowering.selection  # noqa: F401
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.opgraph import OpGraph
+from mmdet_bpu.graph.quantized_graph import Scales
 from mmdet_bpu.hbir.layout import identity
-from mmdet_bpu.lowering.lowered_values import LoweredValues, Scales
+from mmdet_bpu.lowering.lowered_values import LoweredValues
 from mmdet_bpu.lowering.rules import LOWERINGS
 
 __all__ = ['Scales', 'lower_graph']

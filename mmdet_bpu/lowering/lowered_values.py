@@ -1,11 +1,12 @@
 """What every lowering rule uses: lowered values, their layouts, constants and fake quantizers."""
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 from xdsl.ir import SSAValue
 
 from mmdet_bpu.graph.opgraph import Op, OpGraph
+from mmdet_bpu.graph.quantized_graph import Scales
 from mmdet_bpu.hbir.builder import OpBuilder
 from mmdet_bpu.hbir.layout import (CHANNELS_LAST, Order, identity, reshaped, stored_shape,
                                    transposition)
@@ -14,22 +15,6 @@ from mmdet_bpu.program.dtypes import BITS
 
 ROUNDED = ('int8', 'int16')
 """Types that a fake quantizer rounds to; an accumulator is not rounded."""
-
-
-@dataclass
-class Scales:
-    """Quantization of the graph's values.
-
-    Attributes:
-        own (dict[str, tuple[str, float]]): Own value -> (dtype, scale).
-        constants (dict[tuple[str, int], tuple[str, float]]): (op output, input index) -> (dtype,
-            scale) of a constant operand.
-        weights (dict[str, tuple[str, np.ndarray]]): Output of a product with weights -> (dtype, scale
-            per output channel).
-    """
-    own: Dict[str, Tuple[str, float]]
-    constants: Dict[Tuple[str, int], Tuple[str, float]] = field(default_factory=dict)
-    weights: Dict[str, Tuple[str, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass

@@ -1,11 +1,46 @@
 """Fake quantizers: symmetric, zero point 0, ties to even; activations per tensor."""
+from enum import Enum
+from typing import Union
+
 import torch
 from torch import Tensor, nn
 
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.scales import constant_scale, weight_scale
 from mmdet_bpu.program.dtypes import integer_range
-from mmdet_bpu.quantization.observers import SMALLEST_SCALE, Observer, build_observer
+from mmdet_bpu.quantization.observers import Observer, build_observer
 
-STATES = ('off', 'observe', 'quantize', 'both')
+
+class QuantState(str, Enum):
+    """What fake quantizers do."""
+
+    OFF = 'off'
+    OBSERVE = 'observe'
+    QUANTIZE = 'quantize'
+    BOTH = 'both'
+
+    @classmethod
+    def of(cls, state: Union[str, 'QuantState']) -> 'QuantState':
+        """The state of that name.
+
+        Raises:
+            BpuError: There is none.
+        """
+        try:
+            return cls(state)
+        except ValueError:
+            raise BpuError(f'unknown state of fake quantizers {state!r}: expected one of '
+                           f'{", ".join(each.value for each in cls)}') from None
+
+    @property
+    def observes(self) -> bool:
+        """Whether statistics are taken."""
+        return self in (QuantState.OBSERVE, QuantState.BOTH)
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether values are rounded."""
+        return self in (QuantState.QUANTIZE, QuantState.BOTH)
 
 
 class _OnGrid(torch.autograd.Function):
@@ -55,24 +90,10 @@ def fake_quantize(x: Tensor, scale: Tensor, dtype: str) -> Tensor:
     return _on_grid(x, scale.detach(), dtype)
 
 
-def weight_scale(weight: Tensor, dtype: str = 'int8') -> Tensor:
-    """Scale per output channel (dim 0): largest magnitude over the largest integer."""
-    _, high = integer_range(dtype)
-    magnitude = weight.detach().float().flatten(1).abs().amax(1)
-    return torch.clamp(magnitude / high, min=SMALLEST_SCALE)
-
-
 def fake_quantize_weight(weight: Tensor, dtype: str = 'int8') -> Tensor:
     """Weights on their grid, the scale computed from the weights as they are now."""
     scale = weight_scale(weight, dtype)
     return _on_grid(weight, scale.view(-1, *(1, ) * (weight.dim() - 1)), dtype)
-
-
-def constant_scale(x: Tensor, dtype: str) -> Tensor:
-    """Scale of a constant operand: its largest finite magnitude over the largest integer."""
-    magnitude = x.detach().float().abs()
-    magnitude = torch.where(torch.isfinite(magnitude), magnitude, torch.zeros_like(magnitude))
-    return torch.clamp(magnitude.max() / integer_range(dtype)[1], min=SMALLEST_SCALE)
 
 
 def fake_quantize_constant(x: Tensor, dtype: str) -> Tensor:
@@ -96,7 +117,7 @@ class FakeQuantizer(nn.Module):
     def __init__(self, dtype: str, observer='mse', scale=None) -> None:
         super().__init__()
         self.dtype = dtype
-        self.state = 'off'
+        self.state = QuantState.OFF
         self.fixed = scale is not None
         self.register_buffer('scale', torch.tensor([1.0 if scale is None else float(scale)]))
         self.register_buffer('calibrated', torch.tensor([self.fixed]))
@@ -104,11 +125,11 @@ class FakeQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Observe and/or quantize ``x`` of any shape, according to the state."""
-        if self.state == 'off' or self.dtype == 'int32':
+        if self.state is QuantState.OFF or self.dtype == 'int32':
             return x
-        if self.state in ('observe', 'both') and not self.fixed:
+        if self.state.observes and not self.fixed:
             self.observer.observe(x.detach())
-        if self.state in ('quantize', 'both'):
+        if self.state.quantizes:
             return fake_quantize(x, self.scale, self.dtype)
         return x
 

@@ -1,14 +1,13 @@
-"""Batch norms folded into the convolutions before them."""
-from typing import List, Tuple
+"""Batch norms folded into the convolutions before them, in a detector and in its captured graph."""
+from typing import List, Sequence, Tuple
 
 import torch
-from torch import nn
+from torch import fx, nn
 
-from mmdet_bpu.families.detector_path import device_of
-from mmdet_bpu.graph.capture import CapturedGraph, capture
+from mmdet_bpu.graph.capture import CapturedGraph
 from mmdet_bpu.graph.sites import function_name
 
-SMALL_IMAGE = 256  # px; enough positions for the queries of the stock two-stage configs
+Pair = Tuple[str, str]
 
 
 def _calls(captured: CapturedGraph) -> dict:
@@ -20,8 +19,8 @@ def _calls(captured: CapturedGraph) -> dict:
     return calls
 
 
-def foldable_pairs(model: nn.Module, captured: CapturedGraph) -> List[Tuple[str, str]]:
-    """(convolution path, batch norm path) where only the norm reads the convolution.
+def _foldable(model: nn.Module, captured: CapturedGraph) -> List[Tuple[fx.Node, fx.Node]]:
+    """(convolution, batch norm) calls where only the norm reads the convolution.
 
     Both modules must be called once: a shared one has no single scale to take in.
     """
@@ -38,7 +37,7 @@ def foldable_pairs(model: nn.Module, captured: CapturedGraph) -> List[Tuple[str,
         conv_module, norm = (model.get_submodule(p) for p in paths)
         if isinstance(conv_module, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) \
                 and norm.track_running_stats and all(len(calls[p]) == 1 for p in paths):
-            pairs.append(paths)
+            pairs.append((conv, node))
     return pairs
 
 
@@ -62,25 +61,41 @@ def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         conv.bias.copy_(bias.to(conv.bias.dtype))
 
 
-def _capture_calls(model: nn.Module, input_shape: Tuple[int, int]) -> CapturedGraph:
-    """Capture on a small image, where that is possible: only who calls whom matters here."""
-    device = device_of(model)
-    small = tuple(min(size, SMALL_IMAGE) for size in input_shape)
-    try:
-        return capture(model, torch.zeros(1, 3, *small, device=device))
-    except RuntimeError:  # for example a top-k of more queries than the small image has positions
-        return capture(model, torch.zeros(1, 3, *input_shape, device=device))
-
-
-def fold_batch_norms(model: nn.Module, input_shape: Tuple[int, int]) -> List[Tuple[str, str]]:
-    """Fold every batch norm of ``model`` that follows a convolution; it becomes an identity.
-
-    Returns:
-        list[tuple[str, str]]: The folded (convolution, norm) paths.
-    """
-    pairs = foldable_pairs(model, _capture_calls(model, input_shape))
+def fold_named(model: nn.Module, pairs: Sequence[Sequence[str]]) -> None:
+    """Fold (convolution, batch norm) pairs given by their paths; each norm becomes an identity."""
     for conv_path, norm_path in pairs:
         fold_pair(model.get_submodule(conv_path), model.get_submodule(norm_path))
         parent, _, name = norm_path.rpartition('.')
         setattr(model.get_submodule(parent), name, nn.Identity())
+
+
+def fold_captured(model: nn.Module, captured: CapturedGraph) -> List[Pair]:
+    """Fold every batch norm of ``model`` that follows a convolution; it becomes an identity.
+
+    The captured graph is brought to what a capture of the folded model would be.
+
+    Returns:
+        list[tuple[str, str]]: The folded (convolution, norm) paths.
+    """
+    calls = _foldable(model, captured)
+    pairs = [(conv.meta['path'], norm.meta['path']) for conv, norm in calls]
+    fold_named(model, pairs)
+    for conv, norm in calls:
+        _splice(captured, conv, norm, model.get_submodule(conv.meta['path']))
     return pairs
+
+
+def _splice(captured: CapturedGraph, conv: fx.Node, norm: fx.Node, module: nn.Conv2d) -> None:
+    """Take a norm's call out of the graph and give the convolution's call its bias."""
+    norm.replace_all_uses_with(conv)
+    for node in captured.graph.nodes:
+        if norm.name in node.meta.get('tensor_args', ()):
+            node.meta['tensor_args'] = tuple(
+                conv.name if name == norm.name else name for name in node.meta['tensor_args'])
+    captured.graph.erase_node(norm)
+    if conv.args[2] is not None:
+        return  # its bias has changed in place
+    with captured.graph.inserting_before(conv):
+        bias = captured.add_constant(module.bias, conv.meta['path'], learned=True)
+    conv.args = (*conv.args[:2], bias, *conv.args[3:])
+    conv.meta['tensor_args'] = (*conv.meta['tensor_args'], bias.name)

@@ -7,9 +7,10 @@ import torch.distributed as dist
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
+from mmdet_bpu.graph.scales import SMALLEST_SCALE
+
 # Detectors run in mmdet's scope, where names are looked up.
 OBSERVERS = Registry('bpu observer', scope='mmdet')
-SMALLEST_SCALE = 2.0**-60  # a tensor that is all zeros still needs a positive scale
 
 
 def _reduced(tensor: Tensor, op) -> Tensor:

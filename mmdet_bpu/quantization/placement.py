@@ -12,56 +12,15 @@ Every value of the deployed graph falls in one class:
 Values that an op must find on one scale (concat, stack, the samples of ``grid_sample``) form a
 group that shares a quantizer.
 """
-from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Set
+from typing import Dict, Optional, Set
 
 from mmdet_bpu.graph.opgraph import Op, OpGraph
+from mmdet_bpu.graph.quantized_graph import Placement, Role
 from mmdet_bpu.program.kinds import KINDS, Group, of_group, sharing
 
 MOVEMENT = of_group(Group.MOVEMENT)
 SHARED = sharing()
 SAMPLED = of_group(Group.SAMPLED)
-
-
-@dataclass
-class Placement:
-    """The class of every variable value and the groups of values on one scale.
-
-    Attributes:
-        kinds (dict[str, str]): Value -> ``own``, ``alias``, ``fused`` or ``index``.
-        source (dict[str, str]): Alias -> the value whose integers it has.
-        factor (dict[str, float]): Alias -> its scale over the scale of its source.
-        root (dict[str, str]): Member of a unary chain -> the integers that the chain reads.
-        group (dict[str, str]): Own value -> representative of its group.
-        constants (dict[tuple[str, int], str]): (op output, input index) of a constant operand ->
-            the own value whose group it joins, or '' if it has a quantizer of its own.
-    """
-    kinds: Dict[str, str] = field(default_factory=dict)
-    source: Dict[str, str] = field(default_factory=dict)
-    factor: Dict[str, float] = field(default_factory=dict)
-    root: Dict[str, str] = field(default_factory=dict)
-    group: Dict[str, str] = field(default_factory=dict)
-    constants: Dict[tuple, str] = field(default_factory=dict)
-
-    def integers(self, value: str) -> str:
-        """The own value (or graph input) whose integers ``value`` holds."""
-        while self.kinds.get(value) == 'alias':
-            value = self.source[value]
-        return value
-
-    def scale_factor(self, value: str) -> float:
-        """Scale of ``value`` over the scale of :meth:`integers` of it."""
-        factor = 1.0
-        while self.kinds.get(value) == 'alias':
-            factor *= self.factor.get(value, 1.0)
-            value = self.source[value]
-        return factor
-
-    def find(self, value: str) -> str:
-        """Representative of the group of an own value."""
-        while self.group[value] != value:
-            value = self.group[value]
-        return value
 
 
 def _unary_roots(graph: OpGraph, materialised: Set[str]) -> Dict[str, str]:
@@ -114,7 +73,7 @@ class _Placer:
     def run(self) -> Placement:
         kinds = self.result.kinds
         for name in self.graph.inputs:
-            kinds[name] = 'own'
+            kinds[name] = Role.OWN
         for op in self.graph.ops:
             self._classify(op)
         self._group()
@@ -124,33 +83,33 @@ class _Placer:
     def _classify(self, op: Op) -> None:
         result, out = self.result, op.output
         if op.kind == 'topk' and op.params['part'] == 'indices':
-            result.kinds[out] = 'index'
+            result.kinds[out] = Role.INDEX
         elif self._scale_only(op) or self._carries(op):
             self._alias(op)
         elif out in self.chains and self._inside_chain(out):
-            result.kinds[out] = 'fused'
+            result.kinds[out] = Role.FUSED
             result.root[out] = self.chains[out]
         elif KINDS[op.kind].joins and self._fuses(op):
-            result.kinds[out] = 'fused'
+            result.kinds[out] = Role.FUSED
         elif op.kind in SHARED and out not in self.chains:
             first = next(n for n in op.inputs if not self.graph.values[n].is_constant)
             self._alias(op, first)
         else:
-            result.kinds[out] = 'own'
+            result.kinds[out] = Role.OWN
             if out in self.chains:
                 result.root[out] = self.chains[out]
 
     def _alias(self, op: Op, source: Optional[str] = None) -> None:
         source = source or op.inputs[KINDS[op.kind].carries]
         kind = self.result.kinds[source]
-        self.result.kinds[op.output] = 'index' if kind == 'index' else 'alias'
+        self.result.kinds[op.output] = Role.INDEX if kind == Role.INDEX else Role.ALIAS
         self.result.source[op.output] = source
         if op.kind == 'scale':
             self.result.factor[op.output] = op.params['factor']
 
     def _carries(self, op: Op) -> bool:
         """Data movement, or the values of a top-k; not a relu that a product takes in."""
-        if op.kind == 'relu' and self.result.kinds.get(op.inputs[0]) == 'fused':
+        if op.kind == 'relu' and self.result.kinds.get(op.inputs[0]) == Role.FUSED:
             return False
         return KINDS[op.kind].group in (Group.MOVEMENT, Group.SELECT)
 
@@ -184,11 +143,11 @@ class _Placer:
         shape = self.graph.values[name].shape
         same = shape == self.graph.values[other[0]].shape == self.graph.values[user.output].shape
         # Of two accumulators that meet in an add, the first one stays integers of its own.
-        return same and self.result.kinds.get(other[0]) != 'fused'
+        return same and self.result.kinds.get(other[0]) != Role.FUSED
 
     def _group(self) -> None:
         result = self.result
-        result.group = {n: n for n, kind in result.kinds.items() if kind == 'own'}
+        result.group = {n: n for n, kind in result.kinds.items() if kind == Role.OWN}
 
         def join(a: str, b: str) -> None:
             a, b = result.find(result.integers(a)), result.find(result.integers(b))
@@ -223,9 +182,3 @@ class _Placer:
 def place(graph: OpGraph) -> Placement:
     """Classify every value of ``graph``; see the module's docstring."""
     return _Placer(graph).run()
-
-
-def own_values(graph: OpGraph, placement: Placement) -> List[str]:
-    """Values with integers of their own, in graph order."""
-    names = [*graph.inputs, *(op.output for op in graph.ops)]
-    return [n for n in names if placement.kinds[n] == 'own']

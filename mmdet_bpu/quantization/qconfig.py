@@ -6,17 +6,16 @@ module) and ``op`` (kind or torch function name) say what it matches, all given 
 """
 import fnmatch
 import math
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence
 
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.opgraph import Op, OpGraph
+from mmdet_bpu.graph.quantized_graph import Placement, Role, RuleSource, TensorConfig
 from mmdet_bpu.program.dtypes import USER_DTYPES
 from mmdet_bpu.program.kinds import Group, of_group, with_weights
 from mmdet_bpu.quantization.observers import OBSERVERS
-from mmdet_bpu.quantization.placement import Placement
 
 MATCH_FIELDS = ('site', 'module', 'op')
 SET_FIELDS = ('dtype', 'observer', 'scale')
@@ -24,15 +23,6 @@ PRODUCTS = of_group(Group.PRODUCT)
 SAMPLED = of_group(Group.SAMPLED)
 # Written out, but neither softmax nor norm: no int16 inside.
 PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d')
-
-
-@dataclass
-class TensorConfig:
-    """What a tensor gets, and the rule that said so."""
-    dtype: str
-    rule: str
-    observer: Optional[Union[str, dict]] = None
-    scale: Optional[float] = None
 
 
 def check_rules(rules: Sequence[dict]) -> None:
@@ -87,7 +77,7 @@ class Template:
                 self._walk(op.inputs[0], 'path of a positional encoding')
             elif op.kind == 'topk':
                 self._walk(op.inputs[0], 'scores of a top-k')
-            if op.opened and self.placement.kinds[op.output] != 'alias' \
+            if op.opened and self.placement.kinds[op.output] != Role.ALIAS \
                     and op.opened[-1] not in PLAIN_OPENED:
                 self._inside(op)
         for name, public in zip(graph.outputs, graph.output_names):
@@ -124,18 +114,18 @@ class Template:
             return
         seen.add(value)
         op = self.producers.get(value)
-        if op is None or self.placement.kinds[value] == 'index':
+        if op is None or self.placement.kinds[value] == Role.INDEX:
             return
         if op.kind in SAMPLED:
             return  # samples are int8, as what they are taken from
-        if self.placement.kinds[value] == 'own':
+        if self.placement.kinds[value] == Role.OWN:
             self._mark(value, reason)
         if op.kind in PRODUCTS:
             return
         inputs = op.inputs[:1] if op.kind == 'gather' else op.inputs
         for name in inputs:
             # A residual add that took a product in: the product is the first one.
-            if self.placement.kinds.get(name) != 'fused' or name in self.placement.root:
+            if self.placement.kinds.get(name) != Role.FUSED or name in self.placement.root:
                 self._walk(name, reason, seen)
 
     def _inside(self, op: Op) -> None:
@@ -153,7 +143,7 @@ class Template:
         """Ops that read the integers of ``value``, through data movement."""
         readers = []
         for op in self.users[value]:
-            alias = self.placement.kinds[op.output] == 'alias'
+            alias = self.placement.kinds[op.output] == Role.ALIAS
             readers += self._readers(op.output) if alias else [op]
         return readers
 
@@ -221,8 +211,8 @@ def _check_accumulators(graph: OpGraph, placement: Placement,
 
 
 def _ruled(config: TensorConfig, rule: Dict[str, Any], index: int) -> TensorConfig:
-    return TensorConfig(rule.get('dtype', config.dtype), f'qconfig[{index}]', rule.get('observer'),
-                        rule.get('scale'))
+    return TensorConfig(rule.get('dtype', config.dtype), f'qconfig[{index}]', RuleSource.USER,
+                        rule.get('observer'), rule.get('scale'))
 
 
 def _grouped(graph: OpGraph, placement: Placement,
@@ -232,8 +222,8 @@ def _grouped(graph: OpGraph, placement: Placement,
     best: Dict[str, TensorConfig] = {}
     for value, config in configs.items():
         head = placement.find(value)
-        rank = (config.rule.startswith('qconfig'), order[config.dtype])
-        if head not in best or rank > (best[head].rule.startswith('qconfig'),
+        rank = (config.source is RuleSource.USER, order[config.dtype])
+        if head not in best or rank > (best[head].source is RuleSource.USER,
                                        order[best[head].dtype]):
             best[head] = config
     return {value: best[placement.find(value)] for value in configs}

@@ -1,35 +1,20 @@
 """Run a detector with its fake quantizers: the runtime twin of capture."""
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, Optional, Set
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
 
+import torch
+import xxhash
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_tensors
+from mmdet_bpu.graph.quantized_graph import QuantizedGraph
 from mmdet_bpu.graph.sites import SiteTracker, active_tracker, calling_line, function_name, tracking
-from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, fake_quantize_constant,
+from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize_constant,
                                                fake_quantize_weight)
-
-
-@dataclass
-class SitePlan:
-    """What happens at one site.
-
-    Attributes:
-        output (str, optional): Quantizer of the result.
-        operands (dict[int, str]): Position among the call's tensors -> quantizer (the input
-            image, and constants that share the scale of their group).
-        constants (dict[int, str]): Position -> dtype of a constant; its scale is its largest
-            magnitude, computed at each call.
-        weight (tuple[int, str], optional): Position and dtype of a weight, scaled per channel.
-    """
-    output: Optional[str] = None
-    operands: Dict[int, str] = field(default_factory=dict)
-    constants: Dict[int, str] = field(default_factory=dict)
-    weight: Optional[tuple] = None
+from mmdet_bpu.quantization.plan import SitePlan
 
 
 class QuantMode(TorchFunctionMode):
@@ -87,15 +72,19 @@ class Quantization(nn.Module):
         plan (dict): Runtime key -> :class:`SitePlan`.
         opened (set): Runtime keys of calls that are written out in simpler functions.
         quantizers (dict[str, FakeQuantizer]): By public name.
-        rows (list[dict]): One per tensor for the report.
+        networks (list[QuantizedGraph]): What the detector is deployed as; without scales, which
+            live in the quantizers.
+        folded (list[tuple[str, str]]): Paths of (convolution, batch norm) pairs that were folded.
         settings (dict): The ``bpu`` settings the detector was prepared with.
     """
 
     def __init__(self, plan: Dict[tuple, SitePlan], opened: Set[tuple],
-                 quantizers: Dict[str, FakeQuantizer], rows: list, settings: dict) -> None:
+                 quantizers: Dict[str, FakeQuantizer], networks: List[QuantizedGraph],
+                 folded: List[Tuple[str, str]], settings: dict) -> None:
         super().__init__()
-        self.plan, self.opened, self.rows, self.settings = plan, opened, rows, settings
-        self.state = 'off'
+        self.plan, self.opened, self.networks = plan, opened, networks
+        self.folded, self.settings = folded, settings
+        self.state = QuantState.OFF
         self.quantizers = nn.ModuleDict({module_key(k): q for k, q in quantizers.items()})
         self._tracker: Optional[SiteTracker] = None
 
@@ -103,23 +92,31 @@ class Quantization(nn.Module):
         """Quantizer by its public name."""
         return self.quantizers[module_key(name)]
 
-    def set_state(self, state: str) -> None:
+    def remember_weights(self, detector: nn.Module) -> None:
+        """Note the weights that the networks were captured with."""
+        self._weights = _checksum(detector)
+
+    def weights_changed(self, detector: nn.Module) -> bool:
+        """Whether ``detector`` has other weights than :meth:`remember_weights` saw."""
+        return self._weights != _checksum(detector)
+
+    def set_state(self, state: Union[str, QuantState]) -> None:
         """``off``, ``observe``, ``quantize`` or ``both``, for all quantizers."""
-        self.state = state
+        self.state = QuantState.of(state)
         for quantizer in self.quantizers.values():
-            quantizer.state = state
+            quantizer.state = self.state
 
     @contextmanager
     def running(self, detector: nn.Module) -> Iterator[None]:
         """Apply the plan to what ``detector`` runs inside."""
-        if self.state == 'off' or active_tracker() is not None:
+        if self.state is QuantState.OFF or active_tracker() is not None:
             yield
             return
         if self._tracker is None or not self._tracker.belongs_to(detector):
             self._tracker = SiteTracker(detector)
         by_name = {public_name(k): q for k, q in self.quantizers.items()}
         mode = QuantMode(self._tracker, self.plan, self.opened, by_name,
-                         self.state in ('quantize', 'both'))
+                         self.state.quantizes)
         with tracking(self._tracker), mode:
             yield
 
@@ -128,7 +125,7 @@ class Quantization(nn.Module):
         try:
             twin = self.__class__.__new__(self.__class__)
             memo[id(self)] = twin
-            shared = {'plan', 'opened', 'rows', 'settings'}
+            shared = {'plan', 'opened', 'networks', 'folded', 'settings'}
             for name, value in self.__dict__.items():
                 twin.__dict__[name] = value if name in shared else deepcopy(value, memo)
             return twin
@@ -143,6 +140,16 @@ class QuantizedDetector:
         """mmdet's forward in any mode."""
         with self.quant.running(self):
             return super().forward(*args, **kwargs)
+
+
+def _checksum(detector: nn.Module) -> int:
+    """Of all weights and buffers that are not ours."""
+    state = xxhash.xxh3_64()
+    for name, tensor in (*detector.named_parameters(), *detector.named_buffers()):
+        if not name.startswith('quant.'):
+            state.update(name.encode())
+            state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return state.intdigest()
 
 
 def module_key(name: str) -> str:

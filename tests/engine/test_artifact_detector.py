@@ -8,17 +8,18 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.registry import DefaultScope
 
-from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector, quantize_image
 from mmdet_bpu.engine.evaluation import evaluate
 from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.engine.stages import load_config
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.lowering.export import export_model
 from mmdet_bpu.executors.interpreter import Interpreter
-from mmdet_bpu.hbir.passes import convert
-from mmdet_bpu.program.program import TensorSpec
 from mmdet_bpu.families.detector_path import example_samples
+from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.hbir.passes import convert
+from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.program.program import TensorSpec
+from mmdet_bpu.quantization import quantized_graphs
 
 QUERIES = 10
 
@@ -126,7 +127,7 @@ def test_a_head_without_that_structure_is_refused(detector):
 def test_the_integer_model_is_evaluated_like_any_stage(trained, staged, tmp_path):
     runner = BPURunner.from_cfg(
         staged('qat', tmp_path / 'x_qat', load_from=str(trained / 'tiny_qat' / 'epoch_2.pth')))
-    integer, _ = convert(export_model(runner.model))
+    integer, _ = convert(export_networks(quantized_graphs(runner.model)))
     executable = Interpreter(program_from_module(integer))
     metrics = evaluate(staged('int', tmp_path / 'x_int'), executable)
     assert metrics['int/coco/bbox_mAP'] == metrics['coco/bbox_mAP']

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.lowering.export import export_model
-from mmdet_bpu.hbir.passes import convert
-from mmdet_bpu.quantization import prepare
 from mmdet_bpu.graph.deploy_graph import deploy_graph
+from mmdet_bpu.hbir.passes import convert
+from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.quantization import prepare, quantized_graphs
 
 SHAPE = (4, 6)
 IMAGE = torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -115,7 +115,7 @@ def test_what_the_graph_holds_has_an_integer_form(toy, calibrated, name):
         return SPELLINGS[name](image)
 
     model = calibrated(prepare(toy(body), dict(input_shape=SHAPE)), IMAGE)
-    integer, _ = convert(export_model(model))
+    integer, _ = convert(export_networks(quantized_graphs(model)))
     integer.verify()
 
 

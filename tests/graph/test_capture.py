@@ -7,9 +7,10 @@ from torch import nn
 
 from mmdet_bpu.families.detector_path import run_tensor_path
 from mmdet_bpu.graph.capture import capture
+from mmdet_bpu.graph.deploy_graph import (capture_detector, deploy_graph, deployed_part,
+                                          open_attention)
 from mmdet_bpu.quantization import prepare, quantization_of
-from mmdet_bpu.graph.deploy_graph import deploy_graph, open_attention
-from mmdet_bpu.quantization.fold import fold_batch_norms
+from mmdet_bpu.quantization.fold import fold_captured
 
 SHAPE = (160, 192)
 
@@ -44,7 +45,7 @@ def test_site_keys_and_names_are_unique(captured_stock):
 def test_prepared_with_quantizers_off_it_equals_the_stock_model_to_1e_4(captured_stock):
     model, _, image, expected = captured_stock
     prepared = prepare(copy.deepcopy(model), dict(input_shape=SHAPE))
-    assert len(quantization_of(prepared).settings['folded']) == 53, 'every batch norm of ResNet-50'
+    assert len(quantization_of(prepared).folded) == 53, 'every batch norm of ResNet-50'
     assert not any(isinstance(module, nn.BatchNorm2d) for module in prepared.modules())
     with torch.no_grad():
         outputs = run_tensor_path(prepared, image)
@@ -59,8 +60,9 @@ def test_the_deployed_graph_computes_the_last_decoder_layer(small_detector, exec
     with torch.no_grad():
         expected = run_tensor_path(model, image)
     open_attention(model)
-    fold_batch_norms(model, (64, 64))
-    _, graph = deploy_graph(model, (64, 64))
+    captured = capture_detector(model, (64, 64))
+    fold_captured(model, captured)
+    graph = deployed_part(model, captured)
     assert graph.output_names == ['cls_scores', 'bbox_preds']
     for output, reference in zip(execute(graph, image), expected, strict=True):
         torch.testing.assert_close(output, reference[-1], atol=1e-4, rtol=0)
@@ -114,11 +116,12 @@ def test_what_depends_on_the_image_alone_is_in_the_graph(small_detector):
     assert 'positional_encoding' not in paths
 
 
-def test_an_unfolded_batch_norm_is_written_out(toy, execute):
+def test_a_batch_norm_that_cannot_be_folded_is_a_depthwise_convolution(toy, execute):
     norm = nn.BatchNorm2d(3).eval()
     norm.running_mean.normal_()
     norm.running_var.uniform_(0.5, 2)
     model = toy(lambda self, image: self.norm(image), norm=norm)
     image = torch.randn(1, 3, 4, 4)
     _, graph = deploy_graph(model, (4, 4))
+    assert [op.kind for op in graph.ops] == ['conv2d'] and graph.ops[0].params['groups'] == 3
     torch.testing.assert_close(execute(graph, image)[0], model(image))

@@ -12,9 +12,8 @@ from mmdet_bpu.hbir.builder import OpBuilder, operations
 from mmdet_bpu.hbir.reference import FUNCTIONS, FloatReference, evaluate, evaluate_value
 from mmdet_bpu.hbir.types import tensor_type
 from mmdet_bpu.lowering import hbir as lowering
-from mmdet_bpu.lowering.export import collect_scales
 from mmdet_bpu.program.kinds import KINDS
-from mmdet_bpu.quantization.prepare import QuantizedGraph, quantization_of
+from mmdet_bpu.quantization import quantization_of, quantized_graphs
 
 VARIANTS = ['', 'refine', 'refine-twostage']
 F32 = tensor_type((2, 3), 'f32')
@@ -70,12 +69,8 @@ def test_each_rounding_gives_what_qat_gives_from_the_same_values(small_detector,
     small = small_detector(variant)
     recorded = Recorded(small)
     quant = quantization_of(small.model)
-    quant.set_state('off')
-    try:
-        quantized = QuantizedGraph(small.model, quant.settings)
-    finally:
-        quant.set_state('quantize')
-    lowered = lowering.Lowering(quantized.graph, collect_scales(quantized, small.model))
+    quantized, = quantized_graphs(small.model)
+    lowered = lowering.Lowering(quantized.graph, quantized.scales)
     module = lowered.run()
     known = {lowered.b.inputs[0]: channels_last(small.image)}
     compared = 0

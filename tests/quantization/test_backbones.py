@@ -7,12 +7,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_bpu.lowering.export import export_model
-from mmdet_bpu.hbir.passes import convert
-from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.families.detector_path import run_tensor_path
 from mmdet_bpu.graph.capture import capture
-from mmdet_bpu.quantization import prepare, quantization_of, set_quant_state
+from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.hbir.passes import convert
+from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.quantization import prepare, quantization_of, quantized_graphs, set_quant_state
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SHAPE = (64, 96)
@@ -51,7 +51,7 @@ def test_efficientnet_goes_to_integers(efficientnet, calibrated):
     with torch.no_grad():
         for output, reference in zip(run_tensor_path(model, IMAGE), expected, strict=True):
             torch.testing.assert_close(output, reference, atol=1e-4, rtol=0)
-    integer, _ = convert(export_model(calibrated(model, IMAGE)))
+    integer, _ = convert(export_networks(quantized_graphs(calibrated(model, IMAGE))))
     program = program_from_module(integer)
     convolutions = [i for i in program.instructions if i.op == 'bpu.conv2d']
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())

@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, constant_scale, fake_quantize,
-                                               fake_quantize_constant, fake_quantize_weight,
-                                               integer_range, weight_scale)
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.scales import constant_scale, weight_scale
+from mmdet_bpu.program.dtypes import integer_range
+from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize,
+                                               fake_quantize_constant, fake_quantize_weight)
+
 
 RANGES = {'int8': (-128, 127), 'int16': (-32768, 32767)}
 
@@ -113,7 +116,7 @@ def test_a_constant_is_scaled_by_its_largest_finite_magnitude():
 
 def test_int32_is_an_accumulator_that_is_never_rounded():
     quantizer = FakeQuantizer('int32')
-    quantizer.state = 'both'
+    quantizer.state = QuantState.of('both')
     x = torch.randn(5)
     assert torch.equal(quantizer(x), x)
     assert integer_range('int32') == (-2**31, 2**31 - 1)
@@ -123,15 +126,15 @@ def test_states_observe_quantize_both_and_off():
     x = torch.linspace(-1, 1, 100)
     quantizer = FakeQuantizer('int8', 'minmax')
     assert torch.equal(quantizer(x), x)
-    quantizer.state = 'observe'
+    quantizer.state = QuantState.of('observe')
     assert torch.equal(quantizer(x), x)
     quantizer.finish_calibration()
     assert quantizer.scale.item() == pytest.approx(1 / 127) and quantizer.calibrated
-    quantizer.state = 'quantize'
+    quantizer.state = QuantState.of('quantize')
     quantizer(x * 100)
     quantizer.finish_calibration()
     assert quantizer.scale.item() == pytest.approx(1 / 127), 'nothing new was observed'
-    quantizer.state = 'both'
+    quantizer.state = QuantState.of('both')
     np.testing.assert_array_equal(quantizer(x * 2), on_grid(x.numpy() * 2, 1 / 127, 'int8'))
     quantizer.finish_calibration()
     assert quantizer.scale.item() == pytest.approx(2 / 127)
@@ -139,7 +142,12 @@ def test_states_observe_quantize_both_and_off():
 
 def test_a_fixed_scale_is_not_observed():
     quantizer = FakeQuantizer('int8', 'minmax', scale=0.5)
-    quantizer.state = 'both'
+    quantizer.state = QuantState.of('both')
     assert quantizer(torch.tensor([0.8, 1000.0])).tolist() == [1.0, 63.5]
     quantizer.finish_calibration()
     assert quantizer.scale.item() == 0.5 and quantizer.calibrated
+
+
+def test_an_unknown_state_is_refused():
+    with pytest.raises(BpuError, match="'quantise': expected one of off, observe, quantize, both"):
+        QuantState.of('quantise')

@@ -4,9 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_bpu.graph.deploy_graph import deploy_graph, open_attention
-from mmdet_bpu.quantization.fold import fold_batch_norms
-from mmdet_bpu.quantization.placement import own_values, place
+from mmdet_bpu.graph.deploy_graph import (capture_detector, deploy_graph, deployed_part,
+                                          open_attention)
+from mmdet_bpu.graph.quantized_graph import QuantizedGraph
+from mmdet_bpu.quantization.fold import fold_captured
+from mmdet_bpu.quantization.placement import place
 
 SHAPE = (4, 6)
 
@@ -178,10 +180,11 @@ def test_every_value_that_an_op_reads_has_integers(small_detector, variant):
     """The whole contract, on stock detectors: own, an alias of own, constant, index, or fused."""
     model = small_detector(variant)
     open_attention(model)
-    fold_batch_norms(model, (64, 64))
-    _, graph = deploy_graph(model, (64, 64))
+    captured = capture_detector(model, (64, 64))
+    fold_captured(model, captured)
+    graph = deployed_part(model, captured)
     placement = place(graph)
-    own = set(own_values(graph, placement))
+    own = set(QuantizedGraph(graph, placement, {}).own_values())
     users = graph.users()
     assert set(placement.group) == own
     for op in graph.ops:

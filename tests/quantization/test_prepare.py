@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.lowering.export import export_model
+from mmdet_bpu.graph.deploy_graph import capture_detector
+from mmdet_bpu.lowering.export import export_networks
 from mmdet_bpu.quantization import (finish_calibration, model_report, prepare, quantization_of,
-                                    set_quant_state)
-from mmdet_bpu.quantization.fold import fold_batch_norms, fold_pair
+                                    quantized_graphs, set_quant_state)
+from mmdet_bpu.quantization.fold import fold_captured, fold_pair
 
 SHAPE = (64, 64)
 SETTINGS = dict(input_shape=SHAPE, calibration=dict(observer='minmax'))
@@ -143,7 +144,7 @@ def test_calibration_without_images_is_an_error_that_names_a_site(small_detector
     with pytest.raises(BpuError, match='image has seen no image: run calibration batches'):
         finish_calibration(model)
     with pytest.raises(BpuError, match='has no scale: the checkpoint is not calibrated'):
-        export_model(model)
+        export_networks(quantized_graphs(model))
 
 
 def test_the_report_says_what_counts(prepared):
@@ -180,17 +181,17 @@ def test_a_folded_batch_norm_is_in_the_convolution(conv_bias, affine):
 def test_a_norm_whose_convolution_has_another_reader_is_not_folded(toy):
     model = toy(lambda self, x: self.norm(self.conv(x)) + self.conv_again(x),
                 conv=nn.Conv2d(3, 3, 1), norm=nn.BatchNorm2d(3), conv_again=nn.Conv2d(3, 3, 1))
-    assert fold_batch_norms(model, (4, 4)) == [('conv', 'norm')]
+    assert fold_captured(model, capture_detector(model, (4, 4))) == [('conv', 'norm')]
 
     def shared(self, x):
         y = self.conv(x)
         return self.norm(y) + y
 
     model = toy(shared, conv=nn.Conv2d(3, 3, 1), norm=nn.BatchNorm2d(3))
-    assert fold_batch_norms(model, (4, 4)) == []
+    assert fold_captured(model, capture_detector(model, (4, 4))) == []
 
 
 def test_a_convolution_called_twice_is_not_folded(toy):
     model = toy(lambda self, x: self.norm(self.conv(self.conv(x))),
                 conv=nn.Conv2d(3, 3, 1), norm=nn.BatchNorm2d(3))
-    assert fold_batch_norms(model, (4, 4)) == []
+    assert fold_captured(model, capture_detector(model, (4, 4))) == []

@@ -1,12 +1,15 @@
-"""Checkpoints hold plain data and say which stage wrote them."""
+"""Checkpoints hold plain data, the quantized graph, and say which stage wrote them."""
 import logging
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from mmdet_bpu.engine.plain_data import to_plain
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.saved_graph import KEY
+from mmdet_bpu.quantization import saved_form
 
 
 @HOOKS.register_module()
@@ -15,7 +18,8 @@ class PlainCheckpointHook(Hook):
 
     The message hub may hold anything that a metric or a hook has put there. What of it has no plain
     form is left out with a warning; elsewhere that is an error. Reading undoes the conversion
-    (:func:`mmdet_bpu.engine.weights.read_checkpoint`).
+    (:func:`mmdet_bpu.engine.weights.read_checkpoint`). A prepared detector's quantized graph goes with
+    its weights (:mod:`mmdet_bpu.graph.saved_graph`).
 
     Args:
         stage (str): Stage that is written in ``meta['bpu_stage']``.
@@ -30,6 +34,9 @@ class PlainCheckpointHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Convert in place."""
         checkpoint['meta']['bpu_stage'] = self.stage
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if hasattr(model, 'quant'):
+            checkpoint[KEY] = saved_form(model)
         info = checkpoint.get('message_hub', {}).get('runtime_info', {})
         for key in list(info):
             try:

@@ -1,0 +1,21 @@
+"""Scales that follow from a tensor alone: of weights, and of constant operands."""
+import torch
+from torch import Tensor
+
+from mmdet_bpu.program.dtypes import integer_range
+
+SMALLEST_SCALE = 2.0**-60  # a tensor that is all zeros still needs a positive scale
+
+
+def weight_scale(weight: Tensor, dtype: str = 'int8') -> Tensor:
+    """Scale per output channel (dim 0): largest magnitude over the largest integer."""
+    _, high = integer_range(dtype)
+    magnitude = weight.detach().float().flatten(1).abs().amax(1)
+    return torch.clamp(magnitude / high, min=SMALLEST_SCALE)
+
+
+def constant_scale(x: Tensor, dtype: str) -> Tensor:
+    """Scale of a constant operand: its largest finite magnitude over the largest integer."""
+    magnitude = x.detach().float().abs()
+    magnitude = torch.where(torch.isfinite(magnitude), magnitude, torch.zeros_like(magnitude))
+    return torch.clamp(magnitude.max() / integer_range(dtype)[1], min=SMALLEST_SCALE)

@@ -1,0 +1,60 @@
+"""What happens at each call of a prepared detector, read off its quantized graph."""
+from dataclasses import dataclass, field
+from typing import Dict, Optional
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.quantized_graph import WEIGHT_DTYPE, QuantizedGraph
+from mmdet_bpu.program.kinds import KINDS
+
+
+@dataclass
+class SitePlan:
+    """What happens at one site.
+
+    Attributes:
+        output (str, optional): Quantizer of the result.
+        operands (dict[int, str]): Position among the call's tensors -> quantizer (the input
+            image, and constants that share the scale of their group).
+        constants (dict[int, str]): Position -> dtype of a constant; its scale is its largest
+            magnitude, computed at each call.
+        weight (tuple[int, str], optional): Position and dtype of a weight, scaled per channel.
+    """
+    output: Optional[str] = None
+    operands: Dict[int, str] = field(default_factory=dict)
+    constants: Dict[int, str] = field(default_factory=dict)
+    weight: Optional[tuple] = None
+
+
+def build_plan(quantized: QuantizedGraph) -> Dict[tuple, SitePlan]:
+    """Runtime key -> plan.
+
+    Raises:
+        BpuError: A value inside one call needs a quantizer; the message names its site.
+    """
+    graph, placement = quantized.graph, quantized.placement
+    names = {value: quantized.name(value) for value in quantized.own_values()}
+    plan: Dict[tuple, SitePlan] = {}
+    for op in graph.ops:
+        if op.output in names:
+            if op.key is None:
+                raise BpuError(f'{op.site}: a tensor inside one call needs a quantizer; '
+                               'the call must be written out in simpler functions')
+            plan.setdefault(op.key, SitePlan()).output = names[op.output]
+        for index, (value, position) in enumerate(zip(op.inputs, op.arg_of_input)):
+            if position is None:
+                continue
+            site = plan.get(op.call) or SitePlan()
+            if value in graph.inputs:
+                site.operands[position] = names[value]
+            elif (op.output, index) in placement.constants:
+                joined = placement.constants[op.output, index]
+                if joined:
+                    site.operands[position] = names[joined]
+                else:
+                    site.constants[position] = quantized.constant_dtype(op, index)
+            elif KINDS[op.kind].weight == index:
+                site.weight = (position, WEIGHT_DTYPE)
+            else:
+                continue
+            plan[op.call] = site
+    return plan

@@ -1,0 +1,136 @@
+"""A prepared detector's quantization as it is now: states, scales, the quantized graph with them."""
+from dataclasses import replace
+from typing import Any, Dict, List, Mapping, Union
+
+import torch
+from torch import nn
+
+from mmdet_bpu.compat import installed_version
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.deploy_graph import capture_detector, deployed_part
+from mmdet_bpu.graph.opgraph import OpGraph
+from mmdet_bpu.graph.quantized_graph import QuantizedGraph
+from mmdet_bpu.graph.saved_graph import to_plain
+from mmdet_bpu.quantization.fake_quant import QuantState
+from mmdet_bpu.quantization.quant_mode import Quantization, public_name
+
+STRUCTURAL_PACKAGES = ('mmdet', 'mmcv')
+INPUT_STAGE = ('input_shape', 'input_format', 'resize')
+
+
+def input_stage(bpu: Mapping[str, Any]) -> Dict[str, Any]:
+    """The settings that say what the network's input is."""
+    return {name: bpu[name] for name in INPUT_STAGE if bpu.get(name) is not None}
+
+
+def package_versions() -> Dict[str, str]:
+    """Versions of the packages whose code a capture runs through."""
+    return {name: installed_version(name) for name in STRUCTURAL_PACKAGES}
+
+
+def quantization_of(model: nn.Module) -> Quantization:
+    """The quantization of a prepared detector, looked up through wrappers (DDP, EMA)."""
+    return _prepared(model).quant
+
+
+def _prepared(model: nn.Module) -> nn.Module:
+    inner = model
+    while not hasattr(inner, 'quant') and hasattr(inner, 'module'):
+        inner = inner.module
+    if not isinstance(getattr(inner, 'quant', None), Quantization):
+        raise BpuError(f'{type(inner).__name__} is a float model; call prepare() first')
+    return inner
+
+
+def set_quant_state(model: nn.Module, state: Union[str, QuantState]) -> None:
+    """Switch all fake quantizers: ``off``, ``observe``, ``quantize`` or ``both``.
+
+    Raises:
+        BpuError: Another state.
+    """
+    quantization_of(model).set_state(state)
+
+
+@torch.no_grad()
+def finish_calibration(model: nn.Module) -> None:
+    """Turn what was observed into scales, the same on all ranks.
+
+    Raises:
+        BpuError: A quantizer has seen nothing; the message names its site.
+    """
+    quant = quantization_of(model)
+    for key, quantizer in quant.quantizers.items():
+        quantizer.finish_calibration()
+        if quantizer.dtype != 'int32' and not bool(quantizer.calibrated):
+            raise BpuError(f'{public_name(key)} has seen no image: run calibration batches '
+                           'in state "observe" first')
+
+
+@torch.no_grad()
+def quantized_graphs(model: nn.Module) -> List[QuantizedGraph]:
+    """The networks of a prepared detector with its weights and scales as they are now.
+
+    Constants that are parameters are read from the model. Those that were computed from
+    parameters (a positional encoding that is learned) are computed anew where weights have changed
+    since the detector was captured.
+
+    Raises:
+        BpuError: ``model`` is a float model.
+    """
+    detector = _prepared(model)
+    quant = detector.quant
+
+    def scale_of(name: str) -> tuple:
+        quantizer = quant.quantizer(name)
+        return quantizer.scale.item(), bool(quantizer.calibrated)
+
+    networks = []
+    for network in quant.networks:
+        graph = network.graph
+        if _holds_computed(graph) and quant.weights_changed(detector):
+            graph = _captured_again(detector, network)
+        networks.append(replace(network, graph=_with_data_of(detector, graph))
+                        .with_scales(scale_of))
+    return networks
+
+
+def _holds_computed(graph: OpGraph) -> bool:
+    return any(info.learned and not info.origin for info in graph.values.values())
+
+
+def _captured_again(detector: nn.Module, network: QuantizedGraph) -> OpGraph:
+    quant = detector.quant
+    state = quant.state
+    quant.set_state(QuantState.OFF)
+    try:
+        captured = capture_detector(detector, network.input_shape[2:])
+        graph = deployed_part(detector, captured)
+    finally:
+        quant.set_state(state)
+    assert [op.site for op in graph.ops] == [op.site for op in network.graph.ops]
+    return graph
+
+
+def _with_data_of(detector: nn.Module, graph: OpGraph) -> OpGraph:
+    """The same graph with the data of ``detector``'s own parameters and buffers."""
+    owned = dict(detector.named_buffers())
+    owned.update(detector.named_parameters())
+    fresh = OpGraph()
+    fresh.ops, fresh.inputs = graph.ops, graph.inputs
+    fresh.outputs, fresh.output_names = graph.outputs, graph.output_names
+    fresh.values = {
+        name: replace(info, data=owned[info.origin].detach()) if info.origin else info
+        for name, info in graph.values.items()
+    }
+    return fresh
+
+
+def model_report(model: nn.Module) -> list:
+    """Per-tensor rows with their scales as they are now; ``calibrated`` says if they count."""
+    return [row for network in quantized_graphs(model) for row in network.rows]
+
+
+def saved_form(model: nn.Module) -> Dict[str, Any]:
+    """What a checkpoint keeps of a prepared detector's quantized graph."""
+    quant = quantization_of(model)
+    return to_plain(quant.networks, quant.folded, input_stage(quant.settings), package_versions())
