@@ -5,8 +5,9 @@ import numpy as np
 
 
 class Candidates(NamedTuple):
-    """Attributes:
+    """What may be a detection.
 
+    Attributes:
         boxes (np.ndarray): (N, 4) float32, corners x1, y1, x2, y2 in px.
         scores (np.ndarray): (N,) float32.
         labels (np.ndarray): (N,) int64.

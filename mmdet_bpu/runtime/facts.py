@@ -10,13 +10,16 @@ from mmdet_bpu.errors import BpuError
 
 
 class Kind(NamedTuple):
-    """Attributes:
+    """What a fact may be.
 
+    Attributes:
         words (str): What is expected, in words.
         fits (Callable[[Any], bool]): Whether a value of a JSON document is of this kind.
+        per_level (bool): It is a list with an entry for each feature level. Defaults to False.
     """
     words: str
     fits: Callable[[Any], bool]
+    per_level: bool = False
 
 
 def _is_number(value: Any) -> bool:
@@ -47,7 +50,7 @@ def optional(kind: Kind) -> Kind:
 def per_level(kind: Kind) -> Kind:
     """A list that is not empty, with one value of a kind for each feature level."""
     return Kind(f'for each level {kind.words}', lambda value: isinstance(value, (list, tuple))
-                and len(value) > 0 and all(map(kind.fits, value)))
+                and len(value) > 0 and all(map(kind.fits, value)), per_level=True)
 
 
 def table(**members: Kind) -> Kind:
@@ -96,7 +99,7 @@ def check_facts(facts: Dict[str, Any], expected: Dict[str, Kind]) -> None:
     """Check the post-processing part of a contract.
 
     Raises:
-        BpuError: A fact is missing or is not of its kind.
+        BpuError: A fact is missing or is not of its kind, or some are of another number of levels.
     """
     for name, kind in expected.items():
         if name not in facts:
@@ -104,3 +107,6 @@ def check_facts(facts: Dict[str, Any], expected: Dict[str, Kind]) -> None:
         if not kind.fits(facts[name]):
             raise BpuError(f'contract, postprocessing.{name}: expected {kind.words}, found '
                            f'{str(facts[name])[:80]}')
+    levels = {name: len(facts[name]) for name, kind in expected.items() if kind.per_level}
+    if len(set(levels.values())) > 1:
+        raise BpuError(f'contract, postprocessing: expected as many levels everywhere, found {levels}')

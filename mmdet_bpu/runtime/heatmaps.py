@@ -7,8 +7,9 @@ from mmdet_bpu.runtime.candidates import by_score
 
 
 class Peaks(NamedTuple):
-    """Attributes, each (K,), the highest peak first:
+    """Peaks, the highest first.
 
+    Attributes, each (K,):
         scores (np.ndarray): float32.
         labels (np.ndarray): int64.
         rows (np.ndarray): int64.

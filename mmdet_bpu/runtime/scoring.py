@@ -21,8 +21,9 @@ LOGIT_MARGIN = 0.01
 
 
 class Best(NamedTuple):
-    """Attributes:
+    """The best predictions of a level.
 
+    Attributes:
         scores (np.ndarray): (K,) float32, the highest first.
         labels (np.ndarray): (K,) int64.
         index (np.ndarray): (K,) int64, rows of the level.

@@ -37,7 +37,7 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
     scores = (first.scores[:, None] + second.scores) / np.float32(2)
     scores = np.where(pairs, scores, np.float32(-1)).ravel()
     best = by_score(scores)[:facts['candidates']]
-    best = best[scores[best] > 0]
+    best = best[scores[best] >= 0]
     boxes = pair_boxes(first, second).reshape(-1, 4)[best]
     return Candidates(boxes, scores[best], first.labels[best // len(second.labels)])
 

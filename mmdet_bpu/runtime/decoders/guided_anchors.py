@@ -7,11 +7,11 @@ from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.box_coders import DELTA_CODER, delta_boxes
 from mmdet_bpu.runtime.candidates import Candidates, by_score, concatenated
 from mmdet_bpu.runtime.dense_levels import aligned_rows, check_levels
-from mmdet_bpu.runtime.facts import BASE_ANCHORS, INTEGER, NUMBER, STRIDES
+from mmdet_bpu.runtime.facts import BASE_ANCHORS, INTEGER, NUMBER, STRIDES, one_of
 from mmdet_bpu.runtime.priors import anchors_at
 
-FACTS = dict(strides=STRIDES, anchors=BASE_ANCHORS, coder=DELTA_CODER, anchor_coder=DELTA_CODER,
-             loc_filter_thr=NUMBER, score_thr=NUMBER, nms_pre=INTEGER)
+FACTS = dict(activation=one_of('sigmoid'), strides=STRIDES, anchors=BASE_ANCHORS, coder=DELTA_CODER,
+             anchor_coder=DELTA_CODER, loc_filter_thr=NUMBER, score_thr=NUMBER, nms_pre=INTEGER)
 
 
 def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
