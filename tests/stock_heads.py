@@ -105,7 +105,7 @@ def ssd(head, shape, generator):
 
 def yolo_v3(head, shape, generator):
     maps = _maps([head.num_base_priors * head.num_attrib] * 3, _sizes(head.featmap_strides, shape),
-                 generator, std=1.5)
+                 generator, std=0.7)
     return [maps]
 
 

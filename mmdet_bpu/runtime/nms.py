@@ -67,7 +67,8 @@ def soft_nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float = 0.3,
     state = [left, scores, corners, areas]
     kept, kept_scores = [], []
     while len(state[0]):
-        best = int(np.argmax(state[1]))
+        # A scan for a greater score passes NaN over, unless it starts there.
+        best = 0 if np.isnan(state[1][0]) else int(np.nanargmax(state[1]))
         for array in state:
             array[..., [0, best]] = array[..., [best, 0]]
         kept.append(state[0][0])
