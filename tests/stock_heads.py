@@ -106,6 +106,9 @@ def ssd(head, shape, generator):
 def yolo_v3(head, shape, generator):
     maps = _maps([head.num_base_priors * head.num_attrib] * 3, _sizes(head.featmap_strides, shape),
                  generator, std=0.7)
+    for level in maps:
+        attributes = level.view(head.num_base_priors, head.num_attrib, *level.shape[2:])
+        attributes[:, 2:4] += 1.5  # logarithms of sizes: boxes that overlap
     return [maps]
 
 

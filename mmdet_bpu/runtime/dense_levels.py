@@ -12,23 +12,26 @@ from mmdet_bpu.runtime.scoring import best_predictions
 BoxesOf = Callable[[int, np.ndarray, int, np.ndarray], np.ndarray]
 
 
-def rows_of(level: np.ndarray, channels: int) -> np.ndarray:
-    """A map as one row per prediction: row by row, cell by cell, prior by prior.
+def rows_of(maps: List[np.ndarray], priors: int, channels: List[int]) -> List[np.ndarray]:
+    """Maps of one level as one row per prediction: row by row, cell by cell, prior by prior.
 
     Args:
-        level (np.ndarray): (1, priors x channels, H, W).
-        channels (int): Of one prediction.
+        maps (list[np.ndarray]): Each (1, priors x channels, H, W).
+        priors (int): Anchors or points of a cell.
+        channels (list[int]): Of one prediction in each map.
 
     Returns:
-        np.ndarray: (H x W x priors, channels).
+        list[np.ndarray]: Each (H x W x priors, channels).
 
     Raises:
-        BpuError: The map's channels are not a multiple of ``channels``.
+        BpuError: The maps are of other shapes.
     """
-    if level.ndim != 4 or level.shape[0] != 1 or level.shape[1] % channels:
-        raise BpuError(f'outputs of the network: expected maps (1, priors x {channels}, H, W), '
-                       f'found {level.shape}')
-    return level[0].transpose(1, 2, 0).reshape(-1, channels)
+    size = maps[0].shape[2:]
+    for level, count in zip(maps, channels):
+        if len(size) != 2 or level.shape != (1, priors * count, *size):
+            raise BpuError(f'outputs of the network: expected maps (1, {priors} x {count}, H, W), '
+                           f'of the same H and W in each output of a level, found {level.shape}')
+    return [level[0].transpose(1, 2, 0).reshape(-1, count) for level, count in zip(maps, channels)]
 
 
 def score_channels(facts: Dict[str, Any]) -> int:
@@ -48,44 +51,30 @@ def check_levels(tree: List[Any], levels: int, parts: Sequence[int]) -> None:
                        f'{levels} maps, found lists of {found}')
 
 
-def dense_candidates(tree: List[Any], facts: Dict[str, Any], levels: int, box_channels: int,
-                     boxes_of: BoxesOf) -> Candidates:
+def dense_candidates(tree: List[Any], facts: Dict[str, Any], priors: List[int],
+                     box_channels: int, boxes_of: BoxesOf) -> Candidates:
     """Candidates of all levels, one level after the other, the best of each first.
 
     Args:
         tree (list): Scores per level, boxes per level and, if the head has them, score factors
             per level (centerness, IoU), whose sigmoid multiplies the scores once they are chosen.
         facts (dict): Of the contract.
-        levels (int): How many there are.
+        priors (list[int]): Anchors or points of a cell, for each level.
         box_channels (int): What is regressed for one box.
         boxes_of (Callable): See :data:`BoxesOf`.
 
     Raises:
         BpuError: The maps are not those of such a head.
     """
-    check_levels(tree, levels, parts=[2, 3])
+    check_levels(tree, len(priors), parts=[2, 3])
     parts = []
-    for level in range(levels):
-        logits, regressed = tree[0][level], tree[1][level]
-        rows = aligned_rows([logits, regressed, *(part[level] for part in tree[2:3])],
-                            [score_channels(facts), box_channels, 1])
+    for level, count in enumerate(priors):
+        maps = [part[level] for part in tree]
+        rows = rows_of(maps, count, [score_channels(facts), box_channels, 1])
         best = best_predictions(rows[0], facts)
         scores = best.scores
         if len(rows) == 3:
             scores = scores * sigmoid(rows[2][best.index, 0])
-        boxes = boxes_of(level, best.index, logits.shape[3], rows[1][best.index])
+        boxes = boxes_of(level, best.index, maps[0].shape[3], rows[1][best.index])
         parts.append(Candidates(boxes, scores, best.labels))
     return concatenated(parts)
-
-
-def aligned_rows(maps: List[np.ndarray], channels: List[int]) -> List[np.ndarray]:
-    """Maps of one level as rows, see :func:`rows_of`.
-
-    Raises:
-        BpuError: They have different numbers of predictions.
-    """
-    rows = [rows_of(level, count) for level, count in zip(maps, channels)]
-    if len({len(part) for part in rows}) != 1:
-        raise BpuError('outputs of the network: expected the same predictions in each map of a '
-                       f'level, found {[level.shape for level in maps]}')
-    return rows

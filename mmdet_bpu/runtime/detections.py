@@ -32,9 +32,8 @@ def detect(outputs: Dict[str, np.ndarray], contract: Dict[str, Any], width: int,
     Raises:
         BpuError: The contract lacks a fact, or the outputs are not those that it describes.
     """
-    facts = facts_of(contract)
+    facts = checked_facts(contract)
     decoder = load_decoder(facts['family'])
-    check_facts(facts, {**COMMON, **decoder.FACTS})
     frame = frame_of(contract['preprocessing']['resize'], width, height)
     tree = output_tree(outputs, contract)
     candidates = decoder.decode(tree, dict(facts, origin=[frame.left, frame.top]))
@@ -46,17 +45,23 @@ def detect(outputs: Dict[str, np.ndarray], contract: Dict[str, Any], width: int,
     return found
 
 
-def facts_of(contract: Dict[str, Any]) -> Dict[str, Any]:
-    """The post-processing part of a contract.
+def checked_facts(contract: Dict[str, Any]) -> Dict[str, Any]:
+    """The post-processing part of a contract, complete.
 
     One without a family is of version 0.1, which knew DETR with sigmoid scores alone.
 
     Raises:
-        BpuError: It is neither.
+        BpuError: The family is not known, or a fact that its decoder needs is missing or odd.
     """
     facts = contract['postprocessing']
-    if 'family' in facts:
-        return facts
+    if 'family' not in facts:
+        facts = _facts_of_version_0_1(contract)
+    check_facts(facts, {**COMMON, **load_decoder(facts['family']).FACTS})
+    return facts
+
+
+def _facts_of_version_0_1(contract: Dict[str, Any]) -> Dict[str, Any]:
+    facts = contract['postprocessing']
     if facts.get('scores') != 'sigmoid':
         raise BpuError('contract, postprocessing.family: expected a name, found none, and scores '
                        f'by {facts.get("scores")!r}; without a family only sigmoid is known')

@@ -19,4 +19,4 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
         anchors = anchors_at(index, facts['anchors'][level], facts['strides'][level], width)
         return anchor_boxes(anchors, deltas, facts['coder'], facts['input_shape'])
 
-    return dense_candidates(tree, facts, len(facts['strides']), 4, boxes_of)
+    return dense_candidates(tree, facts, list(map(len, facts['anchors'])), 4, boxes_of)

@@ -3,12 +3,11 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-from mmdet_bpu.errors import BpuError
 from mmdet_bpu.runtime.box_coders import around
 from mmdet_bpu.runtime.candidates import Candidates
-from mmdet_bpu.runtime.facts import COUNT
 from mmdet_bpu.runtime.dense_levels import check_levels
-from mmdet_bpu.runtime.heatmaps import peaks_of
+from mmdet_bpu.runtime.facts import COUNT
+from mmdet_bpu.runtime.heatmaps import check_maps, peaks_of
 
 FACTS = dict(topk=COUNT, kernel=COUNT)
 
@@ -21,11 +20,7 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
     """
     check_levels(tree, 1, parts=[3])
     (heat, ), (sizes, ), (offsets, ) = tree
-    if heat.shape[1] != facts['num_classes'] or not sizes.shape == offsets.shape == (
-            1, 2, *heat.shape[2:]):
-        raise BpuError(f'outputs of the network: expected heat (1, {facts["num_classes"]}, H, W), '
-                       f'sizes and offsets (1, 2, H, W), found {heat.shape}, {sizes.shape} and '
-                       f'{offsets.shape}')
+    check_maps([heat, sizes, offsets], [facts['num_classes'], 2, 2])
     peaks = peaks_of(heat, facts['topk'], facts['kernel'])
     centers = np.stack([peaks.columns, peaks.rows], axis=1) + peaks.values_of(offsets)
     height, width = facts['input_shape']

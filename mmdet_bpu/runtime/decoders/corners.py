@@ -3,18 +3,21 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-from mmdet_bpu.errors import BpuError
 from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.candidates import Candidates, by_score
 from mmdet_bpu.runtime.corner_pairs import Corner, is_pair, pair_boxes
+from mmdet_bpu.runtime.dense_levels import check_levels
 from mmdet_bpu.runtime.facts import COUNT, FLAG, NUMBER
-from mmdet_bpu.runtime.heatmaps import peaks_of
+from mmdet_bpu.runtime.heatmaps import check_maps, peaks_of
 
 FACTS = dict(corner_topk=COUNT, kernel=COUNT, distance_threshold=NUMBER, candidates=COUNT,
              centripetal=FLAG)
-# Where a head puts its maps: of the top-left corner; the bottom-right one's come right after.
-HEAT, EMBEDDING, OFFSET = 0, 2, 4
-CENTRIPETAL_OFFSET, CENTRIPETAL_SHIFT, CENTRIPETAL_PARTS = 2, 6, 8
+# Channels of the maps of each corner, in the order of the head, the top-left one's first: heat has
+# one for each class.
+HEAT, EMBEDDING, OFFSET = range(3)
+EMBEDDED = (None, 1, 2)
+CENTRIPETAL_OFFSET, GUIDING, SHIFT = range(1, 4)
+CENTRIPETAL = (None, 2, 2, 2)
 
 
 def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
@@ -26,12 +29,11 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
 
     The best ``candidates`` pairs are kept; a pair's score is the mean of its corners'.
     """
-    maps = [part[-1] if isinstance(part, list) and part else None for part in tree]
-    parts = CENTRIPETAL_PARTS if facts['centripetal'] else OFFSET + 2
-    if len(maps) != parts or any(level is None or level.shape[2:] != maps[0].shape[2:]
-                                 for level in maps) or maps[0].shape[1] != facts['num_classes']:
-        raise BpuError(f'outputs of the network: expected {parts} lists of maps of one size, the '
-                       f'first of {facts["num_classes"]} classes')
+    stages = len(tree[0]) if tree and isinstance(tree[0], list) else 0
+    kinds = CENTRIPETAL if facts['centripetal'] else EMBEDDED
+    check_levels(tree, max(stages, 1), parts=[2 * len(kinds)])
+    maps = [part[-1] for part in tree]
+    check_maps(maps, [kind or facts['num_classes'] for kind in kinds for _ in range(2)])
     first, second = (_corners(maps[side::2], facts, sign) for side, sign in ((0, 1), (1, -1)))
     pairs = is_pair(first, second, facts['distance_threshold'])
     scores = (first.scores[:, None] + second.scores) / np.float32(2)
@@ -44,7 +46,7 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
 
 def _corners(maps: List[np.ndarray], facts: Dict[str, Any], sign: int) -> Corner:
     """Corners of one kind from its own maps; ``sign`` says where its box's center lies."""
-    heat = sigmoid(maps[HEAT // 2])
+    heat = sigmoid(maps[HEAT])
     peaks = peaks_of(heat, facts['corner_topk'], facts['kernel'])
     height, width = facts['input_shape']
     step = np.float32([width / heat.shape[3], height / heat.shape[2]])
@@ -56,11 +58,11 @@ def _corners(maps: List[np.ndarray], facts: Dict[str, Any], sign: int) -> Corner
         return np.maximum(points * step, origin)
 
     if not facts['centripetal']:
-        offsets, embeddings = maps[OFFSET // 2], maps[EMBEDDING // 2]
+        offsets, embeddings = maps[OFFSET], maps[EMBEDDING]
         points = cells + peaks.values_of(offsets)
         return Corner(in_picture(points), peaks.scores, peaks.labels,
                       embeddings=peaks.values_of(embeddings)[:, 0])
-    points = cells + peaks.values_of(maps[CENTRIPETAL_OFFSET // 2])
-    shift = np.exp(peaks.values_of(maps[CENTRIPETAL_SHIFT // 2]))
+    points = cells + peaks.values_of(maps[CENTRIPETAL_OFFSET])
+    shift = np.exp(peaks.values_of(maps[SHIFT]))
     return Corner(in_picture(points), peaks.scores, peaks.labels,
                   centers=in_picture(points + sign * shift))

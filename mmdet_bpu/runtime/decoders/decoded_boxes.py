@@ -18,4 +18,4 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
     def boxes_of(level, index, width, boxes):
         return boxes * np.float32(facts['strides'][level][0])
 
-    return dense_candidates(tree, facts, len(facts['strides']), 4, boxes_of)
+    return dense_candidates(tree, facts, [1] * len(facts['strides']), 4, boxes_of)

@@ -28,4 +28,4 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
         boxes = distance_boxes(centers, distances)
         return clipped(boxes, facts['input_shape']) if facts['clip'] else boxes
 
-    return dense_candidates(tree, facts, len(facts['strides']), 4 * len(bins), boxes_of)
+    return dense_candidates(tree, facts, list(map(len, facts['anchors'])), 4 * len(bins), boxes_of)

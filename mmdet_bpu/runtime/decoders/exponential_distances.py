@@ -23,4 +23,4 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
         distances = np.float32(facts['base_lengths'][level]) * np.exp(logarithms)
         return clipped(distance_boxes(points, distances), facts['input_shape'], inset=1)
 
-    return dense_candidates(tree, facts, len(facts['strides']), 4, boxes_of)
+    return dense_candidates(tree, facts, [1] * len(facts['strides']), 4, boxes_of)

@@ -6,7 +6,7 @@ import numpy as np
 from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.box_coders import DELTA_CODER, delta_boxes
 from mmdet_bpu.runtime.candidates import Candidates, by_score, concatenated
-from mmdet_bpu.runtime.dense_levels import aligned_rows, check_levels
+from mmdet_bpu.runtime.dense_levels import check_levels, rows_of
 from mmdet_bpu.runtime.facts import BASE_ANCHORS, INTEGER, NUMBER, STRIDES, one_of
 from mmdet_bpu.runtime.priors import anchors_at
 
@@ -25,8 +25,8 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
     check_levels(tree, len(facts['strides']), parts=[4])
     parts = []
     for level, (base, stride) in enumerate(zip(facts['anchors'], facts['strides'])):
-        logits, deltas, shapes, location = aligned_rows(
-            [part[level] for part in tree], [facts['num_classes'], 4, 2, 1])
+        logits, deltas, shapes, location = rows_of(
+            [part[level] for part in tree], len(base), [facts['num_classes'], 4, 2, 1])
         index = np.flatnonzero(
             sigmoid(location[:, 0]) >= np.float32(facts['loc_filter_thr']))
         scores = sigmoid(logits[index])

@@ -6,7 +6,7 @@ import numpy as np
 from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.box_coders import ANCHOR_CODER, anchor_boxes
 from mmdet_bpu.runtime.candidates import Candidates, by_score, concatenated
-from mmdet_bpu.runtime.dense_levels import aligned_rows, check_levels
+from mmdet_bpu.runtime.dense_levels import check_levels, rows_of
 from mmdet_bpu.runtime.facts import BASE_ANCHORS, INTEGER, NUMBER, STRIDES
 from mmdet_bpu.runtime.priors import anchors_at
 
@@ -24,8 +24,8 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
     check_levels(tree, len(facts['strides']), parts=[3])
     parts = []
     for level, (base, stride) in enumerate(zip(facts['anchors'], facts['strides'])):
-        logits, deltas, overlap = aligned_rows(
-            [part[level] for part in tree], [facts['num_classes'], 4, 1])
+        logits, deltas, overlap = rows_of(
+            [part[level] for part in tree], len(base), [facts['num_classes'], 4, 1])
         scores = np.sqrt(sigmoid(logits) * sigmoid(overlap))
         index = np.arange(len(scores))
         if 0 < facts['nms_pre'] < len(scores):

@@ -22,4 +22,4 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
         points = points_at(index, facts['point_offset'], stride, width)
         return clipped(boxes * np.float32(stride[0]) + np.tile(points, 2), facts['input_shape'])
 
-    return dense_candidates(tree, facts, len(facts['strides']), 4, boxes_of)
+    return dense_candidates(tree, facts, [1] * len(facts['strides']), 4, boxes_of)

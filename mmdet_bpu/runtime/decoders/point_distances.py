@@ -20,4 +20,4 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
         boxes = distance_boxes(points, distances)
         return clipped(boxes, facts['input_shape']) if facts['clip'] else boxes
 
-    return dense_candidates(tree, facts, len(facts['strides']), 4, boxes_of)
+    return dense_candidates(tree, facts, [1] * len(facts['strides']), 4, boxes_of)

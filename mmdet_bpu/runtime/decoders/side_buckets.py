@@ -7,7 +7,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.runtime.activations import softmax
 from mmdet_bpu.runtime.box_coders import around, clipped
 from mmdet_bpu.runtime.candidates import Candidates, concatenated
-from mmdet_bpu.runtime.dense_levels import aligned_rows, check_levels, score_channels
+from mmdet_bpu.runtime.dense_levels import check_levels, rows_of, score_channels
 from mmdet_bpu.runtime.facts import BASE_ANCHORS, COUNT, FLAG, NUMBER, STRIDES
 from mmdet_bpu.runtime.priors import anchors_at
 from mmdet_bpu.runtime.scoring import SCORING, best_predictions
@@ -28,8 +28,9 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
         raise BpuError('outputs of the network: expected two maps of buckets in each level')
     half, parts = (facts['num_buckets'] + 1) // 2, []
     for level, (base, stride) in enumerate(zip(facts['anchors'], facts['strides'])):
-        logits, buckets, offsets = aligned_rows(
-            [tree[0][level], *tree[1][level]], [score_channels(facts), 4 * half, 4 * half])
+        logits, buckets, offsets = rows_of(
+            [tree[0][level], *tree[1][level]], len(base),
+            [score_channels(facts), 4 * half, 4 * half])
         best = best_predictions(logits, facts)
         anchors = anchors_at(best.index, base, stride, tree[0][level].shape[3])
         boxes, confidence = _bucket_boxes(

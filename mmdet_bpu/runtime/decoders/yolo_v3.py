@@ -3,7 +3,6 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-from mmdet_bpu.errors import BpuError
 from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.box_coders import around
 from mmdet_bpu.runtime.candidates import Candidates
@@ -26,10 +25,7 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
     maps = tree[0]
     rows, anchors, strides = [], [], []
     for level, (base, stride) in enumerate(zip(facts['anchors'], facts['strides'])):
-        part = rows_of(maps[level], 5 + facts['num_classes'])
-        if len(part) != len(base) * np.prod(maps[level].shape[2:]):
-            raise BpuError(f'outputs of the network: expected {len(base)} anchors in each cell of '
-                           f'level {level}, found a map of {maps[level].shape}')
+        (part, ) = rows_of([maps[level]], len(base), [5 + facts['num_classes']])
         confident = np.arange(len(part))
         if facts['conf_thr'] > 0:
             confident = np.flatnonzero(sigmoid(part[:, 4]) >= np.float32(facts['conf_thr']))

@@ -6,7 +6,7 @@ import numpy as np
 from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.box_coders import around
 from mmdet_bpu.runtime.candidates import Candidates, concatenated
-from mmdet_bpu.runtime.dense_levels import aligned_rows, check_levels
+from mmdet_bpu.runtime.dense_levels import check_levels, rows_of
 from mmdet_bpu.runtime.facts import NUMBER, STRIDES
 from mmdet_bpu.runtime.priors import points_at
 
@@ -23,8 +23,8 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
     check_levels(tree, len(facts['strides']), parts=[3])
     threshold, parts = np.float32(facts['score_thr']), []
     for level, stride in enumerate(facts['strides']):
-        logits, regressed, objectness = aligned_rows(
-            [part[level] for part in tree], [facts['num_classes'], 4, 1])
+        logits, regressed, objectness = rows_of(
+            [part[level] for part in tree], 1, [facts['num_classes'], 4, 1])
         objectness = sigmoid(objectness[:, 0])
         # No class is likelier than 1, so these are all that can reach the threshold.
         index = np.flatnonzero(objectness >= threshold)
