@@ -1,0 +1,96 @@
+"""Integers of the network as boxes in the picture, for the contract in model.deploy.json.
+
+Needs numpy alone: of this package only :mod:`mmdet_bpu.runtime` and :mod:`mmdet_bpu.errors`.
+"""
+from typing import Any, Dict, List
+
+import numpy as np
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.runtime.candidates import Candidates
+from mmdet_bpu.runtime.decoders import load_decoder
+from mmdet_bpu.runtime.facts import COMMON, check_facts
+from mmdet_bpu.runtime.picture_frame import frame_of, to_picture
+from mmdet_bpu.runtime.score_voting import vote
+from mmdet_bpu.runtime.suppression import suppressed
+
+
+def detect(outputs: Dict[str, np.ndarray], contract: Dict[str, Any], width: int,
+           height: int) -> Candidates:
+    """Detect: dequantize, decode, move to the picture, suppress.
+
+    Args:
+        outputs (dict): Name to integers, as the executable gives them; maps are (1, C, H, W).
+        contract (dict): Content of model.deploy.json.
+        width (int): Width of the picture before it was resized, px.
+        height (int): Its height, px.
+
+    Returns:
+        Candidates: A tuple of boxes (N, 4) float32 as x1, y1, x2, y2 in px of the picture, scores
+        (N,) float32, labels (N,) int64; the best score first.
+
+    Raises:
+        BpuError: The contract lacks a fact, or the outputs are not those that it describes.
+    """
+    facts = checked_facts(contract)
+    decoder = load_decoder(facts['family'])
+    frame = frame_of(contract['preprocessing']['resize'], width, height)
+    tree = output_tree(outputs, contract)
+    candidates = decoder.decode(tree, dict(facts, origin=[frame.left, frame.top]))
+    candidates = candidates._replace(
+        boxes=to_picture(candidates.boxes, contract, width, height))
+    found = suppressed(candidates, facts)
+    if facts.get('score_voting'):
+        found = vote(found, candidates)
+    return found
+
+
+def checked_facts(contract: Dict[str, Any]) -> Dict[str, Any]:
+    """The post-processing part of a contract, complete.
+
+    One without a family is of version 0.1, which knew DETR with sigmoid scores alone.
+
+    Raises:
+        BpuError: The family is not known, or a fact that its decoder needs is missing or odd.
+    """
+    facts = contract['postprocessing']
+    if 'family' not in facts:
+        facts = _facts_of_version_0_1(contract)
+    check_facts(facts, {**COMMON, **load_decoder(facts['family']).FACTS})
+    return facts
+
+
+def _facts_of_version_0_1(contract: Dict[str, Any]) -> Dict[str, Any]:
+    facts = contract['postprocessing']
+    if facts.get('scores') != 'sigmoid':
+        raise BpuError('contract, postprocessing.family: expected a name, found none, and scores '
+                       f'by {facts.get("scores")!r}; without a family only sigmoid is known')
+    resize = contract['preprocessing']['resize']
+    return dict(family='detr', activation='sigmoid', num_classes=facts.get('num_classes'),
+                max_per_img=facts.get('max_per_img'), min_bbox_size=None, nms=None,
+                input_shape=[resize['height'], resize['width']])
+
+
+def output_tree(outputs: Dict[str, np.ndarray], contract: Dict[str, Any]) -> List[Any]:
+    """Outputs as real numbers, float32, nested as the head returns them.
+
+    Args:
+        outputs (dict): Name to integers.
+        contract (dict): ``outputs`` has a ``scale`` for each name; ``output_tree`` is nested lists
+            of names. Without it the outputs stand in one list, in the order of ``outputs``.
+
+    Raises:
+        BpuError: An output is missing.
+    """
+    scales = {entry['name']: entry.get('scale') for entry in contract['outputs']}
+
+    def real(name):
+        if isinstance(name, list):
+            return [real(part) for part in name]
+        if name not in scales or name not in outputs:
+            raise BpuError(f'outputs of the network: expected {name!r}, found '
+                           f'{", ".join(sorted(outputs))}')
+        levels = np.asarray(outputs[name]).astype(np.float32)
+        return levels if scales[name] is None else levels * np.float32(scales[name])
+
+    return real(list(contract.get('output_tree') or scales))

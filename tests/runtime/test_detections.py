@@ -1,0 +1,156 @@
+"""From a contract and integers to boxes: contracts of version 0.1, letterbox, what is refused."""
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.runtime.detections import detect
+from tests.stock_heads import CASES, build_head, stock_detections
+
+
+def contract_of(facts, outputs, **resize):
+    resize = dict(dict(height=100, width=200, keep_ratio=False), **resize)
+    return dict(preprocessing=dict(resize=resize), postprocessing=facts, outputs=outputs)
+
+
+def test_a_contract_of_version_0_1_is_deformable_detr(assert_same):
+    facts = dict(by='host', scores='sigmoid', num_classes=8, max_per_img=100,
+                 boxes='cx, cy, w, h in [0, 1] of the resized image')
+    generator = np.random.default_rng(0)
+    integers = dict(cls_scores=generator.integers(-40000, 40000, (1, 120, 8), dtype=np.int32),
+                    bbox_preds=generator.integers(0, 30000, (1, 120, 4), dtype=np.int16))
+    outputs = [dict(name='cls_scores', scale=1e-4), dict(name='bbox_preds', scale=2**-15)]
+    found = detect(integers, contract_of(facts, outputs), 640, 480)
+
+    head = build_head(CASES['deformable-detr'])
+    tree = [torch.tensor(integers[entry['name']])[None].float() * entry['scale']
+            for entry in outputs]
+    expected = stock_detections(head, tree, (100, 200), (200 / 640, 100 / 480))
+    assert_same(found, expected.bboxes.numpy(), expected.scores.numpy(), expected.labels.numpy())
+
+
+@pytest.fixture
+def tood():
+    """Contract and integers of two levels with one box each: (4, 8, 12, 16) px and the same again."""
+    facts = dict(family='decoded_boxes', input_shape=[100, 200], num_classes=1, activation='none',
+                 score_thr=0.05, nms_pre=10, strides=[[8, 8], [16, 16]], max_per_img=5,
+                 min_bbox_size=0, nms=dict(type='nms', iou_threshold=0.5, offset=0, max_num=-1,
+                                           class_agnostic=False, split_thr=10000,
+                                           score_threshold=0.0))
+    integers = {
+        'scores.0': np.zeros((1, 1, 2, 2), np.int8), 'scores.1': np.full((1, 1, 1, 1), 40, np.int8),
+        'boxes.0': np.zeros((1, 4, 2, 2), np.int16), 'boxes.1': np.zeros((1, 4, 1, 1), np.int16)}
+    integers['scores.0'][..., 1, 0] = 50
+    integers['boxes.0'][0, :, 1, 0] = 1, 2, 3, 4
+    integers['boxes.1'][0, :, 0, 0] = 0.5 * np.arange(1, 5) * 2
+    scales = {'scores.0': 0.01, 'scores.1': 0.02, 'boxes.0': 0.5, 'boxes.1': 0.25}
+    contract = contract_of(facts, [dict(name=name, scale=scale) for name, scale in scales.items()])
+    contract['output_tree'] = [['scores.0', 'scores.1'], ['boxes.0', 'boxes.1']]
+    return integers, contract
+
+
+def test_each_output_has_its_scale_and_the_best_is_kept(tood):
+    boxes, scores, labels = detect(*tood, 400, 100)
+    assert boxes.tolist() == [[8, 8, 24, 16]]
+    assert (scores.tolist(), labels.tolist()) == ([pytest.approx(0.8)], [0])
+
+
+def test_small_boxes_are_measured_in_the_picture(tood):
+    integers, contract = tood
+    contract['postprocessing']['min_bbox_size'] = 8
+    assert len(detect(integers, contract, 200, 100).boxes) == 0  # 8 px wide and high
+    assert len(detect(integers, contract, 400, 200).boxes) == 1
+
+
+def test_a_letterboxed_picture_gets_its_own_boxes(tood):
+    integers, contract = tood
+    contract['preprocessing']['resize'].update(keep_ratio=True, pad=dict(corner='center'))
+    # 100 x 100 px lie in the middle of 200 x 100.
+    assert detect(integers, contract, 100, 100).boxes.tolist() == [[-46, 8, -38, 16]]
+
+
+def altered(contract, path, value):
+    contract = copy.deepcopy(contract)
+    *parents, last = path.split('.')
+    place = contract
+    for name in parents:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return contract
+
+
+@pytest.mark.parametrize('path, value, message', [
+    ('postprocessing.family', 'os', "family: expected one of anchor_deltas, .*, found 'os'"),
+    ('postprocessing.family', ['detr'], 'family: expected one of anchor_deltas'),
+    ('postprocessing.family', None, 'without a family only sigmoid is known'),
+    ('postprocessing.num_classes', None, 'num_classes: expected a whole number above 0, found none'),
+    ('postprocessing.num_classes', 0, 'num_classes: expected a whole number above 0, found 0'),
+    ('postprocessing.score_thr', '0.05', 'score_thr: expected a number, found 0.05'),
+    ('postprocessing.strides', [[8, 8], [16]], 'strides: expected for each level a list of 2 num'),
+    ('postprocessing.strides', [[8, 8]], 'expected 2 or 3 lists of 1 maps, found lists of .2, 2'),
+    ('postprocessing.nms.type', 'nms_match', 'nms: expected a table of type nms or soft_nms'),
+    ('postprocessing.nms.sigma', 0.5, 'nms: expected a table of type nms or soft_nms'),
+    ('postprocessing.nms.iou_threshold', None, 'nms: expected a table of type nms or soft_nms'),
+    ('output_tree', [['scores.0', 'scores.2'], ['boxes.0', 'boxes.1']],
+     "expected 'scores.2', found boxes.0"),
+    ('output_tree', [['scores.0', 'scores.1']], 'expected 2 or 3 lists of 2 maps'),
+    ('output_tree', ['scores.0', 'boxes.0'], 'found lists of .*no list'),
+    ('output_tree', [['boxes.0', 'boxes.1'], ['scores.0', 'scores.1']],
+     r'expected maps \(1, 1 x 1, H, W\), .*found \(1, 4, 2, 2\)'),
+    ('output_tree', [['scores.0', 'scores.1'], ['boxes.1', 'boxes.0']],
+     r'expected maps \(1, 1 x 4, H, W\), of the same H and W .*found \(1, 4, 1, 1\)'),
+])
+def test_what_does_not_fit_is_refused(tood, path, value, message):
+    integers, contract = tood
+    with pytest.raises(BpuError, match=message):
+        detect(integers, altered(contract, path, value), 400, 100)
+
+
+def test_facts_of_several_levels_must_be_of_as_many():
+    facts = dict(family='anchor_deltas', input_shape=[64, 64], num_classes=1, activation='sigmoid',
+                 score_thr=0.05, nms_pre=10, strides=[[8, 8], [16, 16]], max_per_img=5,
+                 min_bbox_size=None, nms=None, anchors=[[[0, 0, 8, 8]]],
+                 coder=dict(type='tblr', normalizers=[1, 1, 1, 1], clip=True))
+    with pytest.raises(BpuError, match="as many levels .* {'strides': 2, 'anchors': 1}"):
+        detect({}, contract_of(facts, []), 10, 10)
+
+
+REFUSE = '''
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {names}:
+            raise ImportError(name + ' is refused')
+sys.meta_path.insert(0, Refuse())
+'''
+
+
+def test_the_host_needs_numpy_alone():
+    """No decoder imports what a board has not: OpenMMLab, torch, xDSL, or another of our parts."""
+    names = {'mmdet', 'mmengine', 'mmcv', 'torch', 'xdsl', 'cv2', 'scipy', 'PIL', 'matplotlib'}
+    code = REFUSE.format(names=names) + '''
+from mmdet_bpu.runtime.detections import detect
+from mmdet_bpu.runtime.decoders import families, load_decoder
+for family in families():
+    load_decoder(family)
+ours = {name for name in sys.modules if name.startswith('mmdet_bpu.')}
+print(sorted(name for name in ours if not name.startswith('mmdet_bpu.runtime')))
+import numpy as np
+contract = dict(preprocessing=dict(resize=dict(height=10, width=10)),
+                postprocessing=dict(scores='sigmoid', num_classes=1, max_per_img=1),
+                outputs=[dict(name='a', scale=1.0), dict(name='b', scale=0.5)])
+found = detect(dict(a=np.int8([[[0], [3]]]), b=np.int8([[[1, 1, 1, 1], [1, 1, 2, 1]]])),
+               contract, 20, 40)
+print(found.boxes.tolist(), found.labels.tolist())
+'''
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["['mmdet_bpu.errors', 'mmdet_bpu.version']",
+                                        '[[0.0, 10.0, 20.0, 30.0]] [0]']
