@@ -4,9 +4,8 @@ from typing import Callable
 import torch
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.executors.planning import plan_program
 from mmdet_bpu.program.dtypes import TORCH_DTYPES
-from mmdet_bpu.program.numerics import Operand
 from mmdet_bpu.program.program import Instruction, Program, TensorSpec
 
 Trace = Callable[[Instruction, list[torch.Tensor], list[torch.Tensor]], None]
@@ -19,18 +18,22 @@ class Interpreter:
     Args:
         program (Program): What to run.
         device: Where constants are kept and instructions run.
+        kernels (str): Name of the kernel set. Defaults to 'reference'.
 
     Attributes:
         inputs (list[TensorSpec]): Name, shape, dtype and scale of each input.
         outputs (list[TensorSpec]): The same for each output.
         metadata (dict): Description kept in the module.
         program (Program): What is run.
+        kernel_counts (dict[str, Counter]): Kernel set -> op -> instructions that it computes.
 
     Raises:
-        BpuError: An instruction is excluded by the numeric contract; the message names its site.
+        BpuError: An unknown kernel set, or an instruction that the numeric contract excludes; the
+            message names its site.
     """
 
-    def __init__(self, program: Program, device: str = 'cpu') -> None:
+    def __init__(self, program: Program, device: str = 'cpu',
+                 kernels: str = 'reference') -> None:
         self.program = program
         self.metadata = program.metadata
         self.device = torch.device(device)
@@ -40,7 +43,7 @@ class Interpreter:
         self._constants = {
             name: torch.from_numpy(value.data.copy()).to(self.device)
             for name, value in program.values.items() if value.data is not None}
-        self._attrs = [self._prepare(instruction) for instruction in program.instructions]
+        self._runs, self.kernel_counts = plan_program(program, self._constants, kernels)
         self._dead = _last_uses(program)
 
     def run(self, inputs: dict[str, torch.Tensor],
@@ -63,22 +66,13 @@ class Interpreter:
             for index, instruction in enumerate(self.program.instructions):
                 operands = [self._constants[name] if name in self._constants else values[name]
                             for name in instruction.inputs]
-                results = KERNELS[instruction.op](operands, self._attrs[index])
+                results = self._runs[index](operands)
                 values.update(zip(instruction.outputs, results))
                 if trace is not None:
                     trace(instruction, operands, results)
                 for name in self._dead[index]:
                     del values[name]
         return {name: values[name] for name in self.program.outputs}
-
-    def _prepare(self, instruction: Instruction) -> dict:
-        values = [self.program.values[name] for name in instruction.inputs]
-        operands = [Operand(value.type.dtype, value.type.shape, self._constants.get(value.name))
-                    for value in values]
-        try:
-            return prepare_attrs(instruction.op, operands, self.program.kernel_attrs(instruction))
-        except BpuError as error:
-            raise BpuError(f'at {instruction.site!r}: {error}') from None
 
     def _check(self, inputs: dict[str, torch.Tensor]) -> None:
         names = set(self.program.inputs)

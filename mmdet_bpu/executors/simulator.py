@@ -9,12 +9,12 @@ from math import prod
 
 import torch
 
-from mmdet_bpu.program.container import NOTICE
-from mmdet_bpu.program.hbm_file import read_hbm
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.executors.planning import plan_program
+from mmdet_bpu.program.container import NOTICE
 from mmdet_bpu.program.dtypes import TORCH_DTYPES
-from mmdet_bpu.program.numerics import Operand
+from mmdet_bpu.program.hbm_file import read_hbm
+from mmdet_bpu.program.program import Instruction
 
 # What the arena holds before an input is loaded. Not zero, so that a value that is read before
 # it is written is seen in the output; and the same for every run, so that runs are repeatable.
@@ -26,19 +26,21 @@ class HbmSimulator:
 
     Args:
         path_or_bytes: The file, or its content.
+        kernels (str): Name of the kernel set. Defaults to 'reference'.
 
     Attributes:
         inputs (list[TensorSpec]): Name, shape, dtype and scale of each input.
         outputs (list[TensorSpec]): The same for each output.
         metadata (dict): Deployment contract stored in the file.
         notice (str): Where this file runs, and how to make one for the board.
+        kernel_counts (dict[str, Counter]): Kernel set -> op -> instructions that it computes.
 
     Raises:
         BpuError: Missing, foreign, truncated or altered file, an op without a kernel, or a memory
             plan that leaves the arena.
     """
 
-    def __init__(self, path_or_bytes) -> None:
+    def __init__(self, path_or_bytes, kernels: str = 'reference') -> None:
         self.file = read_hbm(path_or_bytes)
         program = self.file.program
         self.metadata = program.metadata
@@ -49,7 +51,11 @@ class HbmSimulator:
         self._arena = torch.empty(self.file.plan.arena_bytes, dtype=torch.uint8)
         self._tensors = {name: self._place(name, value) for name, value in program.values.items()
                          if value.data is not None or name in self.file.plan.buffers}
-        self._steps = [self._bind(instruction) for instruction in program.instructions]
+        places = [self._places(instruction) for instruction in program.instructions]
+        constants = {name: self._tensors[name] for name, value in program.values.items()
+                     if value.data is not None}
+        runs, self.kernel_counts = plan_program(program, constants, kernels)
+        self._steps = [(run, *place) for run, place in zip(runs, places)]
 
     def run(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run one inference.
@@ -68,8 +74,8 @@ class HbmSimulator:
         for spec in self.inputs:
             self._tensors[spec.name].copy_(inputs[spec.name])
         with torch.no_grad():
-            for kernel, operands, attrs, results in self._steps:
-                for place, result in zip(results, kernel(operands, attrs)):
+            for run, operands, results in self._steps:
+                for place, result in zip(results, run(operands)):
                     place.copy_(self._detached(result))
         return {spec.name: self._tensors[spec.name].clone() for spec in self.outputs}
 
@@ -91,25 +97,14 @@ class HbmSimulator:
                            f'does not fit the arena of {len(self._arena)} bytes')
         return place.view(dtype).view(value.type.shape)
 
-    def _bind(self, instruction) -> tuple:
-        if instruction.op not in KERNELS:
-            raise BpuError(f"section 'program': no kernel for {instruction.op} at "
-                           f'{instruction.site}; the file is of another mmdet_bpu')
+    def _places(self, instruction: Instruction) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Where an instruction reads and where it writes."""
         try:
-            operands = [self._tensors[name] for name in instruction.inputs]
-            results = [self._tensors[name] for name in instruction.outputs]
+            return ([self._tensors[name] for name in instruction.inputs],
+                    [self._tensors[name] for name in instruction.outputs])
         except KeyError as error:
             raise BpuError(f"section 'memory': no place for {error} of {instruction.op} at "
                            f'{instruction.site}') from None
-        described = [Operand(value.type.dtype, tuple(value.type.shape),
-                             None if value.data is None else self._tensors[value.name])
-                     for value in (self.file.program.values[name] for name in instruction.inputs)]
-        try:
-            attrs = prepare_attrs(instruction.op, described,
-                                  self.file.program.kernel_attrs(instruction))
-        except BpuError as error:
-            raise BpuError(f'{instruction.site}: {error}') from None
-        return KERNELS[instruction.op], operands, attrs, results
 
     def _check(self, inputs: dict[str, torch.Tensor]) -> None:
         expected = {spec.name for spec in self.inputs}
