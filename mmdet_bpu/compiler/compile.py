@@ -1,6 +1,6 @@
 """From an integer program to a ``.hbm`` of the simulator with its report: :func:`compile_program`."""
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmdet_bpu.compiler.legality import Finding, check_program, refuse_errors
@@ -10,7 +10,8 @@ from mmdet_bpu.compiler.performance import estimate_performance
 from mmdet_bpu.compiler.report import build_report, write_report
 from mmdet_bpu.compiler.schedule import schedule
 from mmdet_bpu.program.container import seal, write_atomically
-from mmdet_bpu.program.hbm_file import HbmFile, encode, read_hbm
+from mmdet_bpu.program.hbm_file import (ONLY_NETWORK, CompiledNetwork, HbmFile, encode,
+                                         read_hbm)
 from mmdet_bpu.program.memory_plan import verify_plan
 from mmdet_bpu.program.program import Program
 from mmdet_bpu.version import __version__
@@ -66,18 +67,47 @@ def compile_program(program: Program, path, march: str, quant_report: list[dict]
     refuse_errors(findings, march)
     path = Path(path)
     stem = report_stem or path.with_suffix('')
-    file = write_hbm(program, path, march)
-    report = build_report(file, findings, quant_report, title=stem.name)
+    network, = write_hbm(program, path, march).networks
+    report = build_report(network, findings, quant_report, title=stem.name)
     report_json, report_html = write_report(report, stem)
     constants = sum(value.type.nbytes for value in program.values.values()
                     if value.data is not None)
-    return CompileResult(path, path, file.performance, findings,
-                         file.plan.arena_bytes + constants, time.perf_counter() - started, 'sim',
+    return CompileResult(path, path, network.performance, findings,
+                         network.plan.arena_bytes + constants, time.perf_counter() - started, 'sim',
                          report_json, report_html)
 
 
+def compile_network(program: Program, march: str, name: str = ONLY_NETWORK) -> CompiledNetwork:
+    """Schedule, place and estimate a program.
+
+    Args:
+        program (Program): Integer program.
+        march (str): March name.
+        name (str): What the network is called in its file. Defaults to that of an only one.
+
+    Returns:
+        CompiledNetwork: The program in the order it runs, its memory plan and its estimate.
+
+    Raises:
+        BpuError: Unknown march, or a program that cannot be scheduled.
+    """
+    order = schedule(program)
+    plan = plan_memory(program, order)
+    verify_plan(program, order, plan)
+    performance = estimate_performance(program, order, plan, get_march(march).name)
+    ordered = replace(program, instructions=[program.instructions[index] for index in order])
+    return CompiledNetwork(name, ordered, plan, performance)
+
+
+def hbm_bytes(networks: list[CompiledNetwork], march: str) -> bytes:
+    """The ``.hbm`` of compiled networks that share one contract."""
+    fields = {'march': march, 'producer': f'mmdet_bpu {__version__}',
+              'networks': [network.name for network in networks]}
+    return seal(fields, encode(networks))
+
+
 def write_hbm(program: Program, path, march: str) -> HbmFile:
-    """Schedule, plan, estimate and write a program.
+    """Compile a detector that is one network, and write it.
 
     Args:
         program (Program): Integer program.
@@ -85,17 +115,11 @@ def write_hbm(program: Program, path, march: str) -> HbmFile:
         march (str): March name.
 
     Returns:
-        HbmFile: What was written, program in the order it runs.
+        HbmFile: What was written.
 
     Raises:
         BpuError: Unknown march, a program that cannot be scheduled, a file that cannot be written.
     """
-    march = get_march(march).name
-    order = schedule(program)
-    plan = plan_memory(program, order)
-    verify_plan(program, order, plan)
-    performance = estimate_performance(program, order, plan, march)
-    sections = encode(program, order, plan, performance)
-    data = seal({'march': march, 'producer': f'mmdet_bpu {__version__}'}, sections)
+    data = hbm_bytes([compile_network(program, march)], get_march(march).name)
     write_atomically(path, data)
     return read_hbm(data)

@@ -3,20 +3,20 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from mmdet_bpu.program.container import NOTICE, write_atomically
-from mmdet_bpu.program.hbm_file import HbmFile
 from mmdet_bpu.compiler.legality import Finding, summarize
 from mmdet_bpu.compiler.published import PUBLISHED_NASH_E, SOURCE
 from mmdet_bpu.compiler.report_html import render
 from mmdet_bpu.compiler.schedule import live_bytes
+from mmdet_bpu.program.container import NOTICE, write_atomically
+from mmdet_bpu.program.hbm_file import CompiledNetwork
 
 
-def build_report(file: HbmFile, findings: list[Finding], quant_report: list[dict] | None = None,
-                 title: str = 'model') -> dict:
+def build_report(network: CompiledNetwork, findings: list[Finding],
+                 quant_report: list[dict] | None = None, title: str = 'model') -> dict:
     """Collect a report.
 
     Args:
-        file (HbmFile): Compiled program.
+        network (CompiledNetwork): Program, plan and estimate.
         findings (list[Finding]): Legality findings.
         quant_report (list[dict] | None): One row per quantized tensor, shown as given. Defaults
             to None.
@@ -27,17 +27,17 @@ def build_report(file: HbmFile, findings: list[Finding], quant_report: list[dict
         'time by op', 'memory', 'legality', 'contract', 'quantization', 'published'. JSON values
         only.
     """
-    program, plan = file.program, file.plan
+    program, plan = network.program, network.plan
     order = list(range(len(program.instructions)))
     constants = sum(value.type.nbytes for value in program.values.values()
                     if value.data is not None)
     return {
         'title': title,
         'notice': NOTICE,
-        'note': file.performance['note'],
-        'summary': file.performance['summary'],
-        'march': file.performance['march'],
-        'time by op': _time_by_op(file.performance['summary']['layer details']),
+        'note': network.performance['note'],
+        'summary': network.performance['summary'],
+        'march': network.performance['march'],
+        'time by op': _time_by_op(network.performance['summary']['layer details']),
         'memory': {
             'arena bytes': plan.arena_bytes,
             'peak live bytes': plan.peak_live_bytes,

@@ -4,13 +4,11 @@ from collections import Counter
 import torch
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.executors.protocol import KernelCounts
 from mmdet_bpu.kernels.kernel_set import Run
 from mmdet_bpu.kernels.registry import kernel_set, plan_instruction
 from mmdet_bpu.program.numerics import Operand
 from mmdet_bpu.program.program import Program
-
-KernelCounts = dict[str, Counter]
-"""Name of a kernel set -> op -> how many instructions it computes."""
 
 
 def plan_program(program: Program, constants: dict[str, torch.Tensor],

@@ -78,8 +78,8 @@ def test_a_foreign_file_is_told_from_a_broken_one():
 
 
 def test_a_newer_format_is_refused(sealed):
-    newer = MAGIC + (2).to_bytes(4, 'little') + sealed[12:]
-    with pytest.raises(BpuError, match='format version 2, this mmdet_bpu reads 1'):
+    newer = MAGIC + (3).to_bytes(4, 'little') + sealed[12:]
+    with pytest.raises(BpuError, match='format version 3, this mmdet_bpu reads 1 and 2'):
         unseal(newer)
 
 
