@@ -25,7 +25,6 @@ from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel,
 from mmdet_bpu.backends import choose_backend, compile_hbm
 from mmdet_bpu.compiler import CompileResult
 from mmdet_bpu.executors.simulator import HbmSimulator
-from mmdet_bpu.program.container import write_atomically
 from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.families.contract import deploy_metadata
 from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
@@ -38,7 +37,7 @@ from mmdet_bpu.hbir.text import print_text
 from mmdet_bpu.lowering.export import export_model
 from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.hbir.integer_program import program_from_module
-from mmdet_bpu.output_folder import staged_folder
+from mmdet_bpu.output_folder import staged_folder, write_atomically
 from mmdet_bpu.quantization import prepare, set_quant_state
 from mmdet_bpu.steps import Step, silent
 

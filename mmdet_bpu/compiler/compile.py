@@ -9,7 +9,8 @@ from mmdet_bpu.compiler.memory import plan_memory
 from mmdet_bpu.compiler.performance import estimate_performance
 from mmdet_bpu.compiler.report import build_report, write_report
 from mmdet_bpu.compiler.schedule import schedule
-from mmdet_bpu.program.container import seal, write_atomically
+from mmdet_bpu.output_folder import write_atomically
+from mmdet_bpu.program.container import seal
 from mmdet_bpu.program.hbm_file import (ONLY_NETWORK, CompiledNetwork, HbmFile, encode,
                                          read_hbm)
 from mmdet_bpu.program.memory_plan import verify_plan

@@ -7,7 +7,8 @@ from mmdet_bpu.compiler.legality import Finding, summarize
 from mmdet_bpu.compiler.published import PUBLISHED_NASH_E, SOURCE
 from mmdet_bpu.compiler.report_html import render
 from mmdet_bpu.compiler.schedule import live_bytes
-from mmdet_bpu.program.container import NOTICE, write_atomically
+from mmdet_bpu.output_folder import write_atomically
+from mmdet_bpu.program.container import NOTICE
 from mmdet_bpu.program.hbm_file import CompiledNetwork
 
 

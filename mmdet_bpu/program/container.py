@@ -11,9 +11,7 @@ The same sections give the same bytes: no time, no host, no path is stored.
 """
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from pathlib import Path
 
 from mmdet_bpu.errors import BpuError
@@ -129,25 +127,3 @@ def read_bytes(path_or_bytes) -> tuple[bytes, str]:
         return Path(path_or_bytes).read_bytes(), str(path_or_bytes)
     except OSError as error:
         raise BpuError(f'{path_or_bytes}: cannot be read ({error.strerror})') from None
-
-
-def write_atomically(path, data: bytes) -> None:
-    """Write a file so that under its name there is only ever a complete one.
-
-    Raises:
-        BpuError: The folder does not exist or cannot be written.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-        with os.fdopen(handle, 'wb') as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise BpuError(f'{path}: cannot be written ({error.strerror})') from None

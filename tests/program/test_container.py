@@ -1,9 +1,8 @@
 """The .hbm envelope: equal input, equal bytes; anything else is refused by name."""
 import pytest
 
-from mmdet_bpu.program.container import (MAGIC, NOTICE, SECTIONS, read_bytes, seal, unseal,
-                                          write_atomically)
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.program.container import MAGIC, NOTICE, SECTIONS, read_bytes, seal, unseal
 
 CONTENT = {name: (name.encode() + b'!') * 11 for name in SECTIONS}
 
@@ -86,16 +85,3 @@ def test_a_newer_format_is_refused(sealed):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(BpuError, match='absent.hbm: cannot be read'):
         read_bytes(tmp_path / 'absent.hbm')
-
-
-def test_a_failed_write_leaves_the_earlier_file(tmp_path):
-    path = tmp_path / 'model.hbm'
-    write_atomically(path, b'first')
-    with pytest.raises(TypeError):
-        write_atomically(path, 'not bytes')
-    assert path.read_bytes() == b'first'
-
-
-def test_a_missing_folder_is_an_error_for_the_user(tmp_path):
-    with pytest.raises(BpuError, match='cannot be written'):
-        write_atomically(tmp_path / 'no' / 'model.hbm', b'')
