@@ -22,8 +22,9 @@ from mmdet_bpu.analysis.model_check import (ModelCheck, check_float, check_prepa
                                             set_random_weights)
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, summarize
 from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, load_artifact, to_integers, write_export)
-from mmdet_bpu.backends import choose_backend, compile_hbm
-from mmdet_bpu.compiler import CompileResult
+from mmdet_bpu.backends.choice import choose_backend
+from mmdet_bpu.backends.compile import compile_hbm
+from mmdet_bpu.compiler.compile import CompileResult
 from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.families.contract import deploy_metadata

@@ -33,7 +33,7 @@ def programs():
 
 @pytest.fixture
 def data(programs):
-    return hbm_bytes([compile_network(program, 'nash-e', name)
+    return hbm_bytes([compile_network(program, 'nash-e', name)[0]
                       for name, program in programs.items()], 'nash-e')
 
 
@@ -70,7 +70,8 @@ def test_the_header_names_them_and_shared_weights_are_stored_once(data):
 
 
 def test_only_one_network_answers_for_the_executable():
-    simulator = HbmSimulator(hbm_bytes([compile_network(layer('image', 7), 'nash-e')], 'nash-e'))
+    simulator = HbmSimulator(hbm_bytes([compile_network(layer('image', 7), 'nash-e')[0]],
+                                       'nash-e'))
     assert [network.name for network in simulator.networks] == ['forward']
     assert simulator.inputs == simulator.networks[0].inputs
     assert set(simulator.run({'image': rows(7)})) == {spec.name for spec in simulator.outputs}

@@ -212,8 +212,9 @@ def test_arrays_keep_their_type_and_equal_ones_are_stored_once(maker, tmp_path):
     for _ in range(2):
         x = maker.op('conv2d', [x, maker.constant(weight.copy()),
                                 maker.constant(np.zeros(2, np.int32))], (1, 4, 4, 2), **attrs)
-    file = write_hbm(maker.finish(x), tmp_path / 'model.hbm', 'nash-e')
-    back = read_hbm(tmp_path / 'model.hbm').networks[0].program
+    write_hbm(maker.finish(x), tmp_path / 'model.hbm', 'nash-e')
+    file = read_hbm(tmp_path / 'model.hbm')
+    back = file.networks[0].program
     constants = [value.data for value in back.values.values() if value.data is not None]
     assert np.array_equal(constants[0], weight) and constants[0].dtype == np.int8
     assert back.instructions[0].attrs['multiplier'].dtype == np.int64
