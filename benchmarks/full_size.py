@@ -17,10 +17,12 @@ import torch
 from machine_facts import machine
 
 from mmdet_bpu import apis
-from mmdet_bpu.families.contract import deploy_metadata
+from mmdet_bpu.compiler.compile import compile_program
 from mmdet_bpu.engine.stages import load_config
-from mmdet_bpu.hbir.builder import operations
+from mmdet_bpu.families.contract import deploy_metadata
 from mmdet_bpu.families.detector_path import example_samples
+from mmdet_bpu.hbir.builder import operations
+from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
 
 CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'
@@ -67,7 +69,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         apis.write_export(exported, folder)
         lap('write texts')
-        result = apis.compile_integer(exported, Path(folder) / 'model.hbm', args.march)
+        result = compile_program(program_from_module(exported.integer),
+                                 Path(folder) / 'model.hbm', args.march, exported.report)
         lap('compile')
         sizes = {p.name: p.stat().st_size for p in sorted(Path(folder).iterdir())}
     deploy = sum(seconds[k] for k in ('export and convert', 'write texts', 'compile'))
@@ -76,10 +79,10 @@ def main() -> None:
         march=args.march, seconds=seconds, seconds_export_convert_compile=round(deploy, 1),
         peak_memory_gib=round(peak_gib(), 2),
         integer_operations=sum(1 for _ in operations(exported.integer)),
-        arena_and_constants_mb=round(result.peak_memory_bytes / 1e6, 1),
+        arena_and_constants_mb=round(result.estimate.memory_bytes / 1e6, 1),
         findings={level: sum(f.level == level for f in result.findings)
                   for level in ('error', 'warning', 'note')},
-        performance={k: v for k, v in result.performance['summary'].items()
+        performance={k: v for k, v in result.estimate.as_vendor_dict()['summary'].items()
                      if k != 'layer details'}, bytes=sizes), indent=1))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES
 from mmdet_bpu.program.numerics import Operand, quantize_multiplier
 from mmdet_bpu.program.sampling_grid import axis_sampling
@@ -173,10 +173,10 @@ def measure(case: Case, repeats: int) -> dict:
     """Time one case."""
     op, inputs, constants, attrs, reference = case
     operands = [Operand.of(t, i in constants) for i, t in enumerate(inputs)]
-    prepared = prepare_attrs(op, operands, attrs)
-    integer = median_ms(lambda: KERNELS[op](inputs, prepared), repeats)
+    prepared = KERNELS[op].plan(operands, attrs)
+    integer = median_ms(lambda: prepared(inputs), repeats)
     floating = median_ms(reference, repeats)
-    plan = prepared.get('plan')
+    plan = prepared.plan
     requantizer = getattr(getattr(plan, 'epilogue', plan), 'requantizer', plan)
     return {'int_ms': round(integer, 3), 'float32_ms': round(floating, 3),
             'ratio': round(integer / floating, 2), 'carrier': getattr(plan, 'carrier', None),

@@ -3,6 +3,9 @@
 Each takes a config (see :func:`mmdet_bpu.engine.stages.load_config`) and paths, and returns what
 it made. ``tools/*.py`` parse arguments and call these.
 """
+import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
+
+# isort: split
 import copy
 import json
 from dataclasses import replace
@@ -14,14 +17,14 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-import mmdet_bpu.openmmlab  # noqa: F401, I001  (before anything of OpenMMLab)
 import mmdet_bpu.registration  # noqa: F401  (registers our modules)
 from mmdet_bpu.analysis.flops import FlopCount, count_model
 from mmdet_bpu.analysis.model_check import (ModelCheck, check_float, check_prepared, list_sites,
                                             set_random_weights)
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, summarize
-from mmdet_bpu.backends import choose_backend, compile_hbm
-from mmdet_bpu.compiler import CompileResult
+from mmdet_bpu.backends.choice import choose_backend
+from mmdet_bpu.backends.compile import compile_hbm
+from mmdet_bpu.compiler.compile import CompileResult
 from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
 from mmdet_bpu.engine.picture_run import detect_in_pictures
@@ -38,9 +41,8 @@ from mmdet_bpu.hbir.text import print_text
 from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, load_artifact,
                                           to_integers, write_export)
 from mmdet_bpu.lowering.export import export_networks
-from mmdet_bpu.output_folder import staged_folder
-from mmdet_bpu.program.container import write_atomically
 from mmdet_bpu.quantization import quantized_graphs, set_quant_state
+from mmdet_bpu.output_folder import staged_folder, write_atomically
 from mmdet_bpu.steps import Step, silent
 
 QUANTIZED = ('calibration', 'qat')

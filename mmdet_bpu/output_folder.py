@@ -1,49 +1,183 @@
-"""Write many files so that only complete sets of them appear under their names."""
+"""Write files so that only complete ones, and only complete sets of them, have their names.
+
+Whatever is written stands beside its place first, is synced to the disk, and is renamed.
+"""
+import contextlib
+import errno
+import functools
 import os
+import secrets
 import shutil
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Callable, Iterator, List, Optional, Union
 
 from mmdet_bpu.errors import BpuError
 
+PARTIAL = '.partial-'  # start of the name of what is not complete
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-@contextmanager
+
+@contextlib.contextmanager
+def atomic_file(path: Union[str, Path]) -> Iterator[Path]:
+    """A name to write a file under; the file is ``path`` when the block ends without an error.
+
+    Raises:
+        BpuError: The folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    partial = _partial_name(path.parent)
+    try:
+        with _reported(str(path), partial):
+            yield partial
+        with _reported(str(path)):
+            _sync(partial)
+            os.replace(partial, path)
+            _sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def write_atomically(path: Union[str, Path], data: bytes) -> None:
+    """Write a file so that under its name there is only ever a complete one.
+
+    Raises:
+        BpuError: The folder does not exist or cannot be written.
+    """
+    with atomic_file(path) as partial:
+        partial.write_bytes(data)
+
+
+@contextlib.contextmanager
 def staged_folder(out_dir: Union[str, Path]) -> Iterator[Path]:
-    """A temporary folder whose content moves to ``out_dir`` when the block ends without an error.
+    """A temporary folder whose content is in ``out_dir`` when the block ends without an error.
 
-    It lies inside ``out_dir``, on the same file system, so that each move is a rename. Files that
-    are there already under other names stay. After an error ``out_dir`` is as it was; it is removed
-    if this call had made it.
+    A folder that did not exist appears as a whole, by one rename. Into one that exists the files
+    are moved, and files that have other names stay; where a move fails, those that were made are
+    taken back. So after an error, whether in the block or at its end, ``out_dir`` is as it was.
+    (Only a process that is killed during the moves leaves some of them done; the files that they
+    replaced are then in a folder ``.partial-*`` inside.)
 
     Args:
         out_dir (str | Path): Folder to write; made if needed.
 
     Raises:
-        BpuError: ``out_dir`` is a file, or cannot be written.
+        BpuError: ``out_dir`` is a file or cannot be written, or the disk is full. Other errors of
+            the block are raised as they are.
     """
     out = Path(out_dir)
     existed = out.exists()
     if existed and not out.is_dir():
-        raise BpuError(f'--out {out}: expected a folder, found a file')
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix='.partial-', dir=out))
-    except OSError as error:
-        raise BpuError(f'--out {out} cannot be written: {error.strerror}') from None
+        raise BpuError(f'parameter out_dir: expected a folder, found the file {out}')
+    made = [] if existed else _missing(out.parent)
+    staging = _partial_name(out if existed else out.parent)
+    what = f'parameter out_dir: {out}'
     done = False
     try:
-        yield staging
-        for source in sorted(staging.rglob('*')):
-            if source.is_file():
-                target = out / source.relative_to(staging)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(source, target)
+        with _reported(what):
+            (staging / 'new').mkdir(parents=True)
+        with _reported(what, staging):
+            yield staging / 'new'
+        with _reported(what):
+            _sync_tree(staging / 'new')
+            if existed:
+                _move_into(staging / 'new', out, staging / 'old')
+            else:
+                os.rename(staging / 'new', out)
+                _sync(out.parent)
         done = True
-    except OSError as error:
-        raise BpuError(f'--out {out} cannot be written: {error}') from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if not done and not existed:
-            shutil.rmtree(out, ignore_errors=True)
+        if not done:
+            _remove_empty(made)
+
+
+def _move_into(new: Path, out: Path, old: Path) -> None:
+    """Move all files of ``new`` to ``out``, or none; replaced ones go to ``old`` meanwhile."""
+    names = sorted(path.relative_to(new) for path in new.rglob('*') if path.is_file())
+    folders = [out / name for name in names if (out / name).is_dir()]
+    if folders:
+        raise BpuError(f'parameter out_dir: expected a file or nothing at {folders[0]}, found a '
+                       'folder; remove it, or write to another one')
+    undo: List[Callable] = []
+    try:
+        for name in names:
+            target = out / name
+            for folder in reversed(_missing(target.parent)):
+                folder.mkdir()
+                undo.append(folder.rmdir)
+            if target.exists() or target.is_symlink():
+                _rename(target, old / name, undo)
+            _rename(new / name, target, undo)
+        for folder in sorted({(out / name).parent for name in names}):
+            _sync(folder)
+    except BaseException:
+        _take_back(undo, old)
+        raise
+
+
+def _rename(source: Path, target: Path, undo: List[Callable]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, target)
+    undo.append(functools.partial(os.replace, target, source))
+
+
+def _take_back(undo: List[Callable], old: Path) -> None:
+    """Undo moves, the last one first.
+
+    Raises:
+        BpuError: One of them cannot be undone; the message says where the earlier files are.
+    """
+    try:
+        for step in reversed(undo):
+            step()
+    except OSError as error:
+        kept = old.parent.with_name(f'earlier-files-{secrets.token_hex(4)}')
+        os.rename(old.parent, kept)
+        raise BpuError(f'parameter out_dir: writing failed, and then {error.filename} could not be '
+                       f'moved back ({error.strerror}); earlier files are in {kept / old.name}'
+                       ) from error
+
+
+def _partial_name(folder: Path) -> Path:
+    return folder / f'{PARTIAL}{secrets.token_hex(4)}'
+
+
+def _missing(folder: Path) -> List[Path]:
+    """``folder`` and those above it that do not exist, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove_empty(folders: List[Path]) -> None:
+    """Remove folders that were made for nothing, the innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in (*folder.rglob('*'), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _reported(what: str, about: Optional[Path] = None) -> Iterator[None]:
+    """An OSError becomes a BpuError; with ``about``, one of a path below it or of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if about is not None and error.errno not in FULL_DISK \
+                and not str(error.filename or '').startswith(str(about)):
+            raise
+        raise BpuError(f'{what} cannot be written ({error.strerror or error})') from error

@@ -1,9 +1,11 @@
-"""Progress on stderr: named steps of a verb, and items of a long list."""
+"""Progress on stderr: named steps of a verb, and how many items of a long list are done."""
+from contextlib import contextmanager
 from typing import Callable, Iterator, Sequence, TypeVar
 
 from rich.console import Console
-from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
-                           TimeRemainingColumn)
+from rich.progress import (BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task,
+                           TextColumn, TimeElapsedColumn, TimeRemainingColumn)
+from rich.text import Text
 
 Item = TypeVar('Item')
 Step = Callable[[str], None]
@@ -42,8 +44,42 @@ class Steps:
         self._begun = True
 
 
-def with_bar(items: Sequence[Item], description: str) -> Iterator[Item]:
-    """The items, with a progress bar of how many are done and the time left."""
-    columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield from bar.track(items, description=description)
+class _RateColumn(ProgressColumn):
+    """Items per second, after the name of the items."""
+
+    def __init__(self, items: str) -> None:
+        super().__init__()
+        self.items = items
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed
+        return Text('' if rate is None else f'{rate:.0f} {self.items}/s')
+
+
+@contextmanager
+def progress_bar(label: str, total: int, shown: bool = True,
+                 items: str = 'images') -> Iterator[Callable[[int], None]]:
+    """A bar while the block runs: how many, how fast, how long still.
+
+    Args:
+        label (str): What is being done.
+        total (int): Number of items.
+        shown (bool): Show it. Defaults to True.
+        items (str): What is counted. Defaults to 'images'.
+
+    Yields:
+        Callable[[int], None]: Call it with the number of items done since the last call.
+    """
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+               _RateColumn(items), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def with_bar(items: Sequence[Item], label: str) -> Iterator[Item]:
+    """The items, under a :func:`progress_bar` of how many are done."""
+    with progress_bar(label, len(items), items=label) as advance:
+        for item in items:
+            yield item
+            advance(1)

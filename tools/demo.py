@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Callable, Dict, List
 
 from mmdet_bpu.errors import BpuError, exit_on_error
+from mmdet_bpu.output_folder import write_atomically
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs' / 'demo'
@@ -58,9 +59,7 @@ class Demo:
         if not result.exists():
             raise BpuError(f'step {name} ended without writing {result}')
         self.state[name] = dict(given, seconds=round(time.time() - began, 1))
-        partial = self.state_file.with_suffix('.partial')
-        partial.write_text(json.dumps(self.state, indent=1) + '\n', encoding='utf-8')
-        os.replace(partial, self.state_file)
+        write_atomically(self.state_file, (json.dumps(self.state, indent=1) + '\n').encode())
         print(f'[{name}] done in {self.state[name]["seconds"]:.0f} s', flush=True)
         return self.state[name]
 

@@ -11,7 +11,7 @@ from collections import Counter
 
 from mmengine.config import DictAction
 
-from mmdet_bpu.backends import BACKENDS
+from mmdet_bpu.backends.choice import BACKENDS
 from mmdet_bpu.compiler.legality import summarize
 from mmdet_bpu.compiler.march import MARCHES
 from mmdet_bpu.engine.stages import load_config
@@ -38,16 +38,16 @@ def parse_args() -> argparse.Namespace:
 
 
 def print_summary(result, files: list, march: str) -> None:
-    summary = result.performance.get('summary', {})
-    speed, ddr = summary.get('performance', {}), summary.get('DDR access data', {})
+    estimate = result.estimate
     print(f'compiled for {march} by {result.backend} in {result.seconds:.1f} s')
     if result.backend == 'sim':
-        print(f'  latency   {speed["latency (ms)"]} ms, {speed["FPS"]} images/s '
+        print(f'  latency   {estimate.latency_ms:.3f} ms, {estimate.images_per_second:.2f} images/s '
               '(estimate, one core, without the host)')
-        print(f'  DDR       {ddr["DDR megabytes per run"]} MB per image (estimate)')
+        print(f'  DDR       {estimate.ddr_megabytes:.3f} MB per image (estimate)')
     else:
+        speed = result.vendor_report.get('summary', {}).get('performance', {})
         print(f'  latency   {speed} (the vendor\'s report)')
-    print(f'  memory    {result.peak_memory_bytes / 2**20:.1f} MiB, weights and activations')
+    print(f'  memory    {estimate.memory_bytes / 2**20:.1f} MiB, weights and activations')
     counts = summarize(result.findings)
     print('  findings  ' + ', '.join(f'{n} {level}s' for level, n in counts.items()))
     rules = Counter(f'{f.level}: {f.op}: {f.rule}' for f in result.findings)

@@ -1,5 +1,4 @@
-"""Who makes the ``.hbm``: our compiler for the simulator, or the vendor's for the board."""
-from mmdet_bpu.backends.choice import BACKENDS, choose_backend
-from mmdet_bpu.backends.compile import compile_hbm
+"""Who makes the ``.hbm``: our compiler for the simulator, or the vendor's for the board.
 
-__all__ = ['BACKENDS', 'choose_backend', 'compile_hbm']
+Nothing is imported here, so that the names of the backends cost no more than they are.
+"""

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mmdet_bpu.backends import hbdk4
 from mmdet_bpu.backends.choice import choose_backend
-from mmdet_bpu.compiler import CompileResult, compile_program, get_march
+from mmdet_bpu.compiler.compile import CompileResult, compile_program
+from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.program import Program
 
@@ -46,7 +47,7 @@ def compile_hbm(program: Program, path, march: str, quant_report: list[dict] | N
                        'text, or choose the backend sim')
     result = compile_program(program, path.with_suffix('.sim.hbm'), march, quant_report,
                              path.with_suffix(''))
-    performance = hbdk4.compile_for_board(hbir_text, path, march,
-                                          perf_dir=path.with_suffix('.perf'))
-    return replace(result, path=path, performance=performance or result.performance,
-                   backend='hbdk4', seconds=time.perf_counter() - started)
+    vendor_report = hbdk4.compile_for_board(hbir_text, path, march,
+                                            perf_dir=path.with_suffix('.perf'))
+    return replace(result, path=path, vendor_report=vendor_report, backend='hbdk4',
+                   seconds=time.perf_counter() - started)

@@ -1,16 +1,19 @@
 """From an integer program to a ``.hbm`` of the simulator with its report: :func:`compile_program`."""
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mmdet_bpu.compiler.estimate import Estimate
 from mmdet_bpu.compiler.legality import Finding, check_program, refuse_errors
 from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.compiler.memory import plan_memory
 from mmdet_bpu.compiler.performance import estimate_performance
-from mmdet_bpu.compiler.report import build_report, write_report
+from mmdet_bpu.compiler.report import Report
+from mmdet_bpu.compiler.report_files import write_report
 from mmdet_bpu.compiler.schedule import schedule
-from mmdet_bpu.program.container import seal, write_atomically
-from mmdet_bpu.program.hbm_file import HbmFile, encode, read_hbm
+from mmdet_bpu.output_folder import write_atomically
+from mmdet_bpu.program.container import seal
+from mmdet_bpu.program.hbm_file import ONLY_NETWORK, CompiledNetwork, encode
 from mmdet_bpu.program.memory_plan import verify_plan
 from mmdet_bpu.program.program import Program
 from mmdet_bpu.version import __version__
@@ -23,23 +26,23 @@ class CompileResult:
     Attributes:
         path: The ``.hbm`` that was asked for.
         simulator_path: The ``.hbm`` that the simulator runs; ``path`` itself for 'sim'.
-        performance: 'summary' with the vendor's fields; from the vendor where it compiled.
+        estimate: Our estimate of latency, traffic and memory.
         findings: Legality findings, errors first.
-        peak_memory_bytes: Arena of the activations plus constants, bytes.
         seconds: Wall time, s.
         backend: Who made ``path``.
         report_json: Our report as JSON.
         report_html: Our report as HTML.
+        vendor_report: The vendor's performance report where its compiler made ``path``, else {}.
     """
     path: Path
     simulator_path: Path
-    performance: dict
+    estimate: Estimate
     findings: list[Finding]
-    peak_memory_bytes: int
     seconds: float
     backend: str
     report_json: Path
     report_html: Path
+    vendor_report: dict = field(default_factory=dict)
 
 
 def compile_program(program: Program, path, march: str, quant_report: list[dict] | None = None,
@@ -66,18 +69,15 @@ def compile_program(program: Program, path, march: str, quant_report: list[dict]
     refuse_errors(findings, march)
     path = Path(path)
     stem = report_stem or path.with_suffix('')
-    file = write_hbm(program, path, march)
-    report = build_report(file, findings, quant_report, title=stem.name)
+    network, estimate = write_hbm(program, path, march)
+    report = Report(network, estimate, findings, quant_report or [], stem.name)
     report_json, report_html = write_report(report, stem)
-    constants = sum(value.type.nbytes for value in program.values.values()
-                    if value.data is not None)
-    return CompileResult(path, path, file.performance, findings,
-                         file.plan.arena_bytes + constants, time.perf_counter() - started, 'sim',
+    return CompileResult(path, path, estimate, findings, time.perf_counter() - started, 'sim',
                          report_json, report_html)
 
 
-def write_hbm(program: Program, path, march: str) -> HbmFile:
-    """Schedule, plan, estimate and write a program.
+def write_hbm(program: Program, path, march: str) -> tuple[CompiledNetwork, Estimate]:
+    """Write a detector that is one network, unchecked and without a report.
 
     Args:
         program (Program): Integer program.
@@ -85,17 +85,42 @@ def write_hbm(program: Program, path, march: str) -> HbmFile:
         march (str): March name.
 
     Returns:
-        HbmFile: What was written, program in the order it runs.
+        tuple[CompiledNetwork, Estimate]: See :func:`compile_network`.
 
     Raises:
         BpuError: Unknown march, a program that cannot be scheduled, a file that cannot be written.
     """
-    march = get_march(march).name
+    network, estimate = compile_network(program, march)
+    write_atomically(path, hbm_bytes([network], march))
+    return network, estimate
+
+
+def compile_network(program: Program, march: str,
+                    name: str = ONLY_NETWORK) -> tuple[CompiledNetwork, Estimate]:
+    """Schedule, place and estimate a program.
+
+    Args:
+        program (Program): Integer program.
+        march (str): March name.
+        name (str): What the network is called in its file. Defaults to that of an only one.
+
+    Returns:
+        tuple[CompiledNetwork, Estimate]: The program in the order it runs with its memory plan, and
+        its estimate.
+
+    Raises:
+        BpuError: Unknown march, or a program that cannot be scheduled.
+    """
     order = schedule(program)
     plan = plan_memory(program, order)
     verify_plan(program, order, plan)
-    performance = estimate_performance(program, order, plan, march)
-    sections = encode(program, order, plan, performance)
-    data = seal({'march': march, 'producer': f'mmdet_bpu {__version__}'}, sections)
-    write_atomically(path, data)
-    return read_hbm(data)
+    estimate = estimate_performance(program, order, plan, march)
+    ordered = replace(program, instructions=[program.instructions[index] for index in order])
+    return CompiledNetwork(name, ordered, plan, estimate.as_vendor_dict()), estimate
+
+
+def hbm_bytes(networks: list[CompiledNetwork], march: str) -> bytes:
+    """The ``.hbm`` of compiled networks that share one contract."""
+    fields = {'march': march, 'producer': f'mmdet_bpu {__version__}',
+              'networks': [network.name for network in networks]}
+    return seal(fields, encode(networks))

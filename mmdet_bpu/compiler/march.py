@@ -55,6 +55,10 @@ class March:
     sram_bytes: Figure
     note: str = ''
 
+    def figures(self) -> dict[str, Figure]:
+        """The numbers, by the names of their fields."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Figure)}
+
 
 _FIT = 'fitted: 8 published nash-e latencies (published.fit_roofline)'
 _INT16 = Figure(2.0, 'x', 'assumed: an int16 operand is two int8 halves')

@@ -10,18 +10,17 @@ operations come on top, so read the result as an estimate.
 """
 from math import prod
 
-from mmdet_bpu.compiler.march import NOMINAL_CLOCK_HZ, get_march
-from mmdet_bpu.program.memory_plan import MemoryPlan
+from mmdet_bpu.compiler.estimate import Estimate, LayerEstimate
+from mmdet_bpu.compiler.march import March, get_march
 from mmdet_bpu.compiler.on_chip import FREE_OPS, spilled_values
-from mmdet_bpu.version import __version__
+from mmdet_bpu.program.memory_plan import MemoryPlan
+from mmdet_bpu.program.program import Instruction, Program
 
 # Input channels that one step of a MAC array reduces; fewer leave lanes idle. Assumed.
 CHANNEL_LANES = 16
-ESTIMATE_NOTE = ('Estimate by a roofline fitted to published latencies, not a measurement on a '
-                 'board. A published model left out of the fit is predicted within -23 % to +27 %.')
 
 
-def count_macs(program, instruction) -> int:
+def count_macs(program: Program, instruction: Instruction) -> int:
     """Multiply-accumulates of an instruction; 0 for all but conv2d, linear and matmul."""
     shapes = [program.values[name].type.shape for name in instruction.inputs]
     out = program.values[instruction.outputs[0]].type.shape
@@ -32,7 +31,8 @@ def count_macs(program, instruction) -> int:
     return 0
 
 
-def _compute_cycles(program, instruction, macs: int, march) -> float:
+def _compute_cycles(program: Program, instruction: Instruction, macs: int,
+                    march: March) -> float:
     values = [program.values[name] for name in instruction.inputs]
     if macs:
         depth = values[1].type.shape[-1] if instruction.op == 'bpu.conv2d' else (
@@ -48,7 +48,8 @@ def _compute_cycles(program, instruction, macs: int, march) -> float:
     return moved / march.vector_bytes_per_cycle.value
 
 
-def estimate_performance(program, order: list[int], plan: MemoryPlan, march_name: str) -> dict:
+def estimate_performance(program: Program, order: list[int], plan: MemoryPlan,
+                         march_name: str) -> Estimate:
     """Estimate one inference on one core.
 
     Args:
@@ -58,61 +59,26 @@ def estimate_performance(program, order: list[int], plan: MemoryPlan, march_name
         march_name (str): March.
 
     Returns:
-        dict: 'summary' with the vendor's fields 'performance', 'DDR access data', 'layer details'
-        and 'model info', 'march' with every figure and its origin, 'note'.
+        Estimate: Layers in the order they run.
 
     Raises:
         BpuError: Unknown march.
     """
     march = get_march(march_name)
     in_ddr = spilled_values(program, order, plan, int(march.sram_bytes.value))
-    layers = []
-    for index in order:
-        instruction = program.instructions[index]
-        layers.append(_layer(program, instruction, in_ddr, march))
-    overhead_us = march.overhead_s.value * 1e6
-    latency_us = overhead_us + sum(layer['time (us)'] for layer in layers)
-    clock_us = overhead_us
-    for layer in layers:
-        layer['start (us)'] = round(clock_us, 3)
-        layer['share'] = round(layer['time (us)'] / latency_us, 5)
-        clock_us += layer['time (us)']
-        layer['time (us)'] = round(layer['time (us)'], 3)
-    loaded = sum(layer['bytes read'] for layer in layers)
-    stored = sum(layer['bytes written'] for layer in layers)
-    constants = sum(value.type.nbytes for value in program.values.values()
-                    if value.data is not None)
     sizes = {name: value.type.nbytes for name, value in program.values.items()}
-    summary = {
-        'performance': {
-            'FPS': round(1e6 / latency_us, 2),
-            'latency (us)': round(latency_us, 1),
-            'latency (ms)': round(latency_us / 1e3, 3),
-            'fixed overhead (us)': round(overhead_us, 1),
-        },
-        'DDR access data': {
-            'DDR megabytes per run': round((loaded + stored) / 1e6, 3),
-            'loaded bytes per run': loaded,
-            'stored bytes per run': stored,
-            'input memory': sum(sizes[name] for name in program.inputs),
-            'output memory': sum(sizes[name] for name in program.outputs),
-            'static memory': constants,
-            'dynamic memory': plan.arena_bytes,
-            'min memory requirement': constants + plan.arena_bytes,
-        },
-        'layer details': layers,
-        'model info': {
-            'BPU march': march.name,
-            'BPU core number': 1,
-            'compiling version': f'mmdet_bpu {__version__}',
-            'original conv ops': 2 * sum(layer['macs'] for layer in layers),
-            'instructions': len(layers),
-        },
-    }
-    return {'summary': summary, 'march': _figures(march), 'note': ESTIMATE_NOTE}
+    return Estimate(
+        march=march,
+        layers=[_layer(program, program.instructions[index], in_ddr, march) for index in order],
+        input_bytes=sum(sizes[name] for name in program.inputs),
+        output_bytes=sum(sizes[name] for name in program.outputs),
+        constant_bytes=sum(sizes[name] for name, value in program.values.items()
+                           if value.data is not None),
+        arena_bytes=plan.arena_bytes)
 
 
-def _layer(program, instruction, in_ddr: set[str], march) -> dict:
+def _layer(program: Program, instruction: Instruction, in_ddr: set[str],
+           march: March) -> LayerEstimate:
     macs = count_macs(program, instruction)
     free = instruction.op in FREE_OPS
     read = 0 if free else sum(
@@ -120,27 +86,9 @@ def _layer(program, instruction, in_ddr: set[str], march) -> dict:
         if name in in_ddr or program.values[name].data is not None)
     written = 0 if free else sum(program.values[name].type.nbytes
                                  for name in instruction.outputs if name in in_ddr)
-    compute = _compute_cycles(program, instruction, macs, march)
-    ddr = (read + written) / march.ddr_bytes_per_cycle.value
     out = program.values[instruction.outputs[0]].type
-    return {
-        'layer name': instruction.site,
-        'op': instruction.op,
-        'output': f'{"x".join(map(str, out.shape))} {out.dtype}',
-        'macs': macs,
-        'origin ops': 2 * macs,
-        'bytes read': read,
-        'bytes written': written,
-        'compute cycles': round(compute),
-        'DDR cycles': round(ddr),
-        'bound by': 'nothing' if not compute + ddr else 'compute' if compute >= ddr else 'DDR',
-        'time (us)': (compute + ddr) / NOMINAL_CLOCK_HZ * 1e6,
-    }
-
-
-def _figures(march) -> dict:
-    fields = ('overhead_s', 'int8_macs_per_cycle', 'int16_slowdown', 'vector_bytes_per_cycle',
-              'ddr_bytes_per_cycle', 'sram_bytes')
-    figures = {name: vars(getattr(march, name)) for name in fields}
-    return {'name': march.name, 'boards': list(march.boards), 'limits of': march.limits_of,
-            'note': march.note, 'nominal clock (Hz)': NOMINAL_CLOCK_HZ, 'figures': figures}
+    return LayerEstimate(
+        site=instruction.site, op=instruction.op, shape=tuple(out.shape), dtype=out.dtype,
+        macs=macs, bytes_read=read, bytes_written=written,
+        compute_cycles=_compute_cycles(program, instruction, macs, march),
+        ddr_cycles=(read + written) / march.ddr_bytes_per_cycle.value)

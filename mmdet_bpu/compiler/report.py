@@ -1,99 +1,105 @@
-"""What is known about a compiled model, as one JSON document and one HTML page."""
-import json
-from collections import defaultdict
-from pathlib import Path
+"""What is known about a compiled model, as one value that gives a JSON document and an HTML page."""
+from dataclasses import asdict, dataclass, field
 
-from mmdet_bpu.program.container import NOTICE, write_atomically
-from mmdet_bpu.program.hbm_file import HbmFile
+from mmdet_bpu.compiler.estimate import ESTIMATE_NOTE, Estimate
 from mmdet_bpu.compiler.legality import Finding, summarize
 from mmdet_bpu.compiler.published import PUBLISHED_NASH_E, SOURCE
-from mmdet_bpu.compiler.report_html import render
 from mmdet_bpu.compiler.schedule import live_bytes
+from mmdet_bpu.program.container import NOTICE
+from mmdet_bpu.program.hbm_file import CompiledNetwork
 
 
-def build_report(file: HbmFile, findings: list[Finding], quant_report: list[dict] | None = None,
-                 title: str = 'model') -> dict:
-    """Collect a report.
+@dataclass(frozen=True)
+class TensorRow:
+    """An input or output. Its fields are the columns of its table."""
+    name: str
+    shape: str
+    dtype: str
+    scale: float | None
+    bytes: int
 
-    Args:
-        file (HbmFile): Compiled program.
+
+@dataclass(frozen=True)
+class Report:
+    """A compiled network with all that is known of it.
+
+    Attributes:
+        network (CompiledNetwork): Program in the order it runs, and memory plan.
+        estimate (Estimate): Latency and traffic.
         findings (list[Finding]): Legality findings.
-        quant_report (list[dict] | None): One row per quantized tensor, shown as given. Defaults
-            to None.
-        title (str): Name of the model. Defaults to 'model'.
-
-    Returns:
-        dict: 'summary' with the vendor's fields, and 'title', 'notice', 'note', 'march',
-        'time by op', 'memory', 'legality', 'contract', 'quantization', 'published'. JSON values
-        only.
+        quantization (list[dict]): One row per quantized tensor, shown as given.
+        title (str): Name of the model.
     """
-    program, plan = file.program, file.plan
-    order = list(range(len(program.instructions)))
-    constants = sum(value.type.nbytes for value in program.values.values()
-                    if value.data is not None)
-    return {
-        'title': title,
-        'notice': NOTICE,
-        'note': file.performance['note'],
-        'summary': file.performance['summary'],
-        'march': file.performance['march'],
-        'time by op': _time_by_op(file.performance['summary']['layer details']),
-        'memory': {
-            'arena bytes': plan.arena_bytes,
-            'peak live bytes': plan.peak_live_bytes,
-            'constant bytes': constants,
-            'live bytes per step': live_bytes(program, order),
-            'sites': [instruction.site for instruction in program.instructions],
-        },
-        'legality': {
-            'counts': summarize(findings),
-            'findings': [finding.as_dict() for finding in findings],
-        },
-        'contract': {
-            'inputs': [_tensor(program, name) for name in program.inputs],
-            'outputs': [_tensor(program, name) for name in program.outputs],
-            'metadata': program.metadata,
-        },
-        'quantization': quant_report or [],
-        'published': {
-            'source': SOURCE,
-            'models': [{'model': model.name, 'input': 'x'.join(map(str, model.input_shape)),
-                        'GOPs': model.gops, 'latency (ms)': model.latency_ms,
-                        'DDR (MB)': round(model.ddr_read_mb + model.ddr_write_mb, 2)}
-                       for model in PUBLISHED_NASH_E],
-        },
-    }
+    network: CompiledNetwork
+    estimate: Estimate
+    findings: list[Finding]
+    quantization: list[dict] = field(default_factory=list)
+    title: str = 'model'
 
+    notice = NOTICE
+    note = ESTIMATE_NOTE
 
-def write_report(report: dict, stem) -> tuple[Path, Path]:
-    """Write ``<stem>.report.json`` and ``<stem>.report.html``.
+    @property
+    def sites(self) -> list[str]:
+        """Of each instruction."""
+        return [instruction.site for instruction in self.network.program.instructions]
 
-    Returns:
-        tuple[Path, Path]: The two paths.
+    def live_bytes(self) -> list[int]:
+        """Live activation bytes at each step."""
+        program = self.network.program
+        return live_bytes(program, list(range(len(program.instructions))))
 
-    Raises:
-        BpuError: The folder cannot be written.
-    """
-    stem = Path(stem)
-    json_path = stem.with_name(stem.name + '.report.json')
-    html_path = stem.with_name(stem.name + '.report.html')
-    text = json.dumps(report, indent=1, sort_keys=True, ensure_ascii=False, default=str)
-    write_atomically(json_path, text.encode())
-    write_atomically(html_path, render(report).encode())
-    return json_path, html_path
+    def inputs(self) -> list[TensorRow]:
+        return [self._tensor(name) for name in self.network.program.inputs]
 
+    def outputs(self) -> list[TensorRow]:
+        return [self._tensor(name) for name in self.network.program.outputs]
 
-def _tensor(program, name: str) -> dict:
-    kind = program.values[name].type
-    return {'name': name, 'shape': 'x'.join(map(str, kind.shape)), 'dtype': kind.dtype,
-            'scale': kind.scale, 'bytes': kind.nbytes}
+    def finding_counts(self) -> dict[str, int]:
+        """Findings of each level."""
+        return summarize(self.findings)
 
+    def published_rows(self) -> list[dict]:
+        """The vendor's published models, to compare with."""
+        return [{'model': model.name, 'input': 'x'.join(map(str, model.input_shape)),
+                 'GOPs': model.gops, 'latency (ms)': model.latency_ms,
+                 'DDR (MB)': round(model.ddr_read_mb + model.ddr_write_mb, 2)}
+                for model in PUBLISHED_NASH_E]
 
-def _time_by_op(layers: list[dict]) -> list[dict]:
-    times: dict[str, list] = defaultdict(lambda: [0, 0.0])
-    for layer in layers:
-        times[layer['op']][0] += 1
-        times[layer['op']][1] += layer['time (us)']
-    rows = [{'op': op, 'count': count, 'time (us)': round(time, 1)}
-            for op, (count, time) in times.items()]
-    return sorted(rows, key=lambda row: -row['time (us)'])
+    def as_dict(self) -> dict:
+        """JSON values.
+
+        Returns:
+            dict: 'summary' with the vendor's fields, and 'title', 'notice', 'note', 'march',
+            'time by op', 'memory', 'legality', 'contract', 'quantization', 'published'.
+        """
+        plan = self.network.plan
+        return {
+            **self.estimate.as_vendor_dict(),
+            'title': self.title,
+            'notice': self.notice,
+            'time by op': [{'op': row.op, 'count': row.count, 'time (us)': round(row.time_us, 1)}
+                           for row in self.estimate.by_op()],
+            'memory': {
+                'arena bytes': plan.arena_bytes,
+                'peak live bytes': plan.peak_live_bytes,
+                'constant bytes': self.estimate.constant_bytes,
+                'live bytes per step': self.live_bytes(),
+                'sites': self.sites,
+            },
+            'legality': {
+                'counts': self.finding_counts(),
+                'findings': [finding.as_dict() for finding in self.findings],
+            },
+            'contract': {
+                'inputs': [asdict(row) for row in self.inputs()],
+                'outputs': [asdict(row) for row in self.outputs()],
+                'metadata': self.network.program.metadata,
+            },
+            'quantization': self.quantization,
+            'published': {'source': SOURCE, 'models': self.published_rows()},
+        }
+
+    def _tensor(self, name: str) -> TensorRow:
+        kind = self.network.program.values[name].type
+        return TensorRow(name, 'x'.join(map(str, kind.shape)), kind.dtype, kind.scale, kind.nbytes)

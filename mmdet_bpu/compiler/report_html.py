@@ -1,7 +1,12 @@
 """The report as one HTML page: no file, font or script is fetched from anywhere."""
 import json
+from dataclasses import asdict
 from html import escape
 
+from mmdet_bpu.compiler.estimate import Estimate, OpTime
+from mmdet_bpu.compiler.legality import Finding
+from mmdet_bpu.compiler.published import SOURCE
+from mmdet_bpu.compiler.report import Report
 from mmdet_bpu.compiler.report_page import PAGE
 
 CHART_WIDTH, CHART_HEIGHT, CHART_LEFT = 960, 180, 64
@@ -11,31 +16,25 @@ CHART_BINS = 480
 SHOWN_VALUES = 6
 
 
-def render(report: dict) -> str:
-    """Render a report.
-
-    Args:
-        report (dict): As from :func:`mmdet_bpu.compiler.report.build_report`.
-
-    Returns:
-        str: A complete HTML document.
-    """
-    summary = report['summary']
+def render(report: Report) -> str:
+    """Render a report as a complete HTML document."""
+    march = report.estimate.march
     parts = {
-        'title': escape(str(report['title'])),
-        'march': escape(f"{report['march']['name']} ({', '.join(report['march']['boards'])})"),
-        'notice': escape(report['notice']),
-        'note': escape(' '.join(filter(None, (report['note'], report['march']['note'])))),
-        'cards': _cards(summary, report),
-        'ops': _op_bars(report['time by op']),
-        'timeline': _timeline(report['memory']),
-        'findings': _findings(report['legality']),
-        'layers': _table('layers', _layer_rows(summary['layer details'])),
-        'contract': _contract(report['contract']),
-        'quantization': _quantization(report['quantization']),
-        'figures': _table('figures', _figure_rows(report['march'])),
-        'published': _table('published', report['published']['models']),
-        'published_source': escape(report['published']['source']),
+        'title': escape(report.title),
+        'march': escape(f'{march.name} ({", ".join(march.boards)})'),
+        'notice': escape(report.notice),
+        'note': escape(' '.join(filter(None, (report.note, march.note)))),
+        'cards': _cards(report),
+        'ops': _op_bars(report.estimate.by_op()),
+        'timeline': _timeline(report),
+        'findings': _findings(report.findings),
+        'layers': _table('layers', _layer_rows(report.estimate)),
+        'contract': _contract(report),
+        'quantization': _quantization(report.quantization),
+        'figures': _table('figures', [{'figure': name, **asdict(figure)}
+                                      for name, figure in march.figures().items()]),
+        'published': _table('published', report.published_rows()),
+        'published_source': escape(SOURCE),
     }
     page = PAGE
     for name, content in parts.items():
@@ -52,48 +51,46 @@ def human_bytes(nbytes: float) -> str:
     return f'{nbytes:.4g} GB'
 
 
-def _cards(summary: dict, report: dict) -> str:
-    performance, ddr = summary['performance'], summary['DDR access data']
-    counts = report['legality']['counts']
+def _cards(report: Report) -> str:
+    estimate, counts = report.estimate, report.finding_counts()
     cards = (
-        ('Latency, one core', f"{performance['latency (ms)']:.3f} ms", 'estimate'),
-        ('Throughput', f"{performance['FPS']:.1f} FPS", 'estimate, one core'),
-        ('Operations', f"{summary['model info']['original conv ops'] / 1e9:.2f} GOPs",
-         '2 per multiply-accumulate'),
-        ('DDR per run', f"{ddr['DDR megabytes per run']:.1f} MB",
-         f"read {human_bytes(ddr['loaded bytes per run'])}, "
-         f"written {human_bytes(ddr['stored bytes per run'])}"),
-        ('Activation memory', human_bytes(report['memory']['arena bytes']),
-         f"peak of live data {human_bytes(report['memory']['peak live bytes'])}"),
-        ('Constants', human_bytes(report['memory']['constant bytes']),
-         f"{summary['model info']['instructions']} instructions"),
-        ('Legality', f"{counts['error']} errors", f"{counts['warning']} warnings, "
-         f"{counts['note']} notes"),
+        ('Latency, one core', f'{estimate.latency_ms:.3f} ms', 'estimate'),
+        ('Throughput', f'{estimate.images_per_second:.1f} FPS', 'estimate, one core'),
+        ('Operations', f'{2 * estimate.macs / 1e9:.2f} GOPs', '2 per multiply-accumulate'),
+        ('DDR per run', f'{estimate.ddr_megabytes:.1f} MB',
+         f'read {human_bytes(estimate.loaded_bytes)}, '
+         f'written {human_bytes(estimate.stored_bytes)}'),
+        ('Activation memory', human_bytes(estimate.arena_bytes),
+         f'peak of live data {human_bytes(report.network.plan.peak_live_bytes)}'),
+        ('Constants', human_bytes(estimate.constant_bytes),
+         f'{len(estimate.layers)} instructions'),
+        ('Legality', f'{counts["error"]} errors', f'{counts["warning"]} warnings, '
+         f'{counts["note"]} notes'),
     )
     return ''.join(f'<div class="card"><span>{escape(name)}</span><b>{escape(value)}</b>'
                    f'<small>{escape(detail)}</small></div>' for name, value, detail in cards)
 
 
-def _op_bars(rows: list[dict]) -> str:
-    total = sum(row['time (us)'] for row in rows) or 1
+def _op_bars(rows: list[OpTime]) -> str:
+    total = sum(row.time_us for row in rows) or 1
     bars = []
     for row in rows:
-        share = row['time (us)'] / total
-        bars.append(f'<tr><td>{escape(row["op"])}</td><td class="n">{row["count"]}</td>'
-                    f'<td class="bar"><i style="width:{100 * share:.2f}%"></i></td>'
-                    f'<td class="n">{row["time (us)"]:,.1f} us</td>'
-                    f'<td class="n">{100 * share:.1f} %</td></tr>')
+        percent = 100 * row.time_us / total
+        bars.append(f'<tr><td>{escape(row.op)}</td><td class="n">{row.count}</td>'
+                    f'<td class="bar"><i style="width:{percent:.2f}%"></i></td>'
+                    f'<td class="n">{row.time_us:,.1f} us</td>'
+                    f'<td class="n">{percent:.1f} %</td></tr>')
     return f'<table class="plain">{"".join(bars)}</table>'
 
 
-def _timeline(memory: dict) -> str:
-    live, sites = memory['live bytes per step'], memory['sites']
+def _timeline(report: Report) -> str:
+    live, sites = report.live_bytes(), report.sites
     if not live:
         return '<p>No instructions.</p>'
     size = -(-len(live) // CHART_BINS)
     bins = [max(range(start, min(start + size, len(live))), key=live.__getitem__)
             for start in range(0, len(live), size)]
-    top = max(memory['arena bytes'], 1)
+    top = max(report.estimate.arena_bytes, 1)
     width = (CHART_WIDTH - CHART_LEFT) / len(bins)
     bars = []
     for index, step in enumerate(bins):
@@ -113,31 +110,29 @@ def _timeline(memory: dict) -> str:
             f'step {len(live) - 1}</text></svg>')
 
 
-def _findings(legality: dict) -> str:
-    if not legality['findings']:
+def _findings(findings: list[Finding]) -> str:
+    if not findings:
         return '<p>Every op is within the published limits.</p>'
-    return _table('findings', legality['findings'])
+    return _table('findings', [finding.as_dict() for finding in findings])
 
 
-def _layer_rows(layers: list[dict]) -> list[dict]:
-    return [{'#': index, 'layer': layer['layer name'], 'op': layer['op'],
-             'output': layer['output'], 'MACs': layer['macs'],
-             'read (B)': layer['bytes read'], 'written (B)': layer['bytes written'],
-             'compute cycles': layer['compute cycles'], 'DDR cycles': layer['DDR cycles'],
-             'bound by': layer['bound by'], 'time (us)': layer['time (us)'],
-             'share (%)': round(100 * layer['share'], 2)}
-            for index, layer in enumerate(layers)]
+def _layer_rows(estimate: Estimate) -> list[dict]:
+    """Column -> value, layer by layer."""
+    return [{'#': index, 'layer': layer.site, 'op': layer.op, 'output': layer.output,
+             'MACs': layer.macs, 'read (B)': layer.bytes_read, 'written (B)': layer.bytes_written,
+             'compute cycles': round(layer.compute_cycles), 'DDR cycles': round(layer.ddr_cycles),
+             'bound by': layer.bound_by, 'time (us)': round(layer.time_us, 3),
+             'share (%)': round(100 * estimate.share(layer), 2)}
+            for index, layer in enumerate(estimate.layers)]
 
 
-def _figure_rows(march: dict) -> list[dict]:
-    return [{'figure': name, **figure} for name, figure in march['figures'].items()]
-
-
-def _contract(contract: dict) -> str:
-    metadata = json.dumps(contract['metadata'], indent=2, sort_keys=True, ensure_ascii=False,
-                          default=str)
-    return (f'<h3>Inputs</h3>{_table("inputs", contract["inputs"])}'
-            f'<h3>Outputs</h3>{_table("outputs", contract["outputs"])}'
+def _contract(report: Report) -> str:
+    metadata = json.dumps(report.network.program.metadata, indent=2, sort_keys=True,
+                          ensure_ascii=False, default=str)
+    inputs, outputs = ([asdict(row) for row in rows]
+                       for rows in (report.inputs(), report.outputs()))
+    return (f'<h3>Inputs</h3>{_table("inputs", inputs)}'
+            f'<h3>Outputs</h3>{_table("outputs", outputs)}'
             f'<h3>Before and after the model</h3><pre>{escape(metadata)}</pre>')
 
 

@@ -23,10 +23,10 @@ from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE,
 from mmdet_bpu.datasets.lmdb_target import (check_target, claimed, move_into_place,
                                            partial_folder)
 from mmdet_bpu.datasets.lmdb_writer import RecordWriter
-from mmdet_bpu.datasets.packing_progress import progress_bar
 from mmdet_bpu.datasets.packing_report import first_names
 from mmdet_bpu.datasets.sample_record import encode_sample
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.steps import progress_bar
 
 ON_ERROR = ('stop', 'skip')
 MAX_SHARDS = 1000

@@ -21,10 +21,10 @@ from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, INDEX_CATEGORIE
                                             META_KEY, describe_key, image_files, image_key,
                                             instances_key, json_key, shard_of)
 from mmdet_bpu.datasets.lmdb_store import VERIFY_HINT, CocoStore
-from mmdet_bpu.datasets.packing_progress import progress_bar
 from mmdet_bpu.datasets.shielded_process import start_shielded
 from mmdet_bpu.datasets.sample_record import encode_sample
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.steps import progress_bar
 
 FAULTS_SHOWN = 10
 REPORT_EVERY = 100  # images

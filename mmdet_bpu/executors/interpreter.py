@@ -3,10 +3,10 @@ from typing import Callable
 
 import torch
 
-from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
-from mmdet_bpu.program.dtypes import TORCH_DTYPES
-from mmdet_bpu.program.numerics import Operand
+from mmdet_bpu.executors.input_check import check_inputs
+from mmdet_bpu.executors.planning import plan_program
+from mmdet_bpu.executors.protocol import Network
+from mmdet_bpu.program.hbm_file import ONLY_NETWORK
 from mmdet_bpu.program.program import Instruction, Program, TensorSpec
 
 Trace = Callable[[Instruction, list[torch.Tensor], list[torch.Tensor]], None]
@@ -14,24 +14,28 @@ Trace = Callable[[Instruction, list[torch.Tensor], list[torch.Tensor]], None]
 
 
 class Interpreter:
-    """Reference executable of an integer program.
+    """Reference executable of an integer program: a network, and an executable of that one.
 
     Args:
         program (Program): What to run.
         device: Where constants are kept and instructions run.
+        kernels (str): Name of the kernel set. Defaults to 'reference'.
+        name (str): Of the network. Defaults to that of an only one.
 
     Attributes:
-        inputs (list[TensorSpec]): Name, shape, dtype and scale of each input.
-        outputs (list[TensorSpec]): The same for each output.
-        metadata (dict): Description kept in the module.
         program (Program): What is run.
+        metadata (dict): The deployment contract kept in the module.
+
+    The others are those of :class:`mmdet_bpu.executors.protocol.Executable`.
 
     Raises:
-        BpuError: An instruction is excluded by the numeric contract; the message names its site.
+        BpuError: An unknown kernel set, or an instruction that the numeric contract excludes; the
+            message names its site.
     """
 
-    def __init__(self, program: Program, device: str = 'cpu') -> None:
-        self.program = program
+    def __init__(self, program: Program, device: str = 'cpu',
+                 kernels: str = 'reference', name: str = ONLY_NETWORK) -> None:
+        self.name, self.program = name, program
         self.metadata = program.metadata
         self.device = torch.device(device)
         self.inputs: list[TensorSpec] = [program.spec(name) for name in program.inputs]
@@ -40,8 +44,12 @@ class Interpreter:
         self._constants = {
             name: torch.from_numpy(value.data.copy()).to(self.device)
             for name, value in program.values.items() if value.data is not None}
-        self._attrs = [self._prepare(instruction) for instruction in program.instructions]
+        self._runs, self.kernel_counts = plan_program(program, self._constants, kernels)
         self._dead = _last_uses(program)
+
+    @property
+    def networks(self) -> list[Network]:
+        return [self]
 
     def run(self, inputs: dict[str, torch.Tensor],
             trace: Trace | None = None) -> dict[str, torch.Tensor]:
@@ -57,38 +65,19 @@ class Interpreter:
         Raises:
             BpuError: An input is missing, unknown, or of another shape or dtype.
         """
-        self._check(inputs)
+        check_inputs(self.inputs, inputs)
         values = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         with torch.no_grad():
             for index, instruction in enumerate(self.program.instructions):
                 operands = [self._constants[name] if name in self._constants else values[name]
                             for name in instruction.inputs]
-                results = KERNELS[instruction.op](operands, self._attrs[index])
+                results = self._runs[index](operands)
                 values.update(zip(instruction.outputs, results))
                 if trace is not None:
                     trace(instruction, operands, results)
                 for name in self._dead[index]:
                     del values[name]
         return {name: values[name] for name in self.program.outputs}
-
-    def _prepare(self, instruction: Instruction) -> dict:
-        values = [self.program.values[name] for name in instruction.inputs]
-        operands = [Operand(value.type.dtype, value.type.shape, self._constants.get(value.name))
-                    for value in values]
-        try:
-            return prepare_attrs(instruction.op, operands, self.program.kernel_attrs(instruction))
-        except BpuError as error:
-            raise BpuError(f'at {instruction.site!r}: {error}') from None
-
-    def _check(self, inputs: dict[str, torch.Tensor]) -> None:
-        names = set(self.program.inputs)
-        if set(inputs) != names:
-            raise BpuError(f'expected the inputs {sorted(names)}, found {sorted(inputs)}')
-        for spec in self.inputs:
-            found = inputs[spec.name]
-            if tuple(found.shape) != spec.shape or found.dtype != TORCH_DTYPES[spec.dtype]:
-                raise BpuError(f'input {spec.name!r}: expected {spec.dtype} of shape {spec.shape}, '
-                               f'found {found.dtype} of shape {tuple(found.shape)}')
 
 
 def _last_uses(program: Program) -> list[list[str]]:

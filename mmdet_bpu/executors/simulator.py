@@ -9,67 +9,80 @@ from math import prod
 
 import torch
 
-from mmdet_bpu.program.container import NOTICE
-from mmdet_bpu.program.hbm_file import read_hbm
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.executors.input_check import check_inputs
+from mmdet_bpu.executors.network_list import NetworkList
+from mmdet_bpu.executors.planning import plan_program
+from mmdet_bpu.program.container import NOTICE
 from mmdet_bpu.program.dtypes import TORCH_DTYPES
-from mmdet_bpu.program.numerics import Operand
+from mmdet_bpu.program.hbm_file import CompiledNetwork, read_hbm
+from mmdet_bpu.program.program import Instruction
 
 # What the arena holds before an input is loaded. Not zero, so that a value that is read before
 # it is written is seen in the output; and the same for every run, so that runs are repeatable.
 STALE_BYTE = 0x5A
 
 
-class HbmSimulator:
+class HbmSimulator(NetworkList):
     """Executable form of a ``.hbm`` of this package.
 
     Args:
         path_or_bytes: The file, or its content.
+        kernels (str): Name of the kernel set. Defaults to 'reference'.
 
     Attributes:
-        inputs (list[TensorSpec]): Name, shape, dtype and scale of each input.
-        outputs (list[TensorSpec]): The same for each output.
-        metadata (dict): Deployment contract stored in the file.
+        header (dict): Header of the file: march, producer, notice, section table.
         notice (str): Where this file runs, and how to make one for the board.
 
     Raises:
-        BpuError: Missing, foreign, truncated or altered file, an op without a kernel, or a memory
-            plan that leaves the arena.
+        BpuError: Missing, foreign, truncated or altered file, an unknown kernel set, an op without
+            a kernel, or a memory plan that leaves the arena.
     """
 
-    def __init__(self, path_or_bytes) -> None:
-        self.file = read_hbm(path_or_bytes)
-        program = self.file.program
-        self.metadata = program.metadata
-        self.performance = self.file.performance
+    def __init__(self, path_or_bytes, kernels: str = 'reference') -> None:
+        file = read_hbm(path_or_bytes)
+        super().__init__([NetworkSimulator(network, kernels) for network in file.networks],
+                         file.metadata)
+        self.header = file.header
         self.notice = NOTICE
+
+
+class NetworkSimulator:
+    """One network of a ``.hbm`` on an arena of its own.
+
+    Args:
+        network (CompiledNetwork): Instructions in the order they run, and their memory plan.
+        kernels (str): Name of the kernel set. Defaults to 'reference'.
+
+    Attributes: see :class:`mmdet_bpu.executors.protocol.Network`.
+
+    Raises:
+        BpuError: See :class:`HbmSimulator`.
+    """
+
+    def __init__(self, network: CompiledNetwork, kernels: str = 'reference') -> None:
+        self.name = network.name
+        program, self._plan = network.program, network.plan
         self.inputs = [program.spec(name) for name in program.inputs]
         self.outputs = [program.spec(name) for name in program.outputs]
-        self._arena = torch.empty(self.file.plan.arena_bytes, dtype=torch.uint8)
+        self._arena = torch.empty(self._plan.arena_bytes, dtype=torch.uint8)
         self._tensors = {name: self._place(name, value) for name, value in program.values.items()
-                         if value.data is not None or name in self.file.plan.buffers}
-        self._steps = [self._bind(instruction) for instruction in program.instructions]
+                         if value.data is not None or name in self._plan.buffers}
+        places = [self._places(instruction) for instruction in program.instructions]
+        constants = {name: self._tensors[name] for name, value in program.values.items()
+                     if value.data is not None}
+        runs, self.kernel_counts = plan_program(program, constants, kernels)
+        self._steps = [(run, *place) for run, place in zip(runs, places)]
 
     def run(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Run one inference.
-
-        Args:
-            inputs (dict[str, torch.Tensor]): Integer tensor for each input, of its shape and type.
-
-        Returns:
-            dict[str, torch.Tensor]: Integer tensor for each output.
-
-        Raises:
-            BpuError: An input is missing, unknown, or of another shape or type.
-        """
-        self._check(inputs)
+        """See :meth:`mmdet_bpu.executors.protocol.Network.run`."""
+        check_inputs(self.inputs, inputs)
         self._arena.fill_(STALE_BYTE)
         for spec in self.inputs:
             self._tensors[spec.name].copy_(inputs[spec.name])
         with torch.no_grad():
-            for kernel, operands, attrs, results in self._steps:
-                for place, result in zip(results, kernel(operands, attrs)):
+            for run, operands, results in self._steps:
+                for place, result in zip(results, run(operands)):
                     place.copy_(self._detached(result))
         return {spec.name: self._tensors[spec.name].clone() for spec in self.outputs}
 
@@ -83,7 +96,7 @@ class HbmSimulator:
         dtype = TORCH_DTYPES[value.type.dtype]
         if value.data is not None:
             return torch.from_numpy(value.data).to(dtype)
-        buffer = self.file.plan.buffers[name]
+        buffer = self._plan.buffers[name]
         nbytes = prod(value.type.shape) * dtype.itemsize
         place = self._arena[buffer.offset:buffer.offset + nbytes]
         if len(place) != nbytes or buffer.offset % dtype.itemsize:
@@ -91,32 +104,11 @@ class HbmSimulator:
                            f'does not fit the arena of {len(self._arena)} bytes')
         return place.view(dtype).view(value.type.shape)
 
-    def _bind(self, instruction) -> tuple:
-        if instruction.op not in KERNELS:
-            raise BpuError(f"section 'program': no kernel for {instruction.op} at "
-                           f'{instruction.site}; the file is of another mmdet_bpu')
+    def _places(self, instruction: Instruction) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Where an instruction reads and where it writes."""
         try:
-            operands = [self._tensors[name] for name in instruction.inputs]
-            results = [self._tensors[name] for name in instruction.outputs]
+            return ([self._tensors[name] for name in instruction.inputs],
+                    [self._tensors[name] for name in instruction.outputs])
         except KeyError as error:
             raise BpuError(f"section 'memory': no place for {error} of {instruction.op} at "
                            f'{instruction.site}') from None
-        described = [Operand(value.type.dtype, tuple(value.type.shape),
-                             None if value.data is None else self._tensors[value.name])
-                     for value in (self.file.program.values[name] for name in instruction.inputs)]
-        try:
-            attrs = prepare_attrs(instruction.op, described,
-                                  self.file.program.kernel_attrs(instruction))
-        except BpuError as error:
-            raise BpuError(f'{instruction.site}: {error}') from None
-        return KERNELS[instruction.op], operands, attrs, results
-
-    def _check(self, inputs: dict[str, torch.Tensor]) -> None:
-        expected = {spec.name for spec in self.inputs}
-        if set(inputs) != expected:
-            raise BpuError(f'inputs {sorted(inputs)} given, expected {sorted(expected)}')
-        for spec in self.inputs:
-            given = inputs[spec.name]
-            if tuple(given.shape) != spec.shape or given.dtype != TORCH_DTYPES[spec.dtype]:
-                raise BpuError(f'input {spec.name}: expected {spec.dtype} of shape {spec.shape}, '
-                               f'found {given.dtype} of shape {tuple(given.shape)}')

@@ -1,6 +1,5 @@
 """What a detector becomes on disk: HBIR, integer module, report, ``.hbm``; and reading them back."""
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Union
@@ -15,6 +14,7 @@ from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.hbir.text import read_text, write_text
 from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.output_folder import atomic_file, write_atomically
 
 HBIR_FILE, INT_FILE, REPORT_FILE, HBM_FILE = ('model.hbir.mlir', 'model.int.mlir',
                                               'model.quant.json', 'model.hbm')
@@ -55,13 +55,10 @@ def write_export(exported: IntegerModel, out_dir: Union[str, Path]) -> Dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / name for name in (HBIR_FILE, INT_FILE, REPORT_FILE)}
     for path, module in ((paths[HBIR_FILE], exported.hbir), (paths[INT_FILE], exported.integer)):
-        partial = path.with_name(path.name + '.partial')
-        write_text(module, partial)
-        os.replace(partial, path)
-    partial = paths[REPORT_FILE].with_name(REPORT_FILE + '.partial')
+        with atomic_file(path) as partial:
+            write_text(module, partial)
     content = dict(tensors=exported.report, notes=exported.notes)
-    partial.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
-    os.replace(partial, paths[REPORT_FILE])
+    write_atomically(paths[REPORT_FILE], (json.dumps(content, indent=1) + '\n').encode())
     return paths
 
 

@@ -11,15 +11,14 @@ The same sections give the same bytes: no time, no host, no path is stored.
 """
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from pathlib import Path
 
 from mmdet_bpu.errors import BpuError
 
 MAGIC = b'BPUSIM\r\n'
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # 1: one network and no list of them, see hbm_file.py
 SECTIONS = ('program', 'memory', 'weights', 'metadata', 'performance')
 _PREFIX = struct.Struct('<8sIQ32s')
 _ALIGNMENT = 64
@@ -67,7 +66,8 @@ def unseal(data: bytes, label: str = 'hbm') -> tuple[dict, dict[str, bytes]]:
         label (str): What to call it in messages, usually its path.
 
     Returns:
-        tuple[dict, dict[str, bytes]]: Header and section contents.
+        tuple[dict, dict[str, bytes]]: Header, with the ``format_version`` of the prefix, and
+        section contents.
 
     Raises:
         BpuError: Foreign, of another format version, truncated or altered; the message names the
@@ -80,9 +80,9 @@ def unseal(data: bytes, label: str = 'hbm') -> tuple[dict, dict[str, bytes]]:
     if len(data) < _PREFIX.size:
         raise BpuError(f'{label}: truncated in the prefix ({len(data)} bytes)')
     _, version, length, digest = _PREFIX.unpack_from(data)
-    if version != FORMAT_VERSION:
-        raise BpuError(f'{label}: format version {version}, this mmdet_bpu reads {FORMAT_VERSION}; '
-                       'deploy the model again')
+    if version not in READABLE_VERSIONS:
+        raise BpuError(f'{label}: format version {version}, this mmdet_bpu reads '
+                       f'{" and ".join(map(str, READABLE_VERSIONS))}; deploy the model again')
     raw = data[_PREFIX.size:_PREFIX.size + length]
     if len(raw) < length:
         raise BpuError(f'{label}: truncated in the header ({len(raw)} of {length} bytes)')
@@ -112,7 +112,7 @@ def unseal(data: bytes, label: str = 'hbm') -> tuple[dict, dict[str, bytes]]:
     if len(data) != end + -end % _ALIGNMENT:
         raise BpuError(f'{label}: altered behind its last section ({len(data)} bytes, expected '
                        f'{end + -end % _ALIGNMENT}); deploy the model again')
-    return header, sections
+    return {**header, 'format_version': version}, sections
 
 
 def read_bytes(path_or_bytes) -> tuple[bytes, str]:
@@ -127,25 +127,3 @@ def read_bytes(path_or_bytes) -> tuple[bytes, str]:
         return Path(path_or_bytes).read_bytes(), str(path_or_bytes)
     except OSError as error:
         raise BpuError(f'{path_or_bytes}: cannot be read ({error.strerror})') from None
-
-
-def write_atomically(path, data: bytes) -> None:
-    """Write a file so that under its name there is only ever a complete one.
-
-    Raises:
-        BpuError: The folder does not exist or cannot be written.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-        with os.fdopen(handle, 'wb') as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise BpuError(f'{path}: cannot be written ({error.strerror})') from None

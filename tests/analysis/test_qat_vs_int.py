@@ -15,6 +15,7 @@ from mmdet_bpu.hbir.builder import OpBuilder
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.types import tensor_type
 from mmdet_bpu.kernels import registry as kernels
+from mmdet_bpu.kernels.kernel_set import Kernel
 
 VARIANTS = ['', 'refine', 'refine-twostage']
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -105,8 +106,8 @@ def test_rows_name_site_kind_and_type():
 def test_an_error_is_charged_to_the_op_that_makes_it(monkeypatch):
     """A kernel that is 3 LSB off shows in its own row only, with a cause."""
     right = kernels.KERNELS['bpu.table']
-    monkeypatch.setitem(kernels.KERNELS, 'bpu.table',
-                        lambda inputs, attrs: [right(inputs, attrs)[0] + 3])
+    wrong = Kernel('bpu.table', lambda inputs, attrs: [right(inputs, attrs)[0] + 3])
+    monkeypatch.setitem(kernels.KERNELS, 'bpu.table', wrong)
     result = compare_qat_int(sum_module(), noise())
     table, add = result['ops']
     assert 2 <= table['max_lsb'] <= 4 and table['differing_share'] > 0.99

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from mmdet_bpu.backends import choose_backend, hbdk4
+from mmdet_bpu.backends import hbdk4
+from mmdet_bpu.backends.choice import choose_backend
 from mmdet_bpu.errors import BpuError
 
 COMPILER = '''

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from mmdet_bpu.backends import hbdk4
-from mmdet_bpu.executors.simulator import HbmSimulator
-from mmdet_bpu.backends import compile_hbm
+from mmdet_bpu.backends.compile import compile_hbm
 from mmdet_bpu.compiler.report_html import human_bytes
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.program.hbm_file import read_hbm
 
 ROWS = [{'site': '<stem>', 'dtype': 'si8', 'scale': 0.05, 'rule': 'default'},
         {'site': 'weight', 'dtype': 'si8', 'scale': [0.5, 0.25] * 32, 'rule': None}]
@@ -51,8 +52,11 @@ def test_the_file_runs_and_the_result_describes_it(detector, result):
     outputs = simulator.run({'image': torch.zeros(1, 16, 16, 3, dtype=torch.int8)})
     assert set(outputs) == set(detector.outputs)
     assert result.backend == 'sim' and result.seconds > 0
-    memory = result.performance['summary']['DDR access data']
-    assert result.peak_memory_bytes == memory['static memory'] + memory['dynamic memory']
+    network, = read_hbm(result.path).networks
+    assert network.performance == result.estimate.as_vendor_dict()
+    assert result.estimate.arena_bytes == network.plan.arena_bytes
+    assert result.estimate.memory_bytes > result.estimate.constant_bytes > 0
+    assert result.vendor_report == {}
     assert [finding.level for finding in result.findings] == ['note']
 
 
@@ -123,7 +127,7 @@ def test_with_the_vendor_s_compiler_both_files_are_made(detector, tmp_path, monk
     path = tmp_path / 'model.hbm'
     result = compile_hbm(detector, path, 'nash-e', backend='auto', hbir_text='module {}')
     assert result.backend == 'hbdk4' and path.read_text() == 'module {}'
-    assert result.performance['summary']['performance'] == {'FPS': 4.5}
+    assert result.vendor_report['summary']['performance'] == {'FPS': 4.5}
     assert result.simulator_path == tmp_path / 'model.sim.hbm'
     assert HbmSimulator(result.simulator_path).inputs[0].name == 'image'
     with pytest.raises(BpuError, match='export it'):

@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
+from mmdet_bpu.compiler.estimate import ESTIMATE_NOTE
 from mmdet_bpu.compiler.march import MARCHES, NOMINAL_CLOCK_HZ, get_march
-from mmdet_bpu.compiler.performance import ESTIMATE_NOTE
 from mmdet_bpu.compiler.published import (PUBLISHED_NASH_E, fit_roofline, predicted_latency_ms)
 from mmdet_bpu.errors import BpuError
 
@@ -16,8 +16,10 @@ def test_an_unknown_march_is_refused_with_the_known_ones():
 
 def test_every_figure_says_where_it_comes_from():
     for march in MARCHES.values():
-        for figure in (march.overhead_s, march.int8_macs_per_cycle, march.int16_slowdown,
-                       march.vector_bytes_per_cycle, march.ddr_bytes_per_cycle, march.sram_bytes):
+        assert set(march.figures()) == {
+            'overhead_s', 'int8_macs_per_cycle', 'int16_slowdown', 'vector_bytes_per_cycle',
+            'ddr_bytes_per_cycle', 'sram_bytes'}
+        for figure in march.figures().values():
             assert figure.origin.split(':')[0] in ('fitted', 'scaled', 'assumed')
             assert figure.value > 0
 

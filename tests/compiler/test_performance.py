@@ -1,4 +1,6 @@
 """The estimate: operations, traffic and time, against counts made by hand and published figures."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,11 +10,12 @@ from mmdet_bpu.compiler.on_chip import spilled_values
 from mmdet_bpu.compiler.performance import count_macs, estimate_performance
 from mmdet_bpu.compiler.published import PUBLISHED_NASH_E
 from mmdet_bpu.compiler.schedule import schedule
+from mmdet_bpu.program.hbm_file import read_hbm
 
 
 def estimate(program, march='nash-e'):
     order = schedule(program)
-    return estimate_performance(program, order, plan_memory(program, order), march)['summary']
+    return estimate_performance(program, order, plan_memory(program, order), march)
 
 
 def test_macs_of_each_product_op(maker):
@@ -28,27 +31,45 @@ def test_macs_of_each_product_op(maker):
 
 
 def test_layers_add_up_to_the_latency(detector):
-    summary = estimate(detector)
-    overhead = summary['performance']['fixed overhead (us)']
-    total = overhead + sum(layer['time (us)'] for layer in summary['layer details'])
-    assert summary['performance']['latency (us)'] == pytest.approx(total, abs=0.2)
-    assert summary['performance']['FPS'] == pytest.approx(1e6 / total, rel=1e-3)
-    assert {'performance', 'DDR access data', 'layer details', 'model info'} == set(summary)
+    result = estimate(detector)
+    total = result.march.overhead_s.value * 1e6 + sum(layer.time_us for layer in result.layers)
+    assert result.latency_us == pytest.approx(total)
+    assert result.latency_ms == pytest.approx(total / 1e3)
+    assert result.images_per_second == pytest.approx(1e6 / total)
+    assert sum(result.share(layer) for layer in result.layers) == pytest.approx(
+        1 - result.overhead_us / total)
+    assert sum(row.time_us for row in result.by_op()) == pytest.approx(total - result.overhead_us)
+    assert {row.op: row.count for row in result.by_op()} == {
+        'bpu.linear': 2, 'bpu.conv2d': 4, 'bpu.reshape': 1}
+    times = [row.time_us for row in result.by_op()]
+    assert times == sorted(times, reverse=True)
 
 
 def test_int16_activations_cost_more_than_int8_ones(maker):
     maker.conv(maker.input('a', (1, 64, 64, 64), 'si8'), 64)
     maker.conv(maker.input('b', (1, 64, 64, 64), 'si16'), 64)
-    narrow, wide = estimate(maker.finish())['layer details']
-    assert wide['compute cycles'] == pytest.approx(2 * narrow['compute cycles'], abs=1)
+    narrow, wide = estimate(maker.finish()).layers
+    assert wide.compute_cycles == pytest.approx(2 * narrow.compute_cycles)
 
 
 def test_a_residual_chain_that_fits_costs_only_input_weights_and_output(detector):
-    summary = estimate(detector)['DDR access data']
+    result = estimate(detector)
     constants = sum(v.type.nbytes for v in detector.values.values() if v.data is not None)
     image = 16 * 16 * 3
-    assert summary['loaded bytes per run'] == constants + image
-    assert summary['stored bytes per run'] == 256 * 10 * 4 + 256 * 4 * 2
+    assert result.loaded_bytes == constants + image
+    assert result.stored_bytes == 256 * 10 * 4 + 256 * 4 * 2
+    assert result.ddr_megabytes == (result.loaded_bytes + result.stored_bytes) / 1e6
+    assert (result.constant_bytes, result.input_bytes) == (constants, image)
+    assert result.memory_bytes == result.constant_bytes + result.arena_bytes
+
+
+def test_the_vendor_s_names_hold_what_version_0_1_wrote_under_them():
+    """The file was compiled by that version from the program that is in it."""
+    network, = read_hbm(Path(__file__).parents[1] / 'data' / 'version_0_1.hbm').networks
+    now = estimate(network.program).as_vendor_dict()
+    for content in (now, network.performance):
+        assert content['summary']['model info'].pop('compiling version').startswith('mmdet_bpu ')
+    assert now == network.performance
 
 
 def test_what_does_not_fit_on_chip_goes_through_ddr(maker):
@@ -92,19 +113,16 @@ def resnet50(maker):
 
 def test_resnet50_comes_near_the_published_operations_traffic_and_latency(maker):
     published = next(model for model in PUBLISHED_NASH_E if model.name == 'ResNet50')
-    summary = estimate(resnet50(maker))
-    assert summary['model info']['original conv ops'] / 1e9 == pytest.approx(
-        published.gops, rel=0.07)
-    traffic = summary['DDR access data']
-    assert traffic['loaded bytes per run'] / 1e6 == pytest.approx(published.ddr_read_mb, rel=0.05)
-    assert traffic['stored bytes per run'] / 1e6 < 0.01
-    assert summary['performance']['latency (ms)'] == pytest.approx(
-        published.latency_ms, rel=0.35)
+    result = estimate(resnet50(maker))
+    assert 2 * result.macs / 1e9 == pytest.approx(published.gops, rel=0.07)
+    assert result.loaded_bytes / 1e6 == pytest.approx(published.ddr_read_mb, rel=0.05)
+    assert result.stored_bytes / 1e6 < 0.01
+    assert result.latency_ms == pytest.approx(published.latency_ms, rel=0.35)
 
 
 def test_a_faster_march_is_faster(maker):
     program = resnet50(maker)
-    latency = {march: estimate(program, march)['performance']['latency (ms)']
+    latency = {march: estimate(program, march).latency_ms
                for march in ('nash-e', 'nash-m', 'nash-p')}
     assert latency['nash-p'] < latency['nash-m'] < latency['nash-e']
     assert get_march('nash-p').note and get_march('nash-m').note and not get_march('nash-e').note

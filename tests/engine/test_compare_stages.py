@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from mmdet_bpu import apis
-from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.compiler.compile import compile_program
 from mmdet_bpu.engine.compare_executables import compare_executables
+from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.hbir.integer_program import program_from_module
 
 
 @pytest.fixture(scope='module')
@@ -16,7 +18,7 @@ def artifacts(trained, staged, tmp_path_factory):
     checkpoint = str(trained / 'tiny_qat' / 'epoch_2.pth')
     exported = apis.export_hbir(staged('qat', folder / 'work'), checkpoint)
     apis.write_export(exported, folder)
-    apis.compile_integer(exported, folder / 'model.hbm', 'nash-e')
+    compile_program(program_from_module(exported.integer), folder / 'model.hbm', 'nash-e')
     return staged('qat', folder / 'work'), checkpoint, folder
 
 

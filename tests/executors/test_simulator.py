@@ -19,6 +19,8 @@ from mmdet_bpu.program.dtypes import TORCH_DTYPES
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.types import tensor_type
 
+FIELDS = ('march', 'producer', 'networks')
+
 
 def run_plainly(program, inputs):
     """Every value in a tensor of its own, instructions in the program's order."""
@@ -45,11 +47,11 @@ def same(left, right):
 
 
 def resealed(data, section, change):
-    """The file with one JSON section changed and every hash valid."""
+    """The file with its network's entry in one section changed and every hash valid."""
     header, sections = unseal(data)
     content = json.loads(sections[section])
-    change(content)
-    fields = {key: header[key] for key in ('march', 'producer')}
+    change(content['networks'][0])
+    fields = {key: header[key] for key in FIELDS}
     return seal(fields, {**sections, section: canonical_json(content)})
 
 
@@ -146,7 +148,7 @@ def test_a_changed_weight_changes_the_outputs(detector, data):
     header, sections = unseal(data)
     weights = bytearray(sections['weights'])
     weights[0] ^= 0x40
-    fields = {key: header[key] for key in ('march', 'producer')}
+    fields = {key: header[key] for key in FIELDS}
     broken = HbmSimulator(seal(fields, {**sections, 'weights': bytes(weights)}))
     inputs = random_inputs(detector)
     assert not same(broken.run(inputs), HbmSimulator(data).run(inputs))
@@ -183,7 +185,7 @@ def test_specs_and_metadata_come_from_the_file(detector, data):
 
 def test_wrong_inputs_are_named(detector, data):
     simulator = HbmSimulator(data)
-    with pytest.raises(BpuError, match=r"expected \['image'\]"):
+    with pytest.raises(BpuError, match=r"expected the inputs \['image'\]"):
         simulator.run({'picture': torch.zeros(1)})
     with pytest.raises(BpuError, match=r'expected si8 of shape \(1, 16, 16, 3\)'):
         simulator.run({'image': torch.zeros(1, 16, 16, 3)})
@@ -193,7 +195,7 @@ def test_wrong_inputs_are_named(detector, data):
     ('memory', lambda c: c['buffers'].popitem(), "section 'memory'"),
     ('memory', lambda c: c.update(arena_bytes=64), "section 'memory'"),
     ('memory', lambda c: c.pop('buffers'), "section 'memory' cannot be read"),
-    ('program', lambda c: c['instructions'][0].update(op='bpu.magic'), 'no kernel for bpu.magic'),
+    ('program', lambda c: c['instructions'][0].update(op='bpu.magic'), "no integer kernel for 'bpu.magic'"),
     ('program', lambda c: c['instructions'][0].pop('inputs'), "section 'program' cannot be read"),
     ('program', lambda c: c['values'].popitem(), 'no place for'),
 ])
@@ -210,8 +212,9 @@ def test_arrays_keep_their_type_and_equal_ones_are_stored_once(maker, tmp_path):
     for _ in range(2):
         x = maker.op('conv2d', [x, maker.constant(weight.copy()),
                                 maker.constant(np.zeros(2, np.int32))], (1, 4, 4, 2), **attrs)
-    file = write_hbm(maker.finish(x), tmp_path / 'model.hbm', 'nash-e')
-    back = read_hbm(tmp_path / 'model.hbm').program
+    write_hbm(maker.finish(x), tmp_path / 'model.hbm', 'nash-e')
+    file = read_hbm(tmp_path / 'model.hbm')
+    back = file.networks[0].program
     constants = [value.data for value in back.values.values() if value.data is not None]
     assert np.array_equal(constants[0], weight) and constants[0].dtype == np.int8
     assert back.instructions[0].attrs['multiplier'].dtype == np.int64

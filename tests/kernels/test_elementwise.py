@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.kernels.reference.blocks import BLOCK
 from mmdet_bpu.program.guard_bits import SIDE_LIMIT, choose_guard_bits, side_limit
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES
 from mmdet_bpu.program.numerics import Operand, quantize_multiplier
 
@@ -33,9 +33,9 @@ def elements(dtype):
 
 
 def run(op, inputs, attrs):
-    """The kernel, with its plan and without, which must agree."""
+    """The kernel, planned before and at the call, which must agree."""
     plain = KERNELS[op](inputs, attrs)
-    planned = KERNELS[op](inputs, prepare_attrs(op, [Operand.of(t) for t in inputs], attrs))
+    planned = KERNELS[op].plan([Operand.of(t) for t in inputs], attrs)(inputs)
     assert all(torch.equal(a, b) for a, b in zip(plain, planned))
     return plain[0]
 
@@ -78,15 +78,15 @@ def test_a_constant_side_is_rescaled_once_with_the_same_result(op, constant):
               tensor(np.random.randint(-128, 128, (1, 5)), 'si8')]
     attrs = add_attrs(ratio=0.7)
     operands = [Operand.of(t, i == constant) for i, t in enumerate(inputs)]
-    prepared = prepare_attrs(op, operands, attrs)
+    prepared = KERNELS[op].plan(operands, attrs)
     for _ in range(2):  # the constant must survive a run
-        assert torch.equal(KERNELS[op](inputs, prepared)[0], KERNELS[op](inputs, attrs)[0])
+        assert torch.equal(prepared(inputs)[0], KERNELS[op](inputs, attrs)[0])
 
 
 def test_a_side_that_may_leave_30_bits_is_refused_when_planned():
     attrs = add_attrs(guard_bits=20, dtype='si16')
     with pytest.raises(BpuError, match='choose fewer guard bits than 20'):
-        prepare_attrs('bpu.add', [Operand('si16', (4,))] * 2, attrs)
+        KERNELS['bpu.add'].plan([Operand('si16', (4,))] * 2, attrs)
 
 
 @given(st.floats(1e-6, 2**14), st.floats(1e-6, 2**14), DTYPES, DTYPES)
@@ -120,7 +120,7 @@ def test_mul_equals_big_integers(data):
 
 def test_mul_refuses_si32():
     with pytest.raises(BpuError, match='found si32 x si8'):
-        prepare_attrs('bpu.mul', [Operand('si32', (1,)), Operand('si8', (1,))],
+        KERNELS['bpu.mul'].plan([Operand('si32', (1,)), Operand('si8', (1,))],
                       dict(multiplier=[2**14], shift=[14], out_dtypes=['si32']))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.kernels.reference.carriers import CARRIERS
 from mmdet_bpu.kernels.reference.epilogue import accumulator_bounds
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES
 from mmdet_bpu.program.numerics import Operand
 
@@ -65,14 +65,14 @@ def integers(rng, shape, dtype):
 
 
 def run(op, arrays, attrs, constants=(1, 2)):
-    """The kernel, with its plan and without, which must agree; returns (result, plan)."""
+    """The kernel, planned before and at the call, which must agree; returns (result, plan)."""
     inputs = [torch.as_tensor(array) for array in arrays]
     operands = [Operand.of(t, i in constants) for i, t in enumerate(inputs)]
-    prepared = prepare_attrs(op, operands, attrs)
-    result = KERNELS[op](inputs, prepared)[0]
+    prepared = KERNELS[op].plan(operands, attrs)
+    result = prepared(inputs)[0]
     assert torch.equal(result, KERNELS[op](inputs, attrs)[0])
     assert result.dtype == TORCH_DTYPES[attrs['out_dtypes'][0]]
-    return result.numpy(), prepared['plan']
+    return result.numpy(), prepared.plan
 
 
 @settings(max_examples=80, deadline=None)
@@ -234,7 +234,7 @@ def test_layers_refuse_si16_by_si16():
 
 def test_matmul_refuses_si16_by_si16():
     with pytest.raises(BpuError, match='si16 x si16'):
-        prepare_attrs('bpu.matmul', [Operand('si16', (2, 2))] * 2,
+        KERNELS['bpu.matmul'].plan([Operand('si16', (2, 2))] * 2,
                       dict(multiplier=[2**14], shift=[14], out_dtypes=['si8']))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES
 from mmdet_bpu.program.numerics import Operand, quantize_multiplier
 
@@ -21,8 +21,8 @@ def integers(rng, shape, dtype):
 def run(op, array, attrs):
     inputs = [torch.as_tensor(array)]
     outputs = KERNELS[op](inputs, attrs)
-    prepared = prepare_attrs(op, [Operand.of(inputs[0])], attrs)
-    assert all(torch.equal(a, b) for a, b in zip(outputs, KERNELS[op](inputs, prepared)))
+    prepared = KERNELS[op].plan([Operand.of(inputs[0])], attrs)
+    assert all(torch.equal(a, b) for a, b in zip(outputs, prepared(inputs)))
     return [output.numpy() for output in outputs]
 
 
@@ -53,12 +53,12 @@ def test_the_longest_sum_of_si16_is_exact_and_one_more_is_refused(value):
     result, = run('bpu.reduce_sum', x, {**IDENTITY, 'dims': [1]})
     assert result.item() == 65535 * value
     with pytest.raises(BpuError, match='two steps of at most 65535 elements'):
-        prepare_attrs('bpu.reduce_sum', [Operand('si16', (1, 65536))], {**IDENTITY, 'dims': [1]})
+        KERNELS['bpu.reduce_sum'].plan([Operand('si16', (1, 65536))], {**IDENTITY, 'dims': [1]})
 
 
 def test_group_norm_at_full_size_must_be_cut_in_two():
     with pytest.raises(BpuError, match='133600 elements of si16'):
-        prepare_attrs('bpu.reduce_sum', [Operand('si16', (1, 16700, 32, 8))],
+        KERNELS['bpu.reduce_sum'].plan([Operand('si16', (1, 16700, 32, 8))],
                       {**IDENTITY, 'dims': [1, 3]})
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.program.numerics import Operand
 from mmdet_bpu.program.sampling_grid import axis_sampling
 
@@ -48,8 +48,8 @@ def sample(values, grid, attrs):
 def run(values, grid, attrs):
     inputs = [torch.as_tensor(values), torch.as_tensor(grid)]
     result = KERNELS['bpu.grid_sample'](inputs, attrs)[0]
-    prepared = prepare_attrs('bpu.grid_sample', [Operand.of(t) for t in inputs], attrs)
-    assert torch.equal(result, KERNELS['bpu.grid_sample'](inputs, prepared)[0])
+    prepared = KERNELS['bpu.grid_sample'].plan([Operand.of(t) for t in inputs], attrs)
+    assert torch.equal(result, prepared(inputs)[0])
     return result.numpy()
 
 
@@ -75,9 +75,8 @@ def test_the_weighted_sum_is_exact_at_its_largest(bits, carrier, value):
     values = np.full((1, 6, 7, 4), value, np.int8)
     grid = np.random.default_rng(0).integers(-2**14, 2**14, (1, 20, 20, 2)).astype(np.int16)
     attrs = sampling_attrs(6, 7, 1 / 2**15, 'border', bits)
-    plan = prepare_attrs('bpu.grid_sample', [Operand('si8', values.shape),
-                                             Operand('si16', grid.shape)], attrs)['plan']
-    assert plan.carrier == carrier
+    operands = [Operand('si8', values.shape), Operand('si16', grid.shape)]
+    assert KERNELS['bpu.grid_sample'].plan(operands, attrs).plan.carrier == carrier
     assert (run(values, grid, attrs) == value).all()
 
 
@@ -136,7 +135,7 @@ def test_image_and_query_blocks_are_independent():
 def test_what_the_op_does_not_take_is_refused(dtypes, change, message):
     attrs = {**sampling_attrs(4, 4, 1 / 2**15, 'zeros'), **change}
     with pytest.raises(BpuError, match=message):
-        prepare_attrs('bpu.grid_sample', [Operand(d, (1, 4, 4, 2)) for d in dtypes], attrs)
+        KERNELS['bpu.grid_sample'].plan([Operand(d, (1, 4, 4, 2)) for d in dtypes], attrs)
 
 
 def test_an_image_too_wide_for_the_position_is_refused():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.program.dtypes import INTEGER_RANGES
 from mmdet_bpu.program.numerics import Operand
 from mmdet_bpu.program.table_fit import build_table, expand_table
@@ -158,12 +158,11 @@ def test_the_kernel_looks_up_every_code(in_dtype, out_dtype):
     attrs['out_dtypes'] = [out_dtype]
     codes = torch.arange(low, high + 1).flip(0).reshape(2, -1).to(
         torch.int8 if in_dtype == 'si8' else torch.int16)
-    prepared = prepare_attrs('bpu.table', [Operand.of(codes)], attrs)
-    for choice in (attrs, prepared):
-        result = KERNELS['bpu.table']([codes], choice)[0]
+    prepared = KERNELS['bpu.table'].plan([Operand.of(codes)], attrs)
+    for result in (KERNELS['bpu.table']([codes], attrs)[0], prepared([codes])[0]):
         assert np.array_equal(result.numpy().ravel(), expand_table(attrs)[::-1])
     strided = codes.t()
-    assert torch.equal(KERNELS['bpu.table']([strided], prepared)[0], result.t())
+    assert torch.equal(prepared([strided])[0], result.t())
 
 
 GOOD = build_table(sigmoid, 'si16', 8 / 2**15, 'si16', 1 / 2**15).attrs
@@ -181,8 +180,8 @@ def test_a_malformed_table_is_refused(change, message):
 
 def test_a_table_must_fit_its_types():
     with pytest.raises(BpuError, match='cannot be read with si8'):
-        prepare_attrs('bpu.table', [Operand('si8', (1,))], {**GOOD, 'out_dtypes': ['si16']})
+        KERNELS['bpu.table'].plan([Operand('si8', (1,))], {**GOOD, 'out_dtypes': ['si16']})
     with pytest.raises(BpuError, match='leave si8'):
-        prepare_attrs('bpu.table', [Operand('si16', (1,))], {**GOOD, 'out_dtypes': ['si8']})
+        KERNELS['bpu.table'].plan([Operand('si16', (1,))], {**GOOD, 'out_dtypes': ['si8']})
     with pytest.raises(BpuError, match='256 entries, found 3'):
         expand_table({'entries': [1, 2, 3]})

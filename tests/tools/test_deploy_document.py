@@ -17,7 +17,7 @@ BLOCKS = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'deploy.md').read_t
 
 
 def test_the_document_shows_the_module():
-    assert BLOCKS[0] == (ROOT / 'mmdet_bpu' / 'backends' / 'postprocess.py').read_text()
+    assert BLOCKS[0] == (ROOT / 'mmdet_bpu' / 'runtime' / 'postprocess.py').read_text()
 
 
 def test_the_module_needs_numpy_and_cv2_alone():

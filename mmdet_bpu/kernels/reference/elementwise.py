@@ -1,16 +1,17 @@
 """add, sub, mul, requantize and relu on integers, with numpy's broadcasting."""
 import math
-from typing import Union
 
 import torch
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.kernels.reference import kernel
 from mmdet_bpu.kernels.reference.blocks import for_each_block, shape_blocks
+from mmdet_bpu.kernels.reference.requantizer import (INT32_MAX, Requantizer, output_limits,
+                                                       round_shift_)
 from mmdet_bpu.program.dtypes import (INTEGER_RANGES, TORCH_DTYPES, integer_range,
                                       largest_magnitude)
 from mmdet_bpu.program.guard_bits import SIDE_LIMIT, side_limit
 from mmdet_bpu.program.numerics import Operand
-from mmdet_bpu.kernels.reference.requantizer import INT32_MAX, Requantizer, output_limits, round_shift_
 
 Tensors = list[torch.Tensor]
 
@@ -91,15 +92,15 @@ def plan_sub(operands: list[Operand], attrs: dict) -> AddPlan:
     return AddPlan(operands, attrs, -1)
 
 
-def add(inputs: Tensors, attrs: dict) -> Tensors:
+@kernel('bpu.add', plan_add)
+def add(inputs: Tensors, attrs: dict, plan: AddPlan) -> Tensors:
     """bpu.add: both sides to guarded LSB, added in int32, rounded and saturated."""
-    plan = attrs.get('plan') or plan_add([Operand.of(t) for t in inputs], attrs)
     return [plan(*inputs)]
 
 
-def sub(inputs: Tensors, attrs: dict) -> Tensors:
+@kernel('bpu.sub', plan_sub)
+def sub(inputs: Tensors, attrs: dict, plan: AddPlan) -> Tensors:
     """bpu.sub: as bpu.add, lhs - rhs."""
-    plan = attrs.get('plan') or plan_sub([Operand.of(t) for t in inputs], attrs)
     return [plan(*inputs)]
 
 
@@ -117,9 +118,9 @@ def plan_mul(operands: list[Operand], attrs: dict) -> Requantizer:
                        *output_limits(attrs['out_dtypes'][0]), bound=bound)
 
 
-def mul(inputs: Tensors, attrs: dict) -> Tensors:
+@kernel('bpu.mul', plan_mul)
+def mul(inputs: Tensors, attrs: dict, plan: Requantizer) -> Tensors:
     """bpu.mul: int32 product, requantized."""
-    plan = attrs.get('plan') or plan_mul([Operand.of(t) for t in inputs], attrs)
     shape = torch.broadcast_shapes(inputs[0].shape, inputs[1].shape)
     out = torch.empty(shape, dtype=TORCH_DTYPES[attrs['out_dtypes'][0]],
                       device=inputs[0].device)
@@ -141,13 +142,13 @@ def plan_requantize(operands: list[Operand], attrs: dict) -> Requantizer:
         bound=largest_magnitude(operands[0].dtype))
 
 
-def requantize_kernel(inputs: Tensors, attrs: dict) -> Tensors:
+@kernel('bpu.requantize', plan_requantize)
+def requantize(inputs: Tensors, attrs: dict, plan: Requantizer) -> Tensors:
     """bpu.requantize: another scale or width; per channel over the last dimension."""
-    plan: Union[Requantizer, None] = attrs.get('plan') or plan_requantize(
-        [Operand.of(t) for t in inputs], attrs)
     return [plan(inputs[0], attrs['out_dtypes'][0])]
 
 
+@kernel('bpu.relu')
 def relu(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.relu: max(x, 0), same scale."""
     integer_range(attrs['out_dtypes'][0])

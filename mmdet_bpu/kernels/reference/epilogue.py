@@ -6,9 +6,9 @@ import torch
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.kernels.reference.blocks import for_each_block, row_blocks
+from mmdet_bpu.kernels.reference.requantizer import INT32_MAX, Requantizer, output_limits
 from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES, largest_magnitude
 from mmdet_bpu.program.numerics import Operand
-from mmdet_bpu.kernels.reference.requantizer import INT32_MAX, Requantizer, output_limits
 
 Tensors = list[torch.Tensor]
 

@@ -2,36 +2,43 @@
 import torch
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.kernels.reference import kernel
 
 Tensors = list[torch.Tensor]
 
 
+@kernel('bpu.reshape')
 def reshape(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.reshape: same elements in row-major order, another shape."""
     return [inputs[0].reshape(tuple(attrs['shape']))]
 
 
+@kernel('bpu.transpose')
 def transpose(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.transpose: result dim i is input dim dims[i]."""
     return [inputs[0].permute(tuple(attrs['dims'])).contiguous()]
 
 
+@kernel('bpu.slice')
 def slice_(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.slice: begin (inclusive), end (exclusive) and positive step per dim."""
     index = tuple(map(slice, *(map(int, attrs[key]) for key in ('begin', 'end', 'step'))))
     return [inputs[0][index].contiguous()]
 
 
+@kernel('bpu.concat')
 def concat(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.concat: along dim."""
     return [torch.cat(inputs, attrs['dim'])]
 
 
+@kernel('bpu.tile')
 def tile(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.tile: repeated multiples[i] times along dim i."""
     return [inputs[0].repeat(tuple(attrs['multiples']))]
 
 
+@kernel('bpu.pad')
 def pad(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.pad: begin[i] and end[i] elements of ``value`` around dim i."""
     x, begin, end = inputs[0], attrs['begin'], attrs['end']
@@ -41,6 +48,7 @@ def pad(inputs: Tensors, attrs: dict) -> Tensors:
     return [out]
 
 
+@kernel('bpu.gather')
 def gather(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.gather: torch.gather's semantics, si32 indices.
 
@@ -55,6 +63,7 @@ def gather(inputs: Tensors, attrs: dict) -> Tensors:
     return [source.gather(attrs['dim'], indices.to(torch.int64))]
 
 
+@kernel('bpu.where')
 def where(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.where: ``fill`` where the mask (i1, broadcast) is set, the input elsewhere."""
     mask, source = inputs

@@ -7,12 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.kernels.reference import kernel
 from mmdet_bpu.kernels.reference.blocks import BLOCK, for_each_block, row_blocks
-from mmdet_bpu.kernels.reference.carriers import CARRIERS, exact_float_products
+from mmdet_bpu.kernels.reference.carriers import (CARRIERS, check_carriers,
+                                                    exact_float_products)
 from mmdet_bpu.kernels.reference.epilogue import Epilogue, accumulator_bounds
+from mmdet_bpu.kernels.reference.requantizer import INT32_MAX, Requantizer, output_limits
 from mmdet_bpu.program.dtypes import TORCH_DTYPES, largest_magnitude
 from mmdet_bpu.program.numerics import Operand
-from mmdet_bpu.kernels.reference.requantizer import INT32_MAX, Requantizer, output_limits
 
 Tensors = list[torch.Tensor]
 # More rows at a time than elementwise work: each product reads the whole weight.
@@ -49,9 +51,9 @@ def plan_linear(operands: list[Operand], attrs: dict) -> ProductPlan:
                        bias.to(dtype) if bias.any() else None, [weight.shape[1]], epilogue)
 
 
-def linear(inputs: Tensors, attrs: dict) -> Tensors:
+@kernel('bpu.linear', plan_linear, probe=check_carriers, constants=(1, 2))
+def linear(inputs: Tensors, attrs: dict, plan: ProductPlan) -> Tensors:
     """bpu.linear: (..., C) x (O, C) + (O) [+ residual (..., O)] -> (..., O)."""
-    plan = attrs.get('plan') or plan_linear([Operand.of(t, True) for t in inputs], attrs)
     return [_linear(inputs[0], inputs[3] if len(inputs) > 3 else None, plan)]
 
 
@@ -119,9 +121,9 @@ def _channel_splits(magnitudes: np.ndarray, bound: int) -> list[int]:
     return [*sizes, size]
 
 
-def conv2d(inputs: Tensors, attrs: dict) -> Tensors:
+@kernel('bpu.conv2d', plan_conv2d, probe=check_carriers, constants=(1, 2))
+def conv2d(inputs: Tensors, attrs: dict, plan: ProductPlan) -> Tensors:
     """bpu.conv2d: (N, H, W, C) x (O, KH, KW, C/groups) + (O) [+ residual] -> (N, OH, OW, O)."""
-    plan = attrs.get('plan') or plan_conv2d([Operand.of(t, True) for t in inputs], attrs)
     x = inputs[0]
     residual = inputs[3] if len(inputs) > 3 else None
     stride, dilation = attrs['stride'], attrs['dilation']
@@ -183,13 +185,13 @@ def plan_matmul(operands: list[Operand], attrs: dict) -> MatmulPlan:
         bound=min(bound, INT32_MAX)))
 
 
-def matmul(inputs: Tensors, attrs: dict) -> Tensors:
+@kernel('bpu.matmul', plan_matmul, probe=check_carriers)
+def matmul(inputs: Tensors, attrs: dict, plan: MatmulPlan) -> Tensors:
     """bpu.matmul: (..., M, K) x (..., K, N) -> (..., M, N).
 
     Raises:
         BpuError: if a sum leaves int32 (only looked for where the types do not exclude it).
     """
-    plan = attrs.get('plan') or plan_matmul([Operand.of(t) for t in inputs], attrs)
     dtype = CARRIERS[plan.carrier].dtype
     with exact_float_products():
         acc = inputs[0].to(dtype) @ inputs[1].to(dtype)

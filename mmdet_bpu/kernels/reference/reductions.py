@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.kernels.reference import kernel
 from mmdet_bpu.kernels.reference.blocks import for_each_block, row_blocks
 from mmdet_bpu.kernels.reference.carriers import CARRIERS
-from mmdet_bpu.program.numerics import Operand
-from mmdet_bpu.program.dtypes import largest_magnitude
 from mmdet_bpu.kernels.reference.requantizer import INT32_MAX, Requantizer, output_limits
+from mmdet_bpu.program.dtypes import largest_magnitude
+from mmdet_bpu.program.numerics import Operand
 
 Tensors = list[torch.Tensor]
 
@@ -34,13 +35,13 @@ def plan_reduce_sum(operands: list[Operand], attrs: dict) -> Requantizer:
                        *output_limits(attrs['out_dtypes'][0]), bound=bound)
 
 
-def reduce_sum(inputs: Tensors, attrs: dict) -> Tensors:
+@kernel('bpu.reduce_sum', plan_reduce_sum)
+def reduce_sum(inputs: Tensors, attrs: dict, plan: Requantizer) -> Tensors:
     """bpu.reduce_sum: int32 sum over dims (kept as 1), requantized.
 
     Raises:
         BpuError: if the sum of an si32 input leaves int32; for other types the plan excludes it.
     """
-    plan = attrs.get('plan') or plan_reduce_sum([Operand.of(t) for t in inputs], attrs)
     if inputs[0].dtype == torch.int32:
         total = inputs[0].sum(list(attrs['dims']), keepdim=True, dtype=torch.int64)
         if total.numel() and not -INT32_MAX - 1 <= total.min() <= total.max() <= INT32_MAX:
@@ -69,11 +70,13 @@ def _sum_int32(x: torch.Tensor, dims: list[int]) -> torch.Tensor:
     return out
 
 
+@kernel('bpu.reduce_max')
 def reduce_max(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.reduce_max: largest value over dims (kept as 1), same scale."""
     return [inputs[0].amax(list(attrs['dims']), keepdim=True)]
 
 
+@kernel('bpu.max_pool')
 def max_pool(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.max_pool: (N, H, W, C) -> (N, OH, OW, C); padding never wins.
 
@@ -104,6 +107,7 @@ def max_pool(inputs: Tensors, attrs: dict) -> Tensors:
     return [pooled.permute(0, 2, 3, 1).to(x.dtype).contiguous()]
 
 
+@kernel('bpu.topk')
 def topk(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.topk: the k largest along dim, descending; of equal values the lower index first.
 

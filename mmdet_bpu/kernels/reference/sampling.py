@@ -1,14 +1,15 @@
 """grid_sample in fixed point: exact indices, integer bilinear weights."""
-
 import torch
 import torch.nn.functional as F
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.kernels.reference import kernel
 from mmdet_bpu.kernels.reference.blocks import for_each_block, row_blocks
-from mmdet_bpu.kernels.reference.carriers import CARRIERS, exact_float_products
+from mmdet_bpu.kernels.reference.carriers import (CARRIERS, check_carriers,
+                                                    exact_float_products)
+from mmdet_bpu.kernels.reference.requantizer import Requantizer, round_shift_
 from mmdet_bpu.program.numerics import Operand
 from mmdet_bpu.program.sampling_grid import POSITION_LIMIT, check_fraction_bits
-from mmdet_bpu.kernels.reference.requantizer import Requantizer, round_shift_
 
 Tensors = list[torch.Tensor]
 # What a point takes of a block: its indices and weights, 4 each.
@@ -73,9 +74,9 @@ def plan_grid_sample(operands: list[Operand], attrs: dict) -> SamplePlan:
     return SamplePlan(operands, attrs)
 
 
-def grid_sample(inputs: Tensors, attrs: dict) -> Tensors:
+@kernel('bpu.grid_sample', plan_grid_sample, probe=check_carriers)
+def grid_sample(inputs: Tensors, attrs: dict, plan: SamplePlan) -> Tensors:
     """bpu.grid_sample: values (N, H, W, C), grid (N, OH, OW, 2) -> (N, OH, OW, C)."""
-    plan = attrs.get('plan') or plan_grid_sample([Operand.of(t) for t in inputs], attrs)
     values, grid = inputs
     batch, height, width, channels = values.shape
     dtype = CARRIERS[plan.carrier].dtype

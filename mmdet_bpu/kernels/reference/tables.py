@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.kernels.reference import kernel
 from mmdet_bpu.kernels.reference.blocks import for_each_block, row_blocks
 from mmdet_bpu.program.dtypes import TORCH_DTYPES, integer_range
 from mmdet_bpu.program.numerics import Operand
@@ -44,9 +45,9 @@ def plan_table(operands: list[Operand], attrs: dict) -> TablePlan:
     return TablePlan(lookup, in_dtype)
 
 
-def table(inputs: Tensors, attrs: dict) -> Tensors:
+@kernel('bpu.table', plan_table)
+def table(inputs: Tensors, attrs: dict, plan: TablePlan) -> Tensors:
     """bpu.table: one lookup per element."""
-    plan = attrs.get('plan') or plan_table([Operand.of(t) for t in inputs], attrs)
     x = inputs[0].contiguous()
     lookup = plan.lookup.to(x.device)
     unsigned = x.view(torch.uint8 if x.dtype == torch.int8 else torch.uint16).view(-1)

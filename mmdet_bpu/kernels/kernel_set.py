@@ -1,0 +1,142 @@
+"""What a kernel set is: for each integer op, how its instructions are computed.
+
+A set is one folder beside ``reference``. Importing the folder makes a :class:`KernelSet` of the
+folder's name and registers it:
+
+    FAST = register(KernelSet('fast'))
+
+    def plan_mul(operands, attrs):          # once: what types, shapes and constants decide
+        return ...                          # None: this instruction is left to the reference
+
+    @FAST.kernel('bpu.mul', plan_mul)
+    def mul(inputs, attrs, plan):           # at every run
+        return [...]
+"""
+import inspect
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import torch
+
+from mmdet_bpu.program.numerics import Operand
+
+Tensors = list[torch.Tensor]
+Run = Callable[[Tensors], Tensors]
+"""An instruction made ready: from its inputs to its outputs, which may be views of the inputs."""
+Planner = Callable[[list[Operand], dict], Any]
+
+
+@dataclass(frozen=True)
+class PlannedKernel:
+    """A :data:`Run` of one instruction.
+
+    Attributes:
+        compute (Callable): ``(inputs, attrs, plan) -> outputs``; without a planner
+            ``(inputs, attrs) -> outputs``.
+        attrs (dict): Attributes of the instruction, and ``out_dtypes``.
+        plan (Any): What the planner gave, None without one.
+    """
+    compute: Callable[..., Tensors]
+    attrs: dict
+    plan: Any = None
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        if self.plan is None:
+            return self.compute(inputs, self.attrs)
+        return self.compute(inputs, self.attrs, self.plan)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How one op is computed.
+
+    A plan holds what depends on types, shapes and constants alone: the carrier, the weight in its
+    format, an expanded table. Making it also proves that no accumulator can overflow.
+
+    Attributes:
+        op (str): Name, e.g. ``bpu.conv2d``.
+        compute (Callable): See :class:`PlannedKernel`.
+        planner (Callable | None): ``(operands, attrs) -> plan``; None for an op whose attributes
+            say all.
+        probe (Callable | None): Checks on a device, once, that it computes this op exactly; raises
+            a BpuError if not.
+        constants (tuple[int, ...]): Operands that the program always holds: weight, bias.
+    """
+    op: str
+    compute: Callable[..., Tensors]
+    planner: Optional[Planner] = None
+    probe: Optional[Callable[[str], None]] = None
+    constants: tuple[int, ...] = ()
+
+    def plan(self, operands: list[Operand], attrs: dict) -> Optional[PlannedKernel]:
+        """Make an instruction ready; None if the planner leaves it to the reference set.
+
+        Args:
+            operands (list[Operand]): Types, shapes and constants.
+            attrs (dict): Attributes, unchanged by this call.
+
+        Raises:
+            BpuError: An instruction that the numeric contract excludes.
+        """
+        if self.planner is None:
+            return PlannedKernel(self.compute, attrs)
+        if self.probe is not None:
+            self.probe(next((str(o.constant.device) for o in operands
+                             if o.constant is not None), 'cpu'))
+        plan = self.planner(operands, attrs)
+        return None if plan is None else PlannedKernel(self.compute, attrs, plan)
+
+    def __call__(self, inputs: Tensors, attrs: dict) -> Tensors:
+        """Plan and run at once, from tensors alone."""
+        operands = [Operand.of(tensor, index in self.constants)
+                    for index, tensor in enumerate(inputs)]
+        return self.plan(operands, attrs)(inputs)
+
+
+class KernelSet:
+    """Kernels by op, under one name.
+
+    Args:
+        name (str): What users call it: the name of its folder.
+
+    Attributes:
+        kernels (dict[str, Kernel]): Op -> kernel.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.kernels: dict[str, Kernel] = {}
+
+    def kernel(self, op: str, planner: Optional[Planner] = None, *,
+               probe: Optional[Callable[[str], None]] = None,
+               constants: tuple[int, ...] = ()) -> Callable:
+        """Decorate the function that computes ``op``; see :class:`Kernel`."""
+
+        def register_kernel(compute: Callable[..., Tensors]) -> Callable[..., Tensors]:
+            assert op not in self.kernels, f'{self.name} has two kernels for {op}'
+            expected = 2 if planner is None else 3
+            assert len(inspect.signature(compute).parameters) == expected, \
+                f'{op}: a kernel takes inputs, attrs' + (', plan' if planner else '')
+            self.kernels[op] = Kernel(op, compute, planner, probe, constants)
+            return compute
+
+        return register_kernel
+
+    def plan(self, op: str, operands: list[Operand], attrs: dict) -> Optional[Run]:
+        """Make an instruction ready; None if this set has nothing for it. See :class:`Kernel`."""
+        kernel = self.kernels.get(op)
+        return None if kernel is None else kernel.plan(operands, attrs)
+
+
+SETS: dict[str, KernelSet] = {}
+
+
+def register(kernel_set: KernelSet) -> KernelSet:
+    """Make a set known under its name.
+
+    Raises:
+        AssertionError: Another set has that name.
+    """
+    assert SETS.setdefault(kernel_set.name, kernel_set) is kernel_set, \
+        f'two kernel sets are called {kernel_set.name}'
+    return kernel_set
