@@ -14,7 +14,7 @@ from mmdet_bpu.compiler.legality import Finding, check_program, summarize
 from mmdet_bpu.lowering.export import export_model
 from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.hbir.integer_program import program_from_module
-from mmdet_bpu.families.detector_path import device_of, example_samples
+from mmdet_bpu.families.detector_path import device_of, example_samples, input_channels
 from mmdet_bpu.quantization import (finish_calibration, model_report, prepare, quantization_of,
                                     set_quant_state)
 from mmdet_bpu.graph.deploy_graph import open_attention
@@ -76,9 +76,9 @@ def observe_random_image(model: nn.Module, seed: int = SEED) -> None:
     """Calibrate a prepared detector on one image of normally distributed values."""
     height, width = quantization_of(model).settings['input_shape']
     generator = torch.Generator().manual_seed(seed)
-    image = torch.randn(1, 3, height, width, generator=generator).to(device_of(model))
+    image = torch.randn(1, input_channels(model), height, width, generator=generator)
     set_quant_state(model, 'observe')
-    model(image, example_samples(1, (height, width)), mode='tensor')
+    model(image.to(device_of(model)), example_samples(1, (height, width)), mode='tensor')
     finish_calibration(model)
     set_quant_state(model, 'quantize')
 

@@ -4,7 +4,7 @@ from typing import List, Tuple
 import torch
 from torch import nn
 
-from mmdet_bpu.families.detector_path import device_of
+from mmdet_bpu.families.detector_path import device_of, input_channels
 from mmdet_bpu.graph.capture import CapturedGraph, capture
 from mmdet_bpu.graph.sites import function_name
 
@@ -64,12 +64,12 @@ def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 def _capture_calls(model: nn.Module, input_shape: Tuple[int, int]) -> CapturedGraph:
     """Capture on a small image, where that is possible: only who calls whom matters here."""
-    device = device_of(model)
+    device, channels = device_of(model), input_channels(model)
     small = tuple(min(size, SMALL_IMAGE) for size in input_shape)
     try:
-        return capture(model, torch.zeros(1, 3, *small, device=device))
+        return capture(model, torch.zeros(1, channels, *small, device=device))
     except RuntimeError:  # for example a top-k of more queries than the small image has positions
-        return capture(model, torch.zeros(1, 3, *input_shape, device=device))
+        return capture(model, torch.zeros(1, channels, *input_shape, device=device))
 
 
 def fold_batch_norms(model: nn.Module, input_shape: Tuple[int, int]) -> List[Tuple[str, str]]:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.families.detector_path import regions_of
+from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.graph.deploy_graph import deploy_graph, open_attention
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
 from mmdet_bpu.quantization.fold import fold_batch_norms
@@ -123,7 +123,7 @@ def prepare(model: nn.Module, bpu: dict) -> nn.Module:
     """
     if hasattr(model, 'quant'):
         raise BpuError(f'{type(model).__name__} is prepared already')
-    regions = regions_of(model)
+    regions = FAMILIES.of(model).regions(model)
     open_attention(model)
     folded = fold_batch_norms(model, tuple(bpu['input_shape']))
     quantized = QuantizedGraph(model, bpu)
