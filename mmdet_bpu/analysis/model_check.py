@@ -5,7 +5,7 @@ form, limits of the march. Which ops and types there are does not depend on the 
 so the numbers mean nothing.
 """
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from mmdet_bpu.steps import Step, silent
 SEED = 0
 BIAS_SPREAD = 0.02
 STEPS = 5
+MetadataOf = Callable[[nn.Module], dict]
 
 
 @dataclass
@@ -94,7 +95,7 @@ def list_sites(model: nn.Module, settings: dict) -> List[dict]:
     return report_rows(quantized, build_plan(quantized)[1])
 
 
-def check_prepared(model: nn.Module, march: str, metadata: Optional[dict] = None,
+def check_prepared(model: nn.Module, march: str, metadata_of: Optional[MetadataOf] = None,
                    step: Step = silent) -> ModelCheck:
     """Export and convert a prepared, calibrated detector and compare it with a march's limits.
 
@@ -105,22 +106,22 @@ def check_prepared(model: nn.Module, march: str, metadata: Optional[dict] = None
     step('export')
     hbir = export_model(model)
     step('convert to integers')
-    integer, notes = convert(hbir, metadata)
+    integer, notes = convert(hbir, metadata_of and metadata_of(model))
     step('compare with the limits')
     program = program_from_module(integer)
     return ModelCheck(march, model_report(model), check_program(program, march), notes,
                       len(program.instructions))
 
 
-def check_float(model: nn.Module, settings: dict, march: str, metadata: Optional[dict] = None,
-                step: Step = silent) -> ModelCheck:
+def check_float(model: nn.Module, settings: dict, march: str,
+                metadata_of: Optional[MetadataOf] = None, step: Step = silent) -> ModelCheck:
     """Check a float detector with the weights it has; it is prepared in place.
 
     Args:
         model (nn.Module): Float detector.
         settings (dict): Validated ``bpu`` settings; min-max observers take the place of others.
         march (str): March name.
-        metadata (dict, optional): For the integer module.
+        metadata_of (Callable, optional): Prepared detector -> metadata of the integer module.
         step (Step): Told of each step.
 
     Raises:
@@ -130,4 +131,4 @@ def check_float(model: nn.Module, settings: dict, march: str, metadata: Optional
     prepare(model, dict(settings, calibration=dict(observer='minmax')))
     step('observe a random image')
     observe_random_image(model)
-    return check_prepared(model, march, metadata, step)
+    return check_prepared(model, march, metadata_of, step)

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.output_tree import Tree, fill, name_tensors
 
+# px at top, bottom, left and right. CenterNet asks for what its stock test pipeline pads (by
+# RandomCenterCropPad); the deployed image has no border.
+NO_BORDER = (0.0, 0.0, 0.0, 0.0)
 METAS = 'batch_img_metas'  # predict_by_feat: what comes before it is what forward returned
 
 
@@ -70,6 +73,7 @@ class Family:
 
     def predict(self, head: nn.Module, arguments: Sequence[Any], metas: List[dict]) -> List[Any]:
         """Boxes in original image coordinates by the stock head: one instance data per image."""
+        metas = [{'border': NO_BORDER, **meta} for meta in metas]
         return head.predict_by_feat(*arguments, batch_img_metas=metas, rescale=True)
 
     def contract(self, model: nn.Module, cfg: Config) -> Dict[str, Any]:
@@ -78,9 +82,7 @@ class Family:
         Returns:
             dict: ``family``, the name of the decoder, and that decoder's facts.
         """
-        head = model.bbox_head
-        return dict(family=self.name, head=type(head).__name__,
-                    num_classes=int(getattr(head, 'num_classes', 0)))
+        return dict(family=self.name, num_classes=int(getattr(model.bbox_head, 'num_classes', 0)))
 
     def refuse(self, model: nn.Module, cfg: Config) -> Optional[str]:
         """Why this model of the family cannot be deployed, in one sentence, or None."""

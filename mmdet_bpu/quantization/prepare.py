@@ -137,7 +137,8 @@ def prepare(model: nn.Module, bpu: dict) -> nn.Module:
                                              config.scale)
     settings = dict(bpu, folded=[list(pair) for pair in folded])
     quant = Quantization(plan, quantized.captured.opened, quantizers,
-                         report_rows(quantized, names), settings)
+                         report_rows(quantized, names), settings,
+                         quantized.graph.output_tree)
     model.add_module('quant', quant.to(next(model.parameters()).device))
     enter_region_classes(model, regions, QuantizedDetector)
     return model

@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterator, Optional, Set
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mmdet_bpu.families.output_tree import Tree
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, fake_quantize_constant,
                                                fake_quantize_weight)
@@ -90,12 +91,15 @@ class Quantization(nn.Module):
         quantizers (dict[str, FakeQuantizer]): By public name.
         rows (list[dict]): One per tensor for the report.
         settings (dict): The ``bpu`` settings the detector was prepared with.
+        output_tree (Tree): Public names of the deployed outputs in the head's nesting.
     """
 
     def __init__(self, plan: Dict[tuple, SitePlan], opened: Set[tuple],
-                 quantizers: Dict[str, FakeQuantizer], rows: list, settings: dict) -> None:
+                 quantizers: Dict[str, FakeQuantizer], rows: list, settings: dict,
+                 output_tree: Tree = None) -> None:
         super().__init__()
         self.plan, self.opened, self.rows, self.settings = plan, opened, rows, settings
+        self.output_tree = output_tree
         self.state = 'off'
         self.quantizers = nn.ModuleDict({module_key(k): q for k, q in quantizers.items()})
         self._tracker: Optional[SiteTracker] = None
