@@ -19,7 +19,6 @@ from machine_facts import machine
 from mmdet_bpu import apis
 from mmdet_bpu.compiler.compile import compile_program
 from mmdet_bpu.engine.stages import load_config
-from mmdet_bpu.families.contract import deploy_metadata
 from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.hbir.builder import operations
 from mmdet_bpu.hbir.integer_program import program_from_module
@@ -64,7 +63,7 @@ def main() -> None:
         model(torch.randn(1, 3, *args.shape), example_samples(1, tuple(args.shape)), mode='tensor')
     finish_calibration(model)
     lap('observe one image')
-    exported = apis.to_integers(model, deploy_metadata(cfg))
+    exported = apis.to_integers(model, apis.metadata_of(cfg, model))
     lap('export and convert')
     with tempfile.TemporaryDirectory() as folder:
         apis.write_export(exported, folder)

@@ -7,6 +7,7 @@ import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
 
 # isort: split
 import copy
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from mmdet_bpu.backends.choice import choose_backend
 from mmdet_bpu.backends.compile import compile_hbm
 from mmdet_bpu.compiler.compile import CompileResult
 from mmdet_bpu.compiler.march import get_march
+from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
 from mmdet_bpu.engine.picture_run import detect_in_pictures
 from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor, contract_of
@@ -41,7 +43,7 @@ from mmdet_bpu.hbir.text import print_text
 from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, load_artifact,
                                           to_integers, write_export)
 from mmdet_bpu.lowering.export import export_networks
-from mmdet_bpu.quantization import quantized_graphs, set_quant_state
+from mmdet_bpu.quantization import quantization_of, quantized_graphs, set_quant_state
 from mmdet_bpu.output_folder import staged_folder, write_atomically
 from mmdet_bpu.steps import Step, silent
 
@@ -49,14 +51,26 @@ QUANTIZED = ('calibration', 'qat')
 
 
 def build_detector(cfg: Config) -> nn.Module:
-    """The stock detector of a config, on CPU, without initialising its weights."""
+    """The stock detector of a config, on CPU, without initialising its weights.
+
+    Raises:
+        BpuError: It is of a kind that cannot be deployed.
+    """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
+    refuse_config(cfg)
     # mmdet's detectors write into the config that they are built from.
-    return MODELS.build(copy.deepcopy(cfg.model)).eval()
+    model = MODELS.build(copy.deepcopy(cfg.model)).eval()
+    refuse_model(model, cfg)
+    return model
 
 
 def settings_of(cfg: Config) -> Dict[str, Any]:
-    """Complete a config in place and return its validated ``bpu`` settings."""
+    """Complete a config in place and return its validated ``bpu`` settings.
+
+    Raises:
+        BpuError: A setting is wrong, or the config's detector cannot be deployed.
+    """
+    refuse_config(cfg)
     if cfg.get('bpu') is None:
         raise BpuError('the config has no key bpu; pass a stage, or inherit from configs/qat.py')
     return complete_config(cfg)
@@ -86,14 +100,28 @@ def class_names(cfg: Config) -> List[str]:
     if not names and dataset.get('type'):
         cls = DATASETS.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
         names = getattr(cls, 'METAINFO', {}).get('classes')
-    count = cfg.model.bbox_head.get('num_classes')
+    count = _num_classes(cfg)
     return list(names) if names and (count is None or len(names) == count) else []
+
+
+def _num_classes(cfg: Config) -> Optional[int]:
+    """Number of classes of the box head's config; None where there is no one head that says it."""
+    head = cfg.model.get('bbox_head') or cfg.model.get('rpn_head')
+    heads = head if isinstance(head, (list, tuple)) else [head]
+    found = {each.get('num_classes') for each in heads if isinstance(each, dict)}
+    return found.pop() if len(found) == 1 else None
+
+
+def metadata_of(cfg: Config, model: nn.Module) -> Dict[str, Any]:
+    """Metadata of a prepared detector's artefacts: its deploy contract."""
+    network, = quantization_of(model).networks
+    return deploy_metadata(cfg, model, network.graph.output_tree, class_names(cfg))
 
 
 def export_hbir(cfg: Config, checkpoint: str) -> IntegerModel:
     """Fixed-point model of a calibration or QAT checkpoint."""
     model = load_quantized(cfg, checkpoint)
-    return to_integers(quantized_graphs(model), deploy_metadata(cfg, class_names(cfg)))
+    return to_integers(quantized_graphs(model), metadata_of(cfg, model))
 
 
 def load_executable(cfg: Config, path: Union[str, Path], stage: str) -> Any:
@@ -136,7 +164,7 @@ def check_model(cfg: Config, march: Optional[str] = None, checkpoint: Optional[s
     """
     settings = settings_of(cfg)
     march = get_march(march or settings['march']).name
-    metadata = deploy_metadata(cfg, class_names(cfg))
+    metadata = functools.partial(metadata_of, cfg)
     step('build')
     loaded = None if checkpoint is None else read_checkpoint(checkpoint)
     if loaded is not None and stage_of(loaded) in QUANTIZED:
@@ -179,7 +207,7 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     step('load and prepare')
     model = load_quantized(cfg, checkpoint)
     step('export')
-    exported = to_integers(quantized_graphs(model), deploy_metadata(cfg, class_names(cfg)))
+    exported = to_integers(quantized_graphs(model), metadata_of(cfg, model))
     out = Path(out_dir)
     with staged_folder(out) as folder:
         step('write')

@@ -10,5 +10,7 @@ import mmdet_bpu.engine.hooks  # noqa: F401
 import mmdet_bpu.engine.loops  # noqa: F401
 import mmdet_bpu.engine.runner  # noqa: F401
 import mmdet_bpu.engine.seeded_data  # noqa: F401
+from mmdet_bpu.families.stock_repairs import apply_repairs
 
 register_mmdet(init_default_scope=False)
+apply_repairs()

@@ -170,7 +170,7 @@ def build_small_detector(variant: str) -> SmallDetector:
             module.running_var.uniform_(0.5, 2)
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        float_outputs = [out[-1] for out in run_tensor_path(model, image)]
+        float_outputs = run_tensor_path(model, image)
     prepare(model, dict(input_shape=(64, 96)))
     small = SmallDetector(model, image, float_outputs, None)
     set_quant_state(model, 'observe')

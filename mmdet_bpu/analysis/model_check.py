@@ -5,13 +5,13 @@ form, limits of the march. Which ops and types there are does not depend on the 
 so the numbers mean nothing.
 """
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import torch
 from torch import nn
 
 from mmdet_bpu.compiler.legality import Finding, check_program, summarize
-from mmdet_bpu.families.detector_path import device_of, example_samples
+from mmdet_bpu.families.detector_path import device_of, example_samples, input_channels
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.lowering.export import export_networks
@@ -23,6 +23,7 @@ from mmdet_bpu.steps import Step, silent
 SEED = 0
 BIAS_SPREAD = 0.02
 STEPS = 5
+MetadataOf = Callable[[nn.Module], dict]
 
 
 @dataclass
@@ -74,9 +75,9 @@ def observe_random_image(model: nn.Module, seed: int = SEED) -> None:
     """Calibrate a prepared detector on one image of normally distributed values."""
     height, width = quantization_of(model).settings['input_shape']
     generator = torch.Generator().manual_seed(seed)
-    image = torch.randn(1, 3, height, width, generator=generator).to(device_of(model))
+    image = torch.randn(1, input_channels(model), height, width, generator=generator)
     set_quant_state(model, 'observe')
-    model(image, example_samples(1, (height, width)), mode='tensor')
+    model(image.to(device_of(model)), example_samples(1, (height, width)), mode='tensor')
     finish_calibration(model)
     set_quant_state(model, 'quantize')
 
@@ -90,7 +91,7 @@ def list_sites(model: nn.Module, settings: dict) -> List[dict]:
     return network.with_scales(lambda name: (1.0, False)).rows
 
 
-def check_prepared(model: nn.Module, march: str, metadata: Optional[dict] = None,
+def check_prepared(model: nn.Module, march: str, metadata_of: Optional[MetadataOf] = None,
                    step: Step = silent) -> ModelCheck:
     """Export and convert a prepared, calibrated detector and compare it with a march's limits.
 
@@ -102,22 +103,23 @@ def check_prepared(model: nn.Module, march: str, metadata: Optional[dict] = None
     networks = quantized_graphs(model)
     hbir = export_networks(networks)
     step('convert to integers')
-    integer, notes = convert(hbir, metadata)
+    integer, notes = convert(hbir, metadata_of and metadata_of(model))
     step('compare with the limits')
     program = program_from_module(integer)
-    return ModelCheck(march, [row for n in networks for row in n.rows], check_program(program, march), notes,
+    rows = [row for network in networks for row in network.rows]
+    return ModelCheck(march, rows, check_program(program, march), notes,
                       len(program.instructions))
 
 
-def check_float(model: nn.Module, settings: dict, march: str, metadata: Optional[dict] = None,
-                step: Step = silent) -> ModelCheck:
+def check_float(model: nn.Module, settings: dict, march: str,
+                metadata_of: Optional[MetadataOf] = None, step: Step = silent) -> ModelCheck:
     """Check a float detector with the weights it has; it is prepared in place.
 
     Args:
         model (nn.Module): Float detector.
         settings (dict): Validated ``bpu`` settings; min-max observers take the place of others.
         march (str): March name.
-        metadata (dict, optional): For the integer module.
+        metadata_of (Callable, optional): Prepared detector -> metadata of the integer module.
         step (Step): Told of each step.
 
     Raises:
@@ -127,4 +129,4 @@ def check_float(model: nn.Module, settings: dict, march: str, metadata: Optional
     prepare(model, dict(settings, calibration=dict(observer='minmax')))
     step('observe a random image')
     observe_random_image(model)
-    return check_prepared(model, march, metadata, step)
+    return check_prepared(model, march, metadata_of, step)

@@ -1,13 +1,16 @@
 """A detector whose network is an integer executable: what the board computes, inside mmengine."""
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 import torch
-from mmdet.models.dense_heads import DETRHead
+from mmdet.models.utils import samplelist_boxtype2tensor
 from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.contract import decoding_in, output_tree_in
+from mmdet_bpu.families.output_tree import Tree
 
 INT8_MIN, INT8_MAX = -128, 127
 
@@ -16,21 +19,26 @@ class ArtifactDetector(BaseModel):
     """Evaluate an executable with a stock detector's preprocessing and post-processing.
 
     Image by image: the stock data preprocessor normalises, the image is quantized to the
-    executable's input scale, the executable runs on integers, its outputs are dequantized and go to
-    the stock head's ``predict_by_feat``. None of the detector's own weights take part.
+    executable's input scale, the executable runs on integers, its outputs are dequantized, put back
+    in the head's nesting by the detector's family, and go to the stock head's ``predict_by_feat``.
+    None of the detector's own weights take part, except what its head decodes with.
 
     Args:
         detector (nn.Module): A stock mmdet detector; its ``bbox_head`` and ``data_preprocessor``
             are used.
         executable (Any, optional): Has ``inputs``, ``outputs`` (name, shape, dtype, scale),
             ``metadata`` and ``run``. Defaults to None; :meth:`attach` sets it later.
+
+    Raises:
+        BpuError: The detector has no head that decodes.
     """
 
     def __init__(self, detector: nn.Module, executable: Optional[Any] = None) -> None:
         super().__init__(data_preprocessor=detector.data_preprocessor)
+        self.family = FAMILIES.of(detector)
         self.bbox_head = detector.bbox_head
-        if not isinstance(self.bbox_head, DETRHead):
-            raise BpuError('evaluating an executable: expected a head of the DETR family, found '
+        if not hasattr(self.bbox_head, 'predict_by_feat'):
+            raise BpuError('evaluating an executable: expected a head with predict_by_feat, found '
                            f'{type(self.bbox_head).__name__}')
         self.executable = None
         if executable is not None:
@@ -40,13 +48,23 @@ class ArtifactDetector(BaseModel):
         """Set the executable.
 
         Raises:
-            BpuError: It does not take one int8 image.
+            BpuError: It does not take one int8 image, its outputs are not those that its metadata
+                name, or it was made from a detector with another head.
         """
         inputs = list(executable.inputs)
         if len(inputs) != 1 or inputs[0].dtype != 'si8' or inputs[0].scale is None:
             found = ', '.join(f'{spec.name}: {spec.dtype} {tuple(spec.shape)}' for spec in inputs)
             raise BpuError(
                 f'executable: expected one int8 image with a scale as input, found {found}')
+        head, decoding = type(self.bbox_head).__name__, decoding_in(executable.metadata)
+        if decoding.get('family', self.family.name) != self.family.name \
+                or decoding.get('head', head) != head:
+            raise BpuError(
+                'executable: it was made from a detector whose head is a '
+                f'{decoding.get("head", decoding["family"])}, but the config has a {head}; give '
+                'the config that it was made from')
+        self.scales: Dict[str, float] = {spec.name: spec.scale for spec in executable.outputs}
+        self.output_tree: Tree = output_tree_in(executable.metadata, list(self.scales))
         self.executable = executable
 
     def forward(self,
@@ -56,7 +74,7 @@ class ArtifactDetector(BaseModel):
         """Detect.
 
         Args:
-            inputs (Tensor): Normalised images ``(N, 3, H, W)``.
+            inputs (Tensor): Normalised images ``(N, C, H, W)``.
             data_samples (list[DetDataSample]): Their metadata.
             mode (str): Only ``'predict'``: an executable has no losses.
 
@@ -68,21 +86,22 @@ class ArtifactDetector(BaseModel):
         if mode != 'predict':
             raise RuntimeError(f'an executable only predicts, asked for mode {mode!r}')
         for image, sample in zip(inputs, data_samples):
-            outputs = self.head_outputs(image)
-            sample.pred_instances = self.bbox_head.predict_by_feat(
-                *outputs, batch_img_metas=[sample.metainfo], rescale=True)[0]
+            sample.pred_instances = self.family.predict(
+                self.bbox_head, self.head_outputs(image), [sample.metainfo])[0]
+        samplelist_boxtype2tensor(data_samples)
         return data_samples
 
     @torch.no_grad()
-    def head_outputs(self, image: Tensor) -> List[Tensor]:
-        """Run one image; outputs as the head's ``forward`` returns them, of the last layer only.
+    def head_outputs(self, image: Tensor) -> List[Any]:
+        """Run one image; outputs as the head's ``predict_by_feat`` takes them.
 
         Args:
-            image (Tensor): Normalised image ``(3, H, W)``.
+            image (Tensor): Normalised image ``(C, H, W)``.
 
         Returns:
-            list[Tensor]: Each ``(1, 1, num_queries, C)``, float32: layers, images, queries,
-            channels.
+            list: Float32 tensors for one image, nested as the family has them: of a DETR each
+            ``(1, 1, queries, C)`` (layers, images, queries, channels), of a dense head lists of
+            ``(1, C, H, W)``, one per level.
 
         Raises:
             BpuError: The image has not the executable's shape.
@@ -94,20 +113,9 @@ class ArtifactDetector(BaseModel):
                 f'executable input {spec.name!r}: expected (N, H, W, C) {tuple(spec.shape)}, found '
                 f'{tuple(quantized.shape)}; set bpu.input_shape to {tuple(spec.shape[1:3])}')
         results = self.executable.run({spec.name: quantized.cpu()})
-        scales = {output.name: output.scale for output in self.executable.outputs}
-        return [dequantize(results[name], scales[name]).to(image.device).unsqueeze(0)
-                for name in self._output_names(scales)]
-
-    def _output_names(self, scales: Dict[str, float]) -> Sequence[str]:
-        """Names of the outputs in the head's order."""
-        listed = self.executable.metadata.get('outputs')
-        names = [entry['name'] if isinstance(entry, dict) else entry for entry in listed] \
-            if listed else list(scales)
-        unknown = [name for name in names if name not in scales]
-        if unknown:
-            raise BpuError(f'executable: metadata lists the outputs {names}, but there is no '
-                           f'{", ".join(unknown)} among {", ".join(scales)}')
-        return names
+        return self.family.restore(self.output_tree, {
+            name: dequantize(results[name], scale).to(image.device)
+            for name, scale in self.scales.items()})
 
 
 def quantize_image(image: Tensor, scale: float) -> Tensor:
@@ -117,11 +125,11 @@ def quantize_image(image: Tensor, scale: float) -> Tensor:
     to nearest, ties to even.
 
     Args:
-        image (Tensor): ``(3, H, W)``, float32.
+        image (Tensor): ``(C, H, W)``, float32.
         scale (float): Scale of the executable's input.
 
     Returns:
-        Tensor: ``(1, H, W, 3)``, int8.
+        Tensor: ``(1, H, W, C)``, int8.
     """
     scale = torch.tensor(scale, dtype=torch.float32, device=image.device)
     levels = torch.round(image.to(torch.float32) / scale).clamp(INT8_MIN, INT8_MAX)

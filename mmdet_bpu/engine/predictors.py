@@ -1,6 +1,6 @@
 """What detects in one picture: a detector with its config, or an artefact alone."""
 import copy
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from mmdet_bpu.analysis.pictures import Detections
 from mmdet_bpu.runtime import postprocess
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.contract import decoding_in
 
 
 class DetectorPredictor:
@@ -61,7 +62,7 @@ class ArtifactPredictor:
         levels = torch.from_numpy(postprocess.int8_image(image, self.contract))
         outputs = self.executable.run({name: levels})
         height, width = image.shape[:2]
-        return Detections(*postprocess.detections(
+        return Detections(*read_outputs(
             {key: value.numpy() for key, value in outputs.items()}, self.contract, width, height))
 
 
@@ -79,12 +80,27 @@ def contract_of(executable: Any) -> Dict[str, Any]:
     if missing:
         raise BpuError(f'the artefact has no {", ".join(missing)} in its metadata; expected a file '
                        'made by tools/export_hbir.py or tools/deploy_bpu.py')
-    scores = executable.metadata['postprocessing'].get('scores')
-    if scores != 'sigmoid':
-        raise BpuError(f'the artefact asks for scores by {scores!r}; only sigmoid is known')
     specs = {key: [dict(name=spec.name, shape=list(spec.shape), dtype=spec.dtype, scale=spec.scale)
                    for spec in getattr(executable, key)] for key in ('inputs', 'outputs')}
-    return dict(executable.metadata, **specs)
+    return dict(executable.metadata, postprocessing=decoding_in(executable.metadata), **specs)
+
+
+def read_outputs(outputs: Dict[str, np.ndarray], contract: Dict[str, Any], width: int,
+                 height: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Integers of the network as boxes in a picture of width and height px.
+
+    Returns:
+        tuple: Boxes (N, 4) x1, y1, x2, y2 in px, scores (N,), labels (N,).
+
+    Raises:
+        BpuError: No decoder is known for the family that the contract names.
+    """
+    decoding = contract['postprocessing']
+    known = decoding.get('family'), decoding.get('scores')
+    if known != ('detr', 'sigmoid'):
+        raise BpuError(f'the artefact asks for boxes by family {known[0]!r} and scores '
+                       f'{known[1]!r}; only detr with sigmoid scores is known')
+    return postprocess.detections(outputs, contract, width, height)
 
 
 def picture_pipeline(cfg: Config) -> List[dict]:

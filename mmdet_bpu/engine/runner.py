@@ -24,6 +24,7 @@ from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.engine.weights import (SOURCE_STAGES, check_stage, find_source, load_strictly,
                                       newest_checkpoint, read_checkpoint, stage_of)
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
 from mmdet_bpu.quantization import prepare, set_quant_state
@@ -56,10 +57,11 @@ class BPURunner(Runner):
         """Complete the config, then build a runner from it.
 
         Raises:
-            BpuError: Bad ``bpu`` settings, ``strategy`` or ``FlexibleRunner``, no weights to start
-                from, or a checkpoint that does not fit.
+            BpuError: A detector that cannot be deployed, bad ``bpu`` settings, ``strategy`` or
+                ``FlexibleRunner``, no weights to start from, or a checkpoint that does not fit.
         """
         cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(cfg))
+        refuse_config(cfg)
         complete_config(cfg)
         cls._settle_resume(cfg)
         return super().from_cfg(cfg)
@@ -92,9 +94,11 @@ class BPURunner(Runner):
         """Build the detector and bring it to the stage of this run.
 
         Raises:
-            BpuError: There are no weights to start from, or they do not fit.
+            BpuError: The detector cannot be deployed, there are no weights to start from, or they
+                do not fit.
         """
         model = super().build_model(model)
+        refuse_model(model, self.cfg)
         if not has_compiled_ext():
             open_deformable_convolution(model)
             if torch.cuda.is_available():

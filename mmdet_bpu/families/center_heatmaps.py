@@ -4,14 +4,19 @@ from typing import Any, Dict, Tuple
 from mmengine.config import ConfigDict
 from torch import nn
 
+from mmdet_bpu.families.base import Family, register
 from mmdet_bpu.families.decoding_facts import common_facts
 
-HEADS = ('CenterNetHead', )
 
+@register('CenterNetHead')
+class CenterHeatmaps(Family):
+    """CenterNet, the one of center heat maps."""
+    name = 'center_heatmaps'
 
-def contract(head: nn.Module, test_cfg: ConfigDict, input_shape: Tuple[int, int]) -> Dict[str, Any]:
-    """Facts for :mod:`mmdet_bpu.runtime.decoders.center_heatmaps`; see there."""
-    facts = common_facts('center_heatmaps', head, test_cfg, input_shape)
-    # mmdet calls its post-processing without NMS; peaks are alone as it is.
-    facts.update(min_bbox_size=None, nms=None, max_per_img=None)
-    return dict(facts, topk=int(test_cfg.topk), kernel=int(test_cfg.local_maximum_kernel))
+    def facts(self, head: nn.Module, test_cfg: ConfigDict,
+              input_shape: Tuple[int, int]) -> Dict[str, Any]:
+        """Facts for :mod:`mmdet_bpu.runtime.decoders.center_heatmaps`; see there."""
+        facts = common_facts('center_heatmaps', head, test_cfg, input_shape)
+        # mmdet calls its post-processing without NMS; peaks are alone as it is.
+        facts.update(min_bbox_size=None, nms=None, max_per_img=None)
+        return dict(facts, topk=int(test_cfg.topk), kernel=int(test_cfg.local_maximum_kernel))

@@ -1,7 +1,12 @@
 """What an artefact says about its input and its outputs, so that a board's CPU can serve it."""
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from mmengine.config import Config
+from torch import nn
+
+from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.detr import DETR
+from mmdet_bpu.families.output_tree import Tree, leaves, read_tree
 
 
 def preprocessing(cfg: Config) -> Dict[str, Any]:
@@ -26,23 +31,56 @@ def preprocessing(cfg: Config) -> Dict[str, Any]:
         'in float32')
 
 
-def postprocessing(cfg: Config) -> Dict[str, Any]:
-    """What is left for the host after the outputs: scores, top-k and boxes of a DETR head."""
-    head = cfg.model.bbox_head
-    test_cfg = cfg.model.get('test_cfg') or {}
-    return dict(
-        by='host',
-        scores='sigmoid',
-        num_classes=int(head.get('num_classes', 0)),
-        max_per_img=int(test_cfg.get('max_per_img', 100)),
-        boxes='cx, cy, w, h in [0, 1] of the resized image')
+def deploy_metadata(cfg: Config, model: nn.Module, output_tree: Tree,
+                    class_names: Optional[List[str]] = None) -> Dict[str, Any]:
+    """Metadata of the integer module.
 
+    Args:
+        cfg (Config): Completed config.
+        model (nn.Module): The detector that it built, float or prepared.
+        output_tree (Tree): Nesting of the deployed outputs.
+        class_names (list[str], optional): Defaults to none.
 
-def deploy_metadata(cfg: Config, class_names: Optional[List[str]] = None) -> Dict[str, Any]:
-    """Metadata of the integer module: preprocessing, post-processing, march, class names."""
+    Returns:
+        dict: ``preprocessing``; ``postprocessing``, the class of the head and the contract of its
+        family; ``outputs`` and their nesting ``output_tree``; ``classes``; ``march``.
+    """
     return dict(
         preprocessing=preprocessing(cfg),
-        postprocessing=postprocessing(cfg),
-        outputs=[dict(name='cls_scores'), dict(name='bbox_preds')],
+        postprocessing=dict(FAMILIES.of(model).contract(model, cfg), by='host',
+                            head=type(model.bbox_head).__name__),
+        outputs=[dict(name=name) for name in leaves(output_tree)],
+        output_tree=output_tree,
         classes=list(class_names or []),
         march=cfg.bpu.get('march', 'nash-e'))
+
+
+def decoding_in(metadata: Mapping[str, Any]) -> Dict[str, Any]:
+    """How an artefact's outputs are decoded; empty where its metadata do not say.
+
+    Version 0.1 made artefacts of Deformable DETR only and did not name the family.
+    """
+    decoding = dict(metadata.get('postprocessing') or {})
+    if 'scores' in decoding:
+        decoding.setdefault('family', DETR.name)
+    return decoding
+
+
+def output_tree_in(metadata: Mapping[str, Any], names: Sequence[str]) -> Tree:
+    """Nesting of an artefact's outputs.
+
+    Without ``output_tree`` (version 0.1) the outputs are one list: as ``outputs`` has them, else as
+    they come.
+
+    Args:
+        metadata (Mapping): The artefact's.
+        names (Sequence[str]): Of its outputs.
+
+    Raises:
+        BpuError: It names outputs that there are not.
+    """
+    tree = metadata.get('output_tree')
+    if tree is None:
+        tree = [entry['name'] if isinstance(entry, dict) else entry
+                for entry in metadata.get('outputs') or names]
+    return read_tree(tree, names)

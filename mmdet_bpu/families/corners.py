@@ -4,17 +4,23 @@ from typing import Any, Dict, Tuple
 from mmengine.config import ConfigDict
 from torch import nn
 
+from mmdet_bpu.families.base import Family, register
 from mmdet_bpu.families.decoding_facts import common_facts
 
-HEADS = ('CentripetalHead', 'CornerHead')
 PAIRS = 1000  # ``num_dets`` of CornerHead._decode_heatmap, which no setting reaches
 
 
-def contract(head: nn.Module, test_cfg: ConfigDict, input_shape: Tuple[int, int]) -> Dict[str, Any]:
-    """Facts for :mod:`mmdet_bpu.runtime.decoders.corners`; see there."""
-    facts = common_facts('corners', head, test_cfg, input_shape)
-    facts['min_bbox_size'] = None  # its own post-processing keeps small boxes
-    return dict(facts, corner_topk=int(test_cfg.corner_topk),
-                kernel=int(test_cfg.local_maximum_kernel),
-                distance_threshold=float(test_cfg.distance_threshold), candidates=PAIRS,
-                centripetal=hasattr(head, 'tl_centripetal_shift'))
+@register('CentripetalHead', 'CornerHead')
+class Corners(Family):
+    """CornerNet and CentripetalNet."""
+    name = 'corners'
+
+    def facts(self, head: nn.Module, test_cfg: ConfigDict,
+              input_shape: Tuple[int, int]) -> Dict[str, Any]:
+        """Facts for :mod:`mmdet_bpu.runtime.decoders.corners`; see there."""
+        facts = common_facts('corners', head, test_cfg, input_shape)
+        facts['min_bbox_size'] = None  # its own post-processing keeps small boxes
+        return dict(facts, corner_topk=int(test_cfg.corner_topk),
+                    kernel=int(test_cfg.local_maximum_kernel),
+                    distance_threshold=float(test_cfg.distance_threshold), candidates=PAIRS,
+                    centripetal=hasattr(head, 'tl_centripetal_shift'))

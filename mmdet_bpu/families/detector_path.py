@@ -1,34 +1,20 @@
 """The tensor path of an mmdet detector: from a normalised image to the raw head outputs.
 
 This is what mmdet runs in ``mode='tensor'``, cut where losses and post-processing begin. It is
-split in regions; a site's key starts at its region, so that it does not depend on whether loss,
-prediction or capture called it.
+split in regions (:meth:`mmdet_bpu.families.base.Family.regions`); a site's key starts at its
+region, so that it does not depend on whether loss, prediction or capture called it.
 """
-from typing import Dict, List, Tuple
+from typing import List, Tuple
 
 import torch
-from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
-from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.output_tree import tensors_of
 
-OUTPUT_NAMES = {2: ('cls_scores', 'bbox_preds'), 1: ('outputs', )}
-
-
-def regions_of(model: nn.Module) -> Dict[str, Tuple[str, ...]]:
-    """Methods that enclose the tensor path: sub-module path -> method names.
-
-    Raises:
-        BpuError: The model has no ``extract_feat`` or no ``bbox_head``.
-    """
-    if not hasattr(model, 'extract_feat') or not hasattr(model, 'bbox_head'):
-        raise BpuError('expected an mmdet detector with extract_feat and bbox_head, found '
-                       f'{type(model).__name__}')
-    regions = {'': ('extract_feat', ), 'bbox_head': ('forward', )}
-    if isinstance(model, DetectionTransformer):
-        regions[''] = ('extract_feat', 'forward_transformer')
-    return regions
+RGB = 3
+FOCUS_CELLS = 4  # YOLOX's Focus makes channels of 2 x 2 pixels before the first convolution
 
 
 def example_samples(batch: int, input_shape: Tuple[int, int]) -> List[DetDataSample]:
@@ -45,37 +31,24 @@ def example_samples(batch: int, input_shape: Tuple[int, int]) -> List[DetDataSam
     return samples
 
 
-def run_tensor_path(model: nn.Module, image: Tensor) -> Tuple[Tensor, ...]:
-    """Raw outputs of the head for normalised images ``(N, 3, H, W)`` without padding.
+def run_tensor_path(model: nn.Module, image: Tensor) -> List[Tensor]:
+    """Deployed outputs of a detector, in order, for normalised images ``(N, C, H, W)``."""
+    family = FAMILIES.of(model)
+    return tensors_of(family.deployed(family.run(model, image)))
 
-    The last stage is ``bbox_head.forward``, so all decoder layers' outputs are there.
+
+def input_channels(model: nn.Module) -> int:
+    """Channels of the image: what the backbone's first convolution reads, three without a backbone.
+
+    The data preprocessor does not say: one mean may be meant for three channels.
     """
-    samples = example_samples(image.shape[0], tuple(image.shape[-2:]))
-    features = model.extract_feat(image)
-    if isinstance(model, DetectionTransformer):
-        inputs = model.forward_transformer(features, samples)
-        inputs = {k: v for k, v in inputs.items() if not k.startswith('enc_outputs')}
-        outputs = model.bbox_head.forward(**inputs)
-    else:
-        outputs = model.bbox_head.forward(features)
-    return flatten_outputs(outputs)
-
-
-def flatten_outputs(outputs) -> Tuple[Tensor, ...]:
-    """Head outputs (tensors in nested tuples and lists) as one flat tuple."""
-    if isinstance(outputs, Tensor):
-        return (outputs, )
-    return tuple(leaf for part in outputs for leaf in flatten_outputs(part))
-
-
-def is_stacked_by_layer(model: nn.Module) -> bool:
-    """Whether head outputs hold one entry per decoder layer, of which the last is deployed."""
-    return isinstance(model, DetectionTransformer)
-
-
-def output_names(count: int) -> Tuple[str, ...]:
-    """Names of the deployed outputs, in the order of the head."""
-    return OUTPUT_NAMES.get(count) or tuple(f'output_{i}' for i in range(count))
+    cells = 1
+    for module in getattr(model, 'backbone', nn.Module()).modules():
+        if type(module).__name__ == 'Focus':
+            cells = FOCUS_CELLS
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels // cells
+    return RGB
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -1,16 +1,82 @@
-"""Heads over queries."""
-from typing import Any, Dict, Tuple
+"""Query-based detectors: DETR, Conditional, DAB and Deformable DETR, DINO.
+
+Their heads return ``(cls_scores, bbox_preds)`` of every decoder layer, stacked along dim 0 or in a
+list. Only the last layer is deployed: ``cls_scores`` ``(N, queries, classes)`` and ``bbox_preds``
+``(N, queries, 4)``. Encoder proposals and denoising queries are for the losses and are not captured.
+"""
+import functools
+import inspect
+from typing import Any, Dict, List, Mapping, Tuple
 
 from mmengine.config import ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
+from mmdet_bpu.families.base import Family, register
 from mmdet_bpu.families.decoding_facts import common_facts
+from mmdet_bpu.families.detector_path import example_samples
+from mmdet_bpu.families.output_tree import Tree, fill
 
-HEADS = ('ConditionalDETRHead', 'DABDETRHead', 'DETRHead', 'DINOHead', 'DeformableDETRHead')
+
+@register('DETRHead')
+class DETR(Family):
+    """A transformer between neck and head; boxes are queries' and need no NMS."""
+    name = 'detr'
+    outputs = ('cls_scores', 'bbox_preds')
+
+    def regions(self, model: nn.Module) -> Dict[str, Tuple[str, ...]]:
+        return {'': ('extract_feat', 'forward_transformer'), 'bbox_head': ('forward', )}
+
+    def run(self, model: nn.Module, image: Tensor) -> Any:
+        samples = example_samples(image.shape[0], tuple(image.shape[-2:]))
+        given = model.forward_transformer(model.extract_feat(image), samples)
+        # The others are proposals of the encoder and facts about denoising: inputs of the loss.
+        taken = inspect.signature(model.bbox_head.forward).parameters
+        return model.bbox_head.forward(**{k: v for k, v in given.items() if k in taken})
+
+    def deployed(self, outputs: Any) -> List[Tensor]:
+        return [layers[-1] for layers in outputs]
+
+    def restore(self, tree: Tree, outputs: Mapping[str, Tensor]) -> List[Tensor]:
+        """Each ``(1, N, queries, C)``: one decoder layer, the last."""
+        return [value.unsqueeze(0) for value in fill(tree, outputs)]
+
+    def facts(self, head: nn.Module, test_cfg: ConfigDict,
+              input_shape: Tuple[int, int]) -> Dict[str, Any]:
+        """Softmax scores have the background as their last class."""
+        facts = common_facts(self.name, head, test_cfg, input_shape)
+        activation = 'sigmoid' if head.loss_cls.use_sigmoid else 'softmax'
+        return dict(facts, min_bbox_size=None, nms=None, activation=activation, scores=activation,
+                    boxes='cx, cy, w, h in [0, 1] of the resized image')
 
 
-def contract(head: nn.Module, test_cfg: ConfigDict, input_shape: Tuple[int, int]) -> Dict[str, Any]:
-    """Facts for :mod:`mmdet_bpu.runtime.decoders.detr`; see there."""
-    facts = common_facts('detr', head, test_cfg, input_shape)
-    facts.update(min_bbox_size=None, nms=None)
-    return dict(facts, activation='sigmoid' if head.loss_cls.use_sigmoid else 'softmax')
+@register('ConditionalDETRHead')
+class ConditionalDETR(DETR):
+    """The head calls its box branch once per layer, and stock prediction only for the last.
+
+    The last layer would be the sixth call of the branch in training and the first in prediction:
+    two sites. In a prepared detector prediction runs all layers too; the boxes are the same.
+    """
+
+    def open(self, model: nn.Module) -> None:
+        head = type(model.bbox_head)
+        if not issubclass(head, AllLayers):
+            model.bbox_head.__class__ = _predicting_all_layers(head)
+
+
+@register('DABDETRHead')
+class DABDETR(DETR):
+    """Derived from Conditional DETR's, but the head takes all layers in one call."""
+
+
+class AllLayers:
+    """Mixin of a DETR head: prediction from the outputs of all decoder layers."""
+
+    def predict(self, batch_data_samples: list, rescale: bool = True, **inputs: Any) -> list:
+        """As the stock ``predict``, of which it has the arguments, passed by name."""
+        metas = [sample.metainfo for sample in batch_data_samples]
+        return self.predict_by_feat(*self(**inputs), batch_img_metas=metas, rescale=rescale)
+
+
+@functools.lru_cache(maxsize=None)
+def _predicting_all_layers(cls: type) -> type:
+    return type(cls.__name__, (AllLayers, cls), {'__module__': cls.__module__})

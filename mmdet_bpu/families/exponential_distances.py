@@ -4,13 +4,18 @@ from typing import Any, Dict, Tuple
 from mmengine.config import ConfigDict
 from torch import nn
 
+from mmdet_bpu.families.base import Family, register
 from mmdet_bpu.families.decoding_facts import common_facts, point_facts, scoring_facts
 
-HEADS = ('FoveaHead', )
 
+@register('FoveaHead')
+class ExponentialDistances(Family):
+    """FoveaBox."""
+    name = 'exponential_distances'
 
-def contract(head: nn.Module, test_cfg: ConfigDict, input_shape: Tuple[int, int]) -> Dict[str, Any]:
-    """Facts for :mod:`mmdet_bpu.runtime.decoders.exponential_distances`; see there."""
-    return dict(common_facts('exponential_distances', head, test_cfg, input_shape),
-                **scoring_facts(head, test_cfg), **point_facts(head.prior_generator),
-                base_lengths=[float(length) for length in head.base_edge_list])
+    def facts(self, head: nn.Module, test_cfg: ConfigDict,
+              input_shape: Tuple[int, int]) -> Dict[str, Any]:
+        """Facts for :mod:`mmdet_bpu.runtime.decoders.exponential_distances`; see there."""
+        return dict(common_facts('exponential_distances', head, test_cfg, input_shape),
+                    **scoring_facts(head, test_cfg), **point_facts(head.prior_generator),
+                    base_lengths=[float(length) for length in head.base_edge_list])

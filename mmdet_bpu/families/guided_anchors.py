@@ -4,19 +4,24 @@ from typing import Any, Dict, Tuple
 from mmengine.config import ConfigDict
 from torch import nn
 
+from mmdet_bpu.families.base import Family, register
 from mmdet_bpu.families.coder_facts import delta_facts
 from mmdet_bpu.families.decoding_facts import anchor_facts, common_facts, scoring_facts
 
-HEADS = ('GARetinaHead', 'GuidedAnchorHead')
 
+@register('GARetinaHead', 'GuidedAnchorHead')
+class GuidedAnchors(Family):
+    """Guided anchors."""
+    name = 'guided_anchors'
 
-def contract(head: nn.Module, test_cfg: ConfigDict, input_shape: Tuple[int, int]) -> Dict[str, Any]:
-    """Facts for :mod:`mmdet_bpu.runtime.decoders.guided_anchors`; see there."""
-    facts = common_facts('guided_anchors', head, test_cfg, input_shape)
-    facts['min_bbox_size'] = None  # its own post-processing keeps small boxes
-    # Anchors are decoded without a bound to their shape, and where they come to lie.
-    anchor_coder = dict(delta_facts(head.anchor_coder, ratio_clip=1e-6), clip=False)
-    return dict(facts, **scoring_facts(head, test_cfg),
-                **anchor_facts(head.square_anchor_generator),
-                coder=delta_facts(head.bbox_coder), anchor_coder=anchor_coder,
-                loc_filter_thr=float(head.loc_filter_thr))
+    def facts(self, head: nn.Module, test_cfg: ConfigDict,
+              input_shape: Tuple[int, int]) -> Dict[str, Any]:
+        """Facts for :mod:`mmdet_bpu.runtime.decoders.guided_anchors`; see there."""
+        facts = common_facts('guided_anchors', head, test_cfg, input_shape)
+        facts['min_bbox_size'] = None  # its own post-processing keeps small boxes
+        # Anchors are decoded without a bound to their shape, and where they come to lie.
+        anchor_coder = dict(delta_facts(head.anchor_coder, ratio_clip=1e-6), clip=False)
+        return dict(facts, **scoring_facts(head, test_cfg),
+                    **anchor_facts(head.square_anchor_generator),
+                    coder=delta_facts(head.bbox_coder), anchor_coder=anchor_coder,
+                    loc_filter_thr=float(head.loc_filter_thr))

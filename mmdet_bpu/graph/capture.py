@@ -13,9 +13,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.families.detector_path import device_of, regions_of, run_tensor_path
-from mmdet_bpu.graph.functional_forms import (SHAPE_ONLY, TO_PYTHON, functional_form, map_tensors,
-                                              set_item, take_item, tensors_in)
+from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.detector_path import device_of
+from mmdet_bpu.families.output_tree import Tree, tensors_of
+from mmdet_bpu.graph.functional_forms import (SHAPE_ONLY, TO_PYTHON,
+                                                     functional_form, map_tensors, set_item,
+                                                     take_item, tensors_in)
+from mmdet_bpu.graph.held_tensors import held_tensors
 from mmdet_bpu.graph.regions import with_regions
 from mmdet_bpu.graph.sites import SiteTracker, calling_line, function_name, tracking
 
@@ -32,10 +36,12 @@ class CapturedGraph:
             and ``dtype``, and ``tensor_args``: names of the nodes of the call's tensor arguments.
         constants (dict[str, Tensor]): Values of the ``get_attr`` nodes.
         opened (set[tuple]): Keys of the calls that were written out in simpler functions.
+        output_tree (Tree): Public names of the outputs in the head's nesting.
     """
     graph: fx.Graph
     constants: Dict[str, Tensor] = field(default_factory=dict)
     opened: set = field(default_factory=set)
+    output_tree: Tree = None
 
     def add_constant(self, tensor: Tensor, path: str, learned: bool) -> fx.Node:
         """A node that holds ``tensor``, at the graph's insertion point."""
@@ -48,7 +54,7 @@ class CapturedGraph:
 
     @torch.no_grad()
     def run(self, *inputs: Tensor) -> Tuple[Tensor, ...]:
-        """Execute the graph on normalised images ``(N, 3, H, W)`` of the captured shape."""
+        """Execute the graph on normalised images ``(N, C, H, W)`` of the captured shape."""
         holder = nn.Module()
         for name, value in self.constants.items():
             setattr(holder, name, value)
@@ -240,25 +246,15 @@ class CaptureMode(TorchFunctionMode):
         return f'{self.tracker.path or "the detector"} (line {line[1]} of {line[0]})'
 
 
-def _constants_of(model: nn.Module) -> List[Tensor]:
-    """Parameters, buffers and plain tensor attributes: known not to depend on an image."""
-    known = [*model.parameters(), *model.buffers()]
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, (Tensor, list, tuple, dict)):
-                known += tensors_in(value)
-    return known
-
-
 @torch.no_grad()
 def capture(model: nn.Module,
             image: Tensor,
             decompositions: Optional[Decompositions] = None) -> CapturedGraph:
-    """Capture the tensor path of ``model`` in eval mode.
+    """Capture the tensor path of ``model`` in eval mode, as far as its family deploys it.
 
     Args:
         model (nn.Module): An mmdet detector. Its mode is restored, nothing else changes.
-        image (Tensor): Normalised images ``(N, 3, H, W)``; shapes in the graph are theirs.
+        image (Tensor): Normalised images ``(N, C, H, W)``; shapes in the graph are theirs.
         decompositions (dict, optional): torch function -> function that computes the same from
             simpler torch functions, or returns ``NotImplemented``. Defaults to none.
 
@@ -266,16 +262,21 @@ def capture(model: nn.Module,
         BpuError: A tensor of unknown origin, data-dependent control flow, or a read of
             overwritten memory; the message names the sites.
     """
+    family = FAMILIES.of(model)
     training = {name: m.training for name, m in model.named_modules()}
     model.eval()
     tracker = SiteTracker(model)
-    mode = CaptureMode(tracker, _constants_of(model), decompositions or {})
+    mode = CaptureMode(tracker, held_tensors(model), decompositions or {})
     image = image.to(device_of(model))
     try:
-        with with_regions(model, regions_of(model)), tracking(tracker), mode:
+        with with_regions(model, family.regions(model)), tracking(tracker), mode:
             mode.placeholder('image', image)
-            outputs = run_tensor_path(model, image)
-        return mode.finish(outputs)
+            outputs = family.run(model, image)
+            with tracker.region('deployed'):
+                outputs = family.deployed(outputs)
+        captured = mode.finish(tensors_of(outputs))
+        captured.output_tree = family.output_tree(model, outputs)
+        return captured
     finally:
         for name, module in model.named_modules():
             module.training = training[name]

@@ -1,22 +1,29 @@
-"""From a detector to the graph that is deployed: last layer's outputs, stacks resolved."""
+"""From a detector to the graph that is deployed: its family's outputs, stacks resolved."""
 from typing import Tuple
 
 import torch
 from torch import nn
 
-from mmdet_bpu.families.detector_path import device_of, is_stacked_by_layer, output_names
+from mmdet_bpu.models.deformable_attention import open_deformable_attention
+from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.detector_path import device_of, input_channels
+from mmdet_bpu.families.output_tree import leaves
+from mmdet_bpu.models.multihead_attention import open_multihead_attention
 from mmdet_bpu.graph.canonical import build_opgraph
 from mmdet_bpu.graph.capture import CapturedGraph, capture
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.opgraph import OpGraph
-from mmdet_bpu.models.deformable_attention import open_deformable_attention
-from mmdet_bpu.models.multihead_attention import open_multihead_attention
+from mmdet_bpu.graph.selected_layers import select_early
 
 
 def open_attention(model: nn.Module) -> None:
-    """Turn attention modules into ones whose products a tracer sees; weights stay."""
+    """Turn attention modules into ones whose products a tracer sees; weights stay.
+
+    Prediction is made to take the same calls as training (:meth:`Family.open`).
+    """
     open_deformable_attention(model)
     open_multihead_attention(model)
+    FAMILIES.of(model).open(model)
 
 
 def resolve_stacks(graph: OpGraph) -> None:
@@ -54,17 +61,6 @@ def merge_pads(graph: OpGraph) -> None:
             ]
 
 
-def deployed_outputs(graph: OpGraph, stacked: bool) -> None:
-    """Keep the last decoder layer of outputs that are stacked by layer."""
-    producers = graph.producers()
-    if stacked:
-        graph.outputs = [
-            producers[name].inputs[-1] if producers[name].kind == 'stack' else name
-            for name in graph.outputs
-        ]
-    graph.output_names = list(output_names(len(graph.outputs)))
-
-
 def name_origins(model: nn.Module, captured: CapturedGraph) -> None:
     """Note which constants are parameters or buffers of ``model``, under ``meta['origin']``."""
 
@@ -84,7 +80,7 @@ def capture_detector(model: nn.Module, input_shape: Tuple[int, int]) -> Captured
     Batch norms stay calls of their own. The attention modules must be open
     (:func:`open_attention`).
     """
-    image = torch.zeros(1, 3, *input_shape, device=device_of(model))
+    image = torch.zeros(1, input_channels(model), *input_shape, device=device_of(model))
     return capture(model, image, DECOMPOSITIONS)
 
 
@@ -92,7 +88,9 @@ def deployed_part(model: nn.Module, captured: CapturedGraph) -> OpGraph:
     """What of a captured detector is deployed, as an operation graph."""
     name_origins(model, captured)
     graph = build_opgraph(captured)
-    deployed_outputs(graph, is_stacked_by_layer(model))
+    graph.output_tree = captured.output_tree
+    graph.output_names = leaves(captured.output_tree)
+    select_early(graph)
     resolve_stacks(graph)
     graph.prune()
     merge_pads(graph)

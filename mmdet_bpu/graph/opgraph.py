@@ -10,6 +10,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
+from mmdet_bpu.families.output_tree import Tree
+
 Shape = Tuple[int, ...]
 
 
@@ -69,6 +71,8 @@ class OpGraph:
         inputs (list[str]): Graph inputs.
         outputs (list[str]): Deployed outputs.
         output_names (list[str]): Their public names.
+        output_tree (Tree): The same names in the nesting of the head's outputs; see
+            :mod:`mmdet_bpu.families.output_tree`.
     """
 
     def __init__(self) -> None:
@@ -77,6 +81,7 @@ class OpGraph:
         self.inputs: List[str] = []
         self.outputs: List[str] = []
         self.output_names: List[str] = []
+        self.output_tree: Tree = None
 
     def producers(self) -> Dict[str, Op]:
         """Value name -> the op that makes it."""

@@ -3,7 +3,7 @@
 A site is one call of one torch function on the tensor path. Its runtime key is the chain of
 enclosing module calls, the code line, the function and the repetition of that line. A chain
 link is (module path, calling line, repetition); it starts at a region, see
-:mod:`mmdet_bpu.families.detector_path`.
+:meth:`mmdet_bpu.families.base.Family.regions`.
 """
 import sys
 import threading

@@ -4,7 +4,8 @@ from typing import Dict, Optional, Tuple
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.families.detector_path import device_of, regions_of
+from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.detector_path import device_of
 from mmdet_bpu.graph.capture import CapturedGraph
 from mmdet_bpu.graph.deploy_graph import capture_detector, deployed_part, open_attention
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
@@ -67,7 +68,7 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None) -> 
     """
     if hasattr(model, 'quant'):
         raise BpuError(f'{type(model).__name__} is prepared already')
-    regions = regions_of(model)
+    regions = FAMILIES.of(model).regions(model)
     network, captured, folded = quantized_graph(model, bpu)
     if saved is not None:
         saved.match([network], input_stage(bpu), package_versions())

@@ -118,6 +118,7 @@ def _with_data_of(detector: nn.Module, graph: OpGraph) -> OpGraph:
     fresh = OpGraph()
     fresh.ops, fresh.inputs = graph.ops, graph.inputs
     fresh.outputs, fresh.output_names = graph.outputs, graph.output_names
+    fresh.output_tree = graph.output_tree
     fresh.values = {
         name: replace(info, data=owned[info.origin].detach()) if info.origin else info
         for name, info in graph.values.items()

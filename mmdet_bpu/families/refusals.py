@@ -1,0 +1,110 @@
+"""Detectors that cannot be deployed, by the names of their classes and heads, and why.
+
+A derived class is refused with its base, unless a family is registered for a class nearer to it.
+"""
+from typing import Any, Dict, Iterator, Mapping, Optional
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.base import FAMILIES
+
+TEXT = 'it compares image features with those of a text, and a network here has one image as input'
+MASKS = 'it predicts masks, and only boxes can be deployed'
+TEACHER = 'it is a teacher with its student; give the config of the detector that shall be deployed'
+
+DETECTORS: Dict[str, str] = {
+    'TwoStageDetector': 'it is a two-stage detector: NMS and pooling of its proposals lie between '
+    'its networks, and one network can be deployed',
+    'TwoStagePanopticSegmentor': 'it segments panoptically, and only boxes can be deployed',
+    'SingleStageInstanceSegmentor': MASKS,
+    'MaskFormer': MASKS,
+    'KnowledgeDistillationSingleStageDetector': TEACHER,
+    'SemiBaseDetector': TEACHER,
+    'BaseMOTModel': 'it tracks objects over images; give the config of its detector',
+    'GLIP': TEXT,
+    'GroundingDINO': TEXT,
+    'Detectron2Wrapper': 'it is a model of detectron2, which has no head of mmdet',
+}
+HEADS: Dict[str, str] = {
+    'YOLACTHead': MASKS,
+    'CondInstBboxHead': MASKS,
+    'RTMDetInsHead': MASKS,
+    'MaskFormerHead': MASKS,
+    'BaseMaskHead': MASKS,
+    'ATSSVLFusionHead': TEXT,
+    'GroundingDINOHead': TEXT,
+    'DDQDETRHead': 'NMS inside its network chooses the queries, so their number depends on the '
+    'image',
+    'GuidedAnchorHead': 'its masked convolutions compute where the image says, and a network here '
+    'has fixed shapes',
+    'StageCascadeRPNHead': 'a stage takes the boxes that the host decodes from the stage before',
+    'CascadeRPNHead': 'a stage takes the boxes that the host decodes from the stage before',
+    'EmbeddingRPNHead': 'it proposes boxes to a second network',
+}
+HEAD_FIELDS = ('bbox_head', 'rpn_head', 'panoptic_head')
+
+
+def refusal(model: nn.Module, cfg: Config) -> Optional[str]:
+    """Why a built detector cannot be deployed, in one sentence, or None.
+
+    Args:
+        model (nn.Module): A detector of mmdet.
+        cfg (Config): Its config.
+    """
+    found = _of_classes(type(model), _of_head(type(getattr(model, 'bbox_head', None))))
+    return found or FAMILIES.of(model).refuse(model, cfg)
+
+
+def refuse_model(model: nn.Module, cfg: Config) -> None:
+    """Raise BpuError for a built detector that cannot be deployed."""
+    reason = refusal(model, cfg)
+    if reason:
+        raise BpuError(reason)
+
+
+def refuse_config(cfg: Config) -> None:
+    """Raise BpuError for a config whose detector's classes say that it cannot be deployed.
+
+    Nothing is built. A class that no registry knows is left to the build, which says so.
+    """
+    model = cfg.get('model')
+    if not isinstance(model, Mapping):
+        return
+    scope = cfg.get('default_scope') or 'mmdet'
+    with DefaultScope.overwrite_default_scope(scope):
+        heads = [_class_of(head) for head in _heads_of(model)]
+        cls = _class_of(model)
+    reason = _of_classes(cls, next(filter(None, map(_of_head, heads)), None))
+    if reason:
+        raise BpuError(reason)
+
+
+def _of_classes(detector: Optional[type], head: Optional[str]) -> Optional[str]:
+    for base in getattr(detector, '__mro__', ()):
+        if base.__name__ in DETECTORS:
+            return f'{detector.__name__} cannot be deployed: {DETECTORS[base.__name__]}'
+    return head
+
+
+def _of_head(cls: Optional[type]) -> Optional[str]:
+    for base in getattr(cls, '__mro__', ()):
+        if FAMILIES.registered(base):
+            return None
+        if base.__name__ in HEADS:
+            return f'{cls.__name__} cannot be deployed: {HEADS[base.__name__]}'
+    return None
+
+
+def _heads_of(model: Mapping) -> Iterator[Any]:
+    for field in HEAD_FIELDS:
+        heads = model.get(field)
+        yield from heads if isinstance(heads, (list, tuple)) else [heads]
+
+
+def _class_of(config: Any) -> Optional[type]:
+    kind = config.get('type') if isinstance(config, Mapping) else None
+    return MODELS.get(kind) if isinstance(kind, str) else kind
