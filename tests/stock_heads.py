@@ -282,20 +282,23 @@ def outputs_of(case: Case, head: nn.Module, seed: int = 0) -> Tree:
     return case.outputs(head, case.shape, torch.Generator().manual_seed(seed))
 
 
-def contract_modules() -> Dict[str, Any]:
-    """Name of a head's class -> the module of :mod:`mmdet_bpu.families` that states its facts."""
-    import importlib
-    import pkgutil
+def families_by_head() -> Dict[str, Any]:
+    """Name of a head's class of mmdet -> its family."""
+    import inspect
 
-    from mmdet_bpu import families
-    modules = [importlib.import_module(f'{families.__name__}.{entry.name}')
-               for entry in pkgutil.iter_modules(families.__path__)]
-    return {name: module for module in modules for name in getattr(module, 'HEADS', ())}
+    from mmdet.models import dense_heads
+    from mmdet.registry import MODELS
+
+    from mmdet_bpu.families.base import FAMILIES
+    found = {name: FAMILIES.of_head(cls) for name, cls in vars(dense_heads).items()
+             if inspect.isclass(cls) and MODELS.get(name) is cls}
+    return {name: family for name, family in found.items() if family is not None}
 
 
 def facts_of_head(head: nn.Module, shape: Tuple[int, int]) -> Dict[str, Any]:
     """The post-processing part of a contract, as it comes back from a file."""
-    facts = contract_modules()[type(head).__name__].contract(head, head.test_cfg, shape)
+    from mmdet_bpu.families.base import FAMILIES
+    facts = FAMILIES.of_head(type(head)).facts(head, head.test_cfg, shape)
     return json.loads(json.dumps(facts))
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from mmdet_bpu.analysis.pictures import Detections
 from mmdet_bpu.runtime import postprocess
+from mmdet_bpu.runtime.detections import detect
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.contract import decoding_in
 
@@ -93,14 +94,9 @@ def read_outputs(outputs: Dict[str, np.ndarray], contract: Dict[str, Any], width
         tuple: Boxes (N, 4) x1, y1, x2, y2 in px, scores (N,), labels (N,).
 
     Raises:
-        BpuError: No decoder is known for the family that the contract names.
+        BpuError: The contract lacks a fact, or the outputs are not those that it describes.
     """
-    decoding = contract['postprocessing']
-    known = decoding.get('family'), decoding.get('scores')
-    if known != ('detr', 'sigmoid'):
-        raise BpuError(f'the artefact asks for boxes by family {known[0]!r} and scores '
-                       f'{known[1]!r}; only detr with sigmoid scores is known')
-    return postprocess.detections(outputs, contract, width, height)
+    return detect(outputs, contract, width, height)
 
 
 def picture_pipeline(cfg: Config) -> List[dict]:

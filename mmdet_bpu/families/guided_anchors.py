@@ -1,7 +1,7 @@
 """Guided anchors."""
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmdet_bpu.families.base import Family, register
@@ -13,6 +13,10 @@ from mmdet_bpu.families.decoding_facts import anchor_facts, common_facts, scorin
 class GuidedAnchors(Family):
     """Guided anchors."""
     name = 'guided_anchors'
+
+    def refuse(self, model: nn.Module, cfg: Config) -> Optional[str]:
+        return (f'{type(model.bbox_head).__name__} cannot be deployed: its masked convolutions '
+                'compute where the image says, and a network here has fixed shapes')
 
     def facts(self, head: nn.Module, test_cfg: ConfigDict,
               input_shape: Tuple[int, int]) -> Dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.refused_heads import REASONS
 
 TEXT = 'it compares image features with those of a text, and a network here has one image as input'
 MASKS = 'it predicts masks, and only boxes can be deployed'
@@ -29,22 +30,7 @@ DETECTORS: Dict[str, str] = {
     'GroundingDINO': TEXT,
     'Detectron2Wrapper': 'it is a model of detectron2, which has no head of mmdet',
 }
-HEADS: Dict[str, str] = {
-    'YOLACTHead': MASKS,
-    'CondInstBboxHead': MASKS,
-    'RTMDetInsHead': MASKS,
-    'MaskFormerHead': MASKS,
-    'BaseMaskHead': MASKS,
-    'ATSSVLFusionHead': TEXT,
-    'GroundingDINOHead': TEXT,
-    'DDQDETRHead': 'NMS inside its network chooses the queries, so their number depends on the '
-    'image',
-    'GuidedAnchorHead': 'its masked convolutions compute where the image says, and a network here '
-    'has fixed shapes',
-    'StageCascadeRPNHead': 'a stage takes the boxes that the host decodes from the stage before',
-    'CascadeRPNHead': 'a stage takes the boxes that the host decodes from the stage before',
-    'EmbeddingRPNHead': 'it proposes boxes to a second network',
-}
+HEADS: Dict[str, str] = {**REASONS, 'BaseMaskHead': MASKS}
 HEAD_FIELDS = ('bbox_head', 'rpn_head', 'panoptic_head')
 
 

@@ -6,7 +6,7 @@ import torch
 from mmdet_bpu.runtime.decoders import families, load_decoder
 from mmdet_bpu.runtime.detections import detect
 from mmdet_bpu.runtime.facts import COMMON, check_facts
-from tests.stock_heads import (CASES, as_arrays, build_head, config_of, contract_modules,
+from tests.stock_heads import (CASES, as_arrays, build_head, config_of, families_by_head,
                                facts_of_head, outputs_of, stock_detections)
 
 # Their stock post-processing has no way around its suppression.
@@ -86,6 +86,5 @@ def quantized(tree, facts):
                       preprocessing=dict(resize=resize), postprocessing=facts)
 def test_every_decoder_has_a_case():
     kinds = {config_of(case).bbox_head.type for case in CASES.values()}
-    modules = contract_modules()
-    served = {modules[kind].__name__.rpartition('.')[2] for kind in kinds if kind in modules}
+    served = {families_by_head()[kind].name for kind in kinds}
     assert served == set(families())
