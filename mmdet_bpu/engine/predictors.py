@@ -10,8 +10,9 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_bpu.analysis.pictures import Detections
-from mmdet_bpu.runtime import postprocess
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.runtime.detections import checked_facts, detect
+from mmdet_bpu.runtime.postprocess import int8_image
 
 
 class DetectorPredictor:
@@ -47,21 +48,22 @@ class ArtifactPredictor:
         title (str): What pictures are titled with.
 
     Raises:
-        BpuError: The artefact does not say how it is fed and read.
+        BpuError: The artefact does not say how it is fed and read, or no decoder can read it.
     """
 
     def __init__(self, executable: Any, title: str) -> None:
         self.executable, self.title = executable, title
         self.contract = contract_of(executable)
+        checked_facts(self.contract)
         self.classes = self.contract['classes']
 
     def predict(self, image: np.ndarray) -> Detections:
         """Detect in a (height, width, 3) uint8 picture, blue first."""
         name = self.contract['inputs'][0]['name']
-        levels = torch.from_numpy(postprocess.int8_image(image, self.contract))
+        levels = torch.from_numpy(int8_image(image, self.contract))
         outputs = self.executable.run({name: levels})
         height, width = image.shape[:2]
-        return Detections(*postprocess.detections(
+        return Detections(*detect(
             {key: value.numpy() for key, value in outputs.items()}, self.contract, width, height))
 
 
@@ -79,9 +81,6 @@ def contract_of(executable: Any) -> Dict[str, Any]:
     if missing:
         raise BpuError(f'the artefact has no {", ".join(missing)} in its metadata; expected a file '
                        'made by tools/export_hbir.py or tools/deploy_bpu.py')
-    scores = executable.metadata['postprocessing'].get('scores')
-    if scores != 'sigmoid':
-        raise BpuError(f'the artefact asks for scores by {scores!r}; only sigmoid is known')
     specs = {key: [dict(name=spec.name, shape=list(spec.shape), dtype=spec.dtype, scale=spec.scale)
                    for spec in getattr(executable, key)] for key in ('inputs', 'outputs')}
     return dict(executable.metadata, **specs)

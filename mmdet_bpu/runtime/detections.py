@@ -77,7 +77,7 @@ def output_tree(outputs: Dict[str, np.ndarray], contract: Dict[str, Any]) -> Lis
     Args:
         outputs (dict): Name to integers.
         contract (dict): ``outputs`` has a ``scale`` for each name; ``output_tree`` is nested lists
-            of names. Without it the outputs stand in one list, in the order of ``outputs``.
+            of names; version 0.1 had none, and scores and boxes of queries.
 
     Raises:
         BpuError: An output is missing.
@@ -87,10 +87,10 @@ def output_tree(outputs: Dict[str, np.ndarray], contract: Dict[str, Any]) -> Lis
     def real(name):
         if isinstance(name, list):
             return [real(part) for part in name]
-        if name not in scales or name not in outputs:
+        if not isinstance(name, str) or name not in scales or name not in outputs:
             raise BpuError(f'outputs of the network: expected {name!r}, found '
                            f'{", ".join(sorted(outputs))}')
         levels = np.asarray(outputs[name]).astype(np.float32)
         return levels if scales[name] is None else levels * np.float32(scales[name])
 
-    return real(list(contract.get('output_tree') or scales))
+    return real(contract.get('output_tree') or ['cls_scores', 'bbox_preds'])

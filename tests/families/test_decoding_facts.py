@@ -1,5 +1,7 @@
 """Which heads of mmdet have facts for a decoder, and what settings those facts refuse."""
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 from mmengine.config import ConfigDict
@@ -7,7 +9,10 @@ from mmengine.config import ConfigDict
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families import refused_heads
 from mmdet_bpu.families.decoding_facts import nms_facts
+from mmdet_bpu.runtime.decoders import families, load_decoder
 from tests.stock_heads import CASES, build_head, config_of, contract_modules, facts_of_head
+
+DOCUMENT = Path(__file__).resolve().parents[2] / 'docs' / 'decoding.md'
 
 
 def registered_heads():
@@ -88,3 +93,23 @@ def test_heads_of_other_parts_are_refused(case, change, message):
     head = build_head(dataclasses.replace(CASES[case], head=change))
     with pytest.raises(BpuError, match=message):
         facts_of_head(head, (96, 160))
+
+
+def rows_of_the_document():
+    """Names in each cell of each row of the tables in docs/decoding.md."""
+    return [[re.findall(r'`(\w+)`', cell) for cell in line.split('|')[1:-1]]
+            for line in DOCUMENT.read_text(encoding='utf-8').splitlines() if line.startswith('| `')]
+
+
+def test_the_document_lists_every_head_under_its_decoder():
+    served = {name: module.__name__.rpartition('.')[2]
+              for name, module in contract_modules().items()}
+    rows = rows_of_the_document()
+    assert {head: row[0][0] for row in rows if len(row) == 3 for head in row[1]} == served
+    assert {head for row in rows if len(row) == 2 for head in row[0]} == set(refused_heads.REASONS)
+
+
+def test_the_document_names_the_facts_of_each_decoder():
+    named = {row[0][0]: set(row[2]) for row in rows_of_the_document() if len(row) == 3}
+    named['paa'].remove('score_voting')  # read after decoding
+    assert named == {family: set(load_decoder(family).FACTS) for family in families()}

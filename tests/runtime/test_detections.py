@@ -1,13 +1,18 @@
 """From a contract and integers to boxes: contracts of version 0.1, letterbox, what is refused."""
 import copy
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import mmdet_bpu
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.runtime.decoders import families
 from mmdet_bpu.runtime.detections import detect
 from tests.stock_heads import CASES, build_head, stock_detections
 
@@ -122,35 +127,47 @@ def test_facts_of_several_levels_must_be_of_as_many():
         detect({}, contract_of(facts, []), 10, 10)
 
 
-REFUSE = '''
+SCRIPT = '''
 import sys
+
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in {names}:
+        if name.partition('.')[0] in NAMES:
             raise ImportError(name + ' is refused')
+
 sys.meta_path.insert(0, Refuse())
-'''
-
-
-def test_the_host_needs_numpy_alone():
-    """No decoder imports what a board has not: OpenMMLab, torch, xDSL, or another of our parts."""
-    names = {'mmdet', 'mmengine', 'mmcv', 'torch', 'xdsl', 'cv2', 'scipy', 'PIL', 'matplotlib'}
-    code = REFUSE.format(names=names) + '''
-from mmdet_bpu.runtime.detections import detect
+import numpy as np
 from mmdet_bpu.runtime.decoders import families, load_decoder
+from mmdet_bpu.runtime.detections import detect
+
 for family in families():
     load_decoder(family)
-ours = {name for name in sys.modules if name.startswith('mmdet_bpu.')}
-print(sorted(name for name in ours if not name.startswith('mmdet_bpu.runtime')))
-import numpy as np
 contract = dict(preprocessing=dict(resize=dict(height=10, width=10)),
                 postprocessing=dict(scores='sigmoid', num_classes=1, max_per_img=1),
-                outputs=[dict(name='a', scale=1.0), dict(name='b', scale=0.5)])
-found = detect(dict(a=np.int8([[[0], [3]]]), b=np.int8([[[1, 1, 1, 1], [1, 1, 2, 1]]])),
-               contract, 20, 40)
-print(found.boxes.tolist(), found.labels.tolist())
+                outputs=[dict(name='bbox_preds', scale=0.5), dict(name='cls_scores', scale=1.0)])
+found = detect(dict(cls_scores=np.int8([[[0], [3]]]),
+                    bbox_preds=np.int8([[[1, 1, 1, 1], [1, 1, 2, 1]]])), contract, 20, 40)
+print(len(families()), found.boxes.tolist(), found.labels.tolist())
 '''
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+
+
+def test_the_host_needs_numpy_and_two_files_beside_the_folder(tmp_path):
+    """As docs/decoding.md says: where neither OpenMMLab nor torch nor xDSL nor the rest of us is."""
+    package = Path(mmdet_bpu.__file__).parent
+    copied = tmp_path / 'mmdet_bpu'
+    shutil.copytree(package / 'runtime', copied / 'runtime')
+    shutil.copy(package / 'errors.py', copied)
+    (copied / '__init__.py').write_text('')
+    refused = {'mmdet', 'mmengine', 'mmcv', 'torch', 'xdsl', 'cv2', 'scipy', 'PIL'}
+    done = subprocess.run([sys.executable, '-c', SCRIPT.replace('NAMES', str(refused))], text=True,
+                          env=dict(os.environ, PYTHONPATH=str(tmp_path)), capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["['mmdet_bpu.errors', 'mmdet_bpu.version']",
-                                        '[[0.0, 10.0, 20.0, 30.0]] [0]']
+    assert done.stdout == f'{len(families())} [[0.0, 10.0, 20.0, 30.0]] [0]\n'
+
+
+def test_importing_the_decoder_imports_nothing_else_of_ours():
+    code = ("import sys, mmdet_bpu.runtime.detections\n"
+            "print(sorted({name.partition('.')[2].partition('.')[0] for name in sys.modules\n"
+            "              if name.startswith('mmdet_bpu.')}))")
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout == "['errors', 'runtime', 'version']\n", done.stderr
