@@ -68,7 +68,7 @@ def test_old_and_left_out_options_of_suppression_are_filled_in():
 
 
 @pytest.mark.parametrize('nms, message', [
-    (dict(type='nms_match', iou_threshold=0.5), "nms.type: expected nms or soft_nms, found 'nms_ma"),
+    (dict(type='nms_match', iou_threshold=0.5), "expected nms or soft_nms, found 'nms_match'"),
     (dict(type='nms', iou_threshold=0.5, sigma=1), 'options of mmcv\'s nms, found sigma'),
     (dict(type='nms'), 'iou_threshold: expected a number, found none')])
 def test_unknown_suppression_is_refused(nms, message):
@@ -78,7 +78,7 @@ def test_unknown_suppression_is_refused(nms, message):
 
 @pytest.mark.parametrize('case, change, message', [
     ('retinanet', dict(bbox_coder=dict(_delete_=True, type='BucketingBBoxCoder', num_buckets=14,
-                                       scale_factor=3.0)), 'bbox_coder: .*found BucketingBBoxCoder'),
+                                       scale_factor=3.0)), 'coder: .*found BucketingBBoxCoder'),
     ('fcos', dict(bbox_coder=dict(type='TBLRBBoxCoder')),
      'expected DistancePointBBoxCoder, found TBLRBBoxCoder'),
     ('retinanet', dict(anchor_generator=dict(_delete_=True, type='MlvlPointGenerator',

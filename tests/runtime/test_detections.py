@@ -40,7 +40,7 @@ def test_a_contract_of_version_0_1_is_deformable_detr(assert_same):
 
 @pytest.fixture
 def tood():
-    """Contract and integers of two levels with one box each: (4, 8, 12, 16) px and the same again."""
+    """Integers and contract of two levels with a box each: (4, 8, 12, 16) px and the same again."""
     facts = dict(family='decoded_boxes', input_shape=[100, 200], num_classes=1, activation='none',
                  score_thr=0.05, nms_pre=10, strides=[[8, 8], [16, 16]], max_per_img=5,
                  min_bbox_size=0, nms=dict(type='nms', iou_threshold=0.5, offset=0, max_num=-1,
@@ -95,7 +95,7 @@ def altered(contract, path, value):
     ('postprocessing.family', 'os', "family: expected one of anchor_deltas, .*, found 'os'"),
     ('postprocessing.family', ['detr'], 'family: expected one of anchor_deltas'),
     ('postprocessing.family', None, 'without a family only sigmoid is known'),
-    ('postprocessing.num_classes', None, 'num_classes: expected a whole number above 0, found none'),
+    ('postprocessing.num_classes', None, 'expected a whole number above 0, found none'),
     ('postprocessing.num_classes', 0, 'num_classes: expected a whole number above 0, found 0'),
     ('postprocessing.score_thr', '0.05', 'score_thr: expected a number, found 0.05'),
     ('postprocessing.strides', [[8, 8], [16]], 'strides: expected for each level a list of 2 num'),
@@ -108,9 +108,9 @@ def altered(contract, path, value):
     ('output_tree', [['scores.0', 'scores.1']], 'expected 2 or 3 lists of 2 maps'),
     ('output_tree', ['scores.0', 'boxes.0'], 'found lists of .*no list'),
     ('output_tree', [['boxes.0', 'boxes.1'], ['scores.0', 'scores.1']],
-     r'expected maps \(1, 1 x 1, H, W\), .*found \(1, 4, 2, 2\)'),
+     r'expected maps of \[1, 4\] channels, .*found \[\(1, 4, 2, 2\)'),
     ('output_tree', [['scores.0', 'scores.1'], ['boxes.1', 'boxes.0']],
-     r'expected maps \(1, 1 x 4, H, W\), of the same H and W .*found \(1, 4, 1, 1\)'),
+     r'all of one height and width, found \[\(1, 1, 2, 2\), \(1, 4, 1, 1\)\]'),
 ])
 def test_what_does_not_fit_is_refused(tood, path, value, message):
     integers, contract = tood
@@ -152,7 +152,7 @@ print(len(families()), found.boxes.tolist(), found.labels.tolist())
 
 
 def test_the_host_needs_numpy_and_two_files_beside_the_folder(tmp_path):
-    """As docs/decoding.md says: where neither OpenMMLab nor torch nor xDSL nor the rest of us is."""
+    """As docs/decoding.md says: where OpenMMLab, torch, xDSL and the rest of us are not."""
     package = Path(mmdet_bpu.__file__).parent
     copied = tmp_path / 'mmdet_bpu'
     shutil.copytree(package / 'runtime', copied / 'runtime')
