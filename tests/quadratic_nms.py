@@ -1,6 +1,6 @@
 """Non-maximum suppression written for clarity: every box against every other one, exactly.
 
-Oracles for :mod:`mmdet_bpu.runtime.nms`, and stand-ins for the compiled operators under stock heads.
+Oracles for :mod:`mmdet_bpu.runtime.nms`, and stand-ins for compiled operators under stock heads.
 """
 from fractions import Fraction
 from types import SimpleNamespace
@@ -48,8 +48,8 @@ def exact_soft_nms(boxes, scores, decay, min_score, offset=0):
 
 
 def _nms(boxes, scores, iou_threshold, offset):
-    """The compiled operator's arguments, and its float32 steps: at the border of an image, IoUs that
-    are the threshold but for rounding are common."""
+    """The compiled operator's arguments, and its float32 steps: at the border of an image, IoUs
+    that are the threshold but for rounding are common."""
     left = scores.sort(descending=True, stable=True)[1]
     areas = (boxes[:, 2:] - boxes[:, :2] + offset).prod(1)
     kept = []

@@ -1,6 +1,6 @@
 """What detects in one picture: a detector with its config, or an artefact alone."""
 import copy
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
 import numpy as np
 import torch
@@ -10,10 +10,9 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_bpu.analysis.pictures import Detections
-from mmdet_bpu.runtime import postprocess
-from mmdet_bpu.runtime.detections import detect
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.families.contract import decoding_in
+from mmdet_bpu.runtime.detections import checked_facts, detect
+from mmdet_bpu.runtime.postprocess import int8_image
 
 
 class DetectorPredictor:
@@ -49,21 +48,22 @@ class ArtifactPredictor:
         title (str): What pictures are titled with.
 
     Raises:
-        BpuError: The artefact does not say how it is fed and read.
+        BpuError: The artefact does not say how it is fed and read, or no decoder can read it.
     """
 
     def __init__(self, executable: Any, title: str) -> None:
         self.executable, self.title = executable, title
         self.contract = contract_of(executable)
+        checked_facts(self.contract)
         self.classes = self.contract['classes']
 
     def predict(self, image: np.ndarray) -> Detections:
         """Detect in a (height, width, 3) uint8 picture, blue first."""
         name = self.contract['inputs'][0]['name']
-        levels = torch.from_numpy(postprocess.int8_image(image, self.contract))
+        levels = torch.from_numpy(int8_image(image, self.contract))
         outputs = self.executable.run({name: levels})
         height, width = image.shape[:2]
-        return Detections(*read_outputs(
+        return Detections(*detect(
             {key: value.numpy() for key, value in outputs.items()}, self.contract, width, height))
 
 
@@ -83,20 +83,7 @@ def contract_of(executable: Any) -> Dict[str, Any]:
                        'made by tools/export_hbir.py or tools/deploy_bpu.py')
     specs = {key: [dict(name=spec.name, shape=list(spec.shape), dtype=spec.dtype, scale=spec.scale)
                    for spec in getattr(executable, key)] for key in ('inputs', 'outputs')}
-    return dict(executable.metadata, postprocessing=decoding_in(executable.metadata), **specs)
-
-
-def read_outputs(outputs: Dict[str, np.ndarray], contract: Dict[str, Any], width: int,
-                 height: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Integers of the network as boxes in a picture of width and height px.
-
-    Returns:
-        tuple: Boxes (N, 4) x1, y1, x2, y2 in px, scores (N,), labels (N,).
-
-    Raises:
-        BpuError: The contract lacks a fact, or the outputs are not those that it describes.
-    """
-    return detect(outputs, contract, width, height)
+    return dict(executable.metadata, **specs)
 
 
 def picture_pipeline(cfg: Config) -> List[dict]:

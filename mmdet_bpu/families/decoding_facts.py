@@ -1,4 +1,4 @@
-"""Facts for :mod:`mmdet_bpu.runtime` that many heads state alike, read from the built stock head."""
+"""Facts for :mod:`mmdet_bpu.runtime` that many heads state alike, read from the built head."""
 from typing import Any, Dict, List, Sequence, Tuple
 
 from mmengine.config import ConfigDict

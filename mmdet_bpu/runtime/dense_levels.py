@@ -1,11 +1,11 @@
 """What all dense heads share: a pyramid of maps becomes rows, rows become candidates."""
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 
-from mmdet_bpu.errors import BpuError
 from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.candidates import Candidates, concatenated
+from mmdet_bpu.runtime.outputs import check_levels, check_maps
 from mmdet_bpu.runtime.scoring import best_predictions
 
 # (level, rows of the level (K,) int64, cells in a row, what was regressed there (K, C)) -> boxes
@@ -26,29 +26,13 @@ def rows_of(maps: List[np.ndarray], priors: int, channels: List[int]) -> List[np
     Raises:
         BpuError: The maps are of other shapes.
     """
-    size = maps[0].shape[2:]
-    for level, count in zip(maps, channels):
-        if len(size) != 2 or level.shape != (1, priors * count, *size):
-            raise BpuError(f'outputs of the network: expected maps (1, {priors} x {count}, H, W), '
-                           f'of the same H and W in each output of a level, found {level.shape}')
+    check_maps(maps, [priors * count for count in channels[:len(maps)]])
     return [level[0].transpose(1, 2, 0).reshape(-1, count) for level, count in zip(maps, channels)]
 
 
 def score_channels(facts: Dict[str, Any]) -> int:
     """How many logits a prediction has: the classes, and with softmax the background."""
     return facts['num_classes'] + (facts['activation'] == 'softmax')
-
-
-def check_levels(tree: List[Any], levels: int, parts: Sequence[int]) -> None:
-    """Check that a head has as many outputs as it should, and each of them a map for each level.
-
-    Raises:
-        BpuError: It is not so.
-    """
-    found = [len(part) if isinstance(part, list) else 'no list' for part in tree]
-    if len(tree) not in parts or any(length != levels for length in found):
-        raise BpuError(f'outputs of the network: expected {" or ".join(map(str, parts))} lists of '
-                       f'{levels} maps, found lists of {found}')
 
 
 def dense_candidates(tree: List[Any], facts: Dict[str, Any], priors: List[int],

@@ -2,7 +2,7 @@
 
 Needs numpy alone: of this package only :mod:`mmdet_bpu.runtime` and :mod:`mmdet_bpu.errors`.
 """
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.runtime.candidates import Candidates
 from mmdet_bpu.runtime.decoders import load_decoder
 from mmdet_bpu.runtime.facts import COMMON, check_facts
+from mmdet_bpu.runtime.outputs import output_tree
 from mmdet_bpu.runtime.picture_frame import frame_of, to_picture
 from mmdet_bpu.runtime.score_voting import vote
 from mmdet_bpu.runtime.suppression import suppressed
@@ -69,28 +70,3 @@ def _facts_of_version_0_1(contract: Dict[str, Any]) -> Dict[str, Any]:
     return dict(family='detr', activation='sigmoid', num_classes=facts.get('num_classes'),
                 max_per_img=facts.get('max_per_img'), min_bbox_size=None, nms=None,
                 input_shape=[resize['height'], resize['width']])
-
-
-def output_tree(outputs: Dict[str, np.ndarray], contract: Dict[str, Any]) -> List[Any]:
-    """Outputs as real numbers, float32, nested as the head returns them.
-
-    Args:
-        outputs (dict): Name to integers.
-        contract (dict): ``outputs`` has a ``scale`` for each name; ``output_tree`` is nested lists
-            of names. Without it the outputs stand in one list, in the order of ``outputs``.
-
-    Raises:
-        BpuError: An output is missing.
-    """
-    scales = {entry['name']: entry.get('scale') for entry in contract['outputs']}
-
-    def real(name):
-        if isinstance(name, list):
-            return [real(part) for part in name]
-        if name not in scales or name not in outputs:
-            raise BpuError(f'outputs of the network: expected {name!r}, found '
-                           f'{", ".join(sorted(outputs))}')
-        levels = np.asarray(outputs[name]).astype(np.float32)
-        return levels if scales[name] is None else levels * np.float32(scales[name])
-
-    return real(list(contract.get('output_tree') or scales))

@@ -99,7 +99,7 @@ def check_facts(facts: Dict[str, Any], expected: Dict[str, Kind]) -> None:
     """Check the post-processing part of a contract.
 
     Raises:
-        BpuError: A fact is missing or is not of its kind, or some are of another number of levels.
+        BpuError: A fact is missing or not of its kind, or some have another number of levels.
     """
     for name, kind in expected.items():
         if name not in facts:
@@ -109,4 +109,5 @@ def check_facts(facts: Dict[str, Any], expected: Dict[str, Kind]) -> None:
                            f'{str(facts[name])[:80]}')
     levels = {name: len(facts[name]) for name, kind in expected.items() if kind.per_level}
     if len(set(levels.values())) > 1:
-        raise BpuError(f'contract, postprocessing: expected as many levels everywhere, found {levels}')
+        raise BpuError('contract, postprocessing: expected as many levels everywhere, found '
+                       f'{levels}')

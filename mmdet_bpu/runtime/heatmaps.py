@@ -1,9 +1,8 @@
 """Peaks of heat maps: CenterNet and CornerNet."""
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from mmdet_bpu.errors import BpuError
 from mmdet_bpu.runtime.candidates import by_score
 
 
@@ -24,19 +23,6 @@ class Peaks(NamedTuple):
     def values_of(self, level: np.ndarray) -> np.ndarray:
         """What a map (1, C, H, W) holds at the peaks, (K, C)."""
         return level[0][:, self.rows, self.columns].T
-
-
-def check_maps(maps: List[np.ndarray], channels: List[int]) -> None:
-    """Check that maps are (1, channels, H, W), all of the same H and W.
-
-    Raises:
-        BpuError: They are not.
-    """
-    size = maps[0].shape[2:]
-    for level, count in zip(maps, channels):
-        if len(size) != 2 or level.shape != (1, count, *size):
-            raise BpuError(f'outputs of the network: expected maps (1, {count}, H, W), all of the '
-                           f'same H and W, found {level.shape}')
 
 
 def peaks_of(heat: np.ndarray, count: int, kernel: int) -> Peaks:

@@ -159,7 +159,8 @@ def _decay(overlap: np.ndarray, iou_threshold: np.float32, sigma: np.float32,
            method: str) -> np.ndarray:
     """Factors (N,) float32 of the scores of boxes of some overlap with the best one."""
     if method == 'gaussian':
-        return np.exp(-(overlap * overlap) / sigma)
+        # Rounded once: numpy's own float32 exponential may be some units in the last place off.
+        return np.exp((-(overlap * overlap) / sigma).astype(np.float64)).astype(np.float32)
     lowered = {'naive': np.float32(0), 'linear': 1 - overlap}[method]
     return np.where(overlap >= iou_threshold, lowered, np.float32(1))
 

@@ -1,5 +1,7 @@
 """Which heads of mmdet have facts for a decoder, and what settings those facts refuse."""
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 from mmengine.config import ConfigDict
@@ -7,7 +9,10 @@ from mmengine.config import ConfigDict
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families import refused_heads
 from mmdet_bpu.families.decoding_facts import nms_facts
-from tests.stock_heads import CASES, build_head, config_of, families_by_head, facts_of_head
+from mmdet_bpu.runtime.decoders import families, load_decoder
+from tests.stock_heads import CASES, build_head, config_of, facts_of_head, families_by_head
+
+DOCUMENT = Path(__file__).resolve().parents[2] / 'docs' / 'decoding.md'
 
 
 def registered_heads():
@@ -62,7 +67,7 @@ def test_old_and_left_out_options_of_suppression_are_filled_in():
 
 
 @pytest.mark.parametrize('nms, message', [
-    (dict(type='nms_match', iou_threshold=0.5), "nms.type: expected nms or soft_nms, found 'nms_ma"),
+    (dict(type='nms_match', iou_threshold=0.5), "expected nms or soft_nms, found 'nms_match'"),
     (dict(type='nms', iou_threshold=0.5, sigma=1), 'options of mmcv\'s nms, found sigma'),
     (dict(type='nms'), 'iou_threshold: expected a number, found none')])
 def test_unknown_suppression_is_refused(nms, message):
@@ -72,7 +77,7 @@ def test_unknown_suppression_is_refused(nms, message):
 
 @pytest.mark.parametrize('case, change, message', [
     ('retinanet', dict(bbox_coder=dict(_delete_=True, type='BucketingBBoxCoder', num_buckets=14,
-                                       scale_factor=3.0)), 'bbox_coder: .*found BucketingBBoxCoder'),
+                                       scale_factor=3.0)), 'coder: .*found BucketingBBoxCoder'),
     ('fcos', dict(bbox_coder=dict(type='TBLRBBoxCoder')),
      'expected DistancePointBBoxCoder, found TBLRBBoxCoder'),
     ('retinanet', dict(anchor_generator=dict(_delete_=True, type='MlvlPointGenerator',
@@ -87,3 +92,23 @@ def test_heads_of_other_parts_are_refused(case, change, message):
     head = build_head(dataclasses.replace(CASES[case], head=change))
     with pytest.raises(BpuError, match=message):
         facts_of_head(head, (96, 160))
+
+
+def rows_of_the_document():
+    """Names in each cell of each row of the tables in docs/decoding.md."""
+    return [[re.findall(r'`(\w+)`', cell) for cell in line.split('|')[1:-1]]
+            for line in DOCUMENT.read_text(encoding='utf-8').splitlines() if line.startswith('| `')]
+
+
+def test_the_document_lists_every_head_under_its_decoder():
+    served = {name: family.name for name, family in families_by_head().items()
+              if name not in refused_heads.REASONS}
+    rows = rows_of_the_document()
+    assert {head: row[0][0] for row in rows if len(row) == 3 for head in row[1]} == served
+    assert {head for row in rows if len(row) == 2 for head in row[0]} == set(refused_heads.REASONS)
+
+
+def test_the_document_names_the_facts_of_each_decoder():
+    named = {row[0][0]: set(row[2]) for row in rows_of_the_document() if len(row) == 3}
+    named['paa'].remove('score_voting')  # read after decoding
+    assert named == {family: set(load_decoder(family).FACTS) for family in families()}

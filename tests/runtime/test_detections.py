@@ -1,13 +1,18 @@
 """From a contract and integers to boxes: contracts of version 0.1, letterbox, what is refused."""
 import copy
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import mmdet_bpu
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.runtime.decoders import families
 from mmdet_bpu.runtime.detections import detect
 from tests.stock_heads import CASES, build_head, stock_detections
 
@@ -35,7 +40,7 @@ def test_a_contract_of_version_0_1_is_deformable_detr(assert_same):
 
 @pytest.fixture
 def tood():
-    """Contract and integers of two levels with one box each: (4, 8, 12, 16) px and the same again."""
+    """Integers and contract of two levels with a box each: (4, 8, 12, 16) px and the same again."""
     facts = dict(family='decoded_boxes', input_shape=[100, 200], num_classes=1, activation='none',
                  score_thr=0.05, nms_pre=10, strides=[[8, 8], [16, 16]], max_per_img=5,
                  min_bbox_size=0, nms=dict(type='nms', iou_threshold=0.5, offset=0, max_num=-1,
@@ -90,7 +95,7 @@ def altered(contract, path, value):
     ('postprocessing.family', 'os', "family: expected one of anchor_deltas, .*, found 'os'"),
     ('postprocessing.family', ['detr'], 'family: expected one of anchor_deltas'),
     ('postprocessing.family', None, 'without a family only sigmoid is known'),
-    ('postprocessing.num_classes', None, 'num_classes: expected a whole number above 0, found none'),
+    ('postprocessing.num_classes', None, 'expected a whole number above 0, found none'),
     ('postprocessing.num_classes', 0, 'num_classes: expected a whole number above 0, found 0'),
     ('postprocessing.score_thr', '0.05', 'score_thr: expected a number, found 0.05'),
     ('postprocessing.strides', [[8, 8], [16]], 'strides: expected for each level a list of 2 num'),
@@ -103,9 +108,9 @@ def altered(contract, path, value):
     ('output_tree', [['scores.0', 'scores.1']], 'expected 2 or 3 lists of 2 maps'),
     ('output_tree', ['scores.0', 'boxes.0'], 'found lists of .*no list'),
     ('output_tree', [['boxes.0', 'boxes.1'], ['scores.0', 'scores.1']],
-     r'expected maps \(1, 1 x 1, H, W\), .*found \(1, 4, 2, 2\)'),
+     r'expected maps of \[1, 4\] channels, .*found \[\(1, 4, 2, 2\)'),
     ('output_tree', [['scores.0', 'scores.1'], ['boxes.1', 'boxes.0']],
-     r'expected maps \(1, 1 x 4, H, W\), of the same H and W .*found \(1, 4, 1, 1\)'),
+     r'all of one height and width, found \[\(1, 1, 2, 2\), \(1, 4, 1, 1\)\]'),
 ])
 def test_what_does_not_fit_is_refused(tood, path, value, message):
     integers, contract = tood
@@ -122,35 +127,47 @@ def test_facts_of_several_levels_must_be_of_as_many():
         detect({}, contract_of(facts, []), 10, 10)
 
 
-REFUSE = '''
+SCRIPT = '''
 import sys
+
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in {names}:
+        if name.partition('.')[0] in NAMES:
             raise ImportError(name + ' is refused')
+
 sys.meta_path.insert(0, Refuse())
-'''
-
-
-def test_the_host_needs_numpy_alone():
-    """No decoder imports what a board has not: OpenMMLab, torch, xDSL, or another of our parts."""
-    names = {'mmdet', 'mmengine', 'mmcv', 'torch', 'xdsl', 'cv2', 'scipy', 'PIL', 'matplotlib'}
-    code = REFUSE.format(names=names) + '''
-from mmdet_bpu.runtime.detections import detect
+import numpy as np
 from mmdet_bpu.runtime.decoders import families, load_decoder
+from mmdet_bpu.runtime.detections import detect
+
 for family in families():
     load_decoder(family)
-ours = {name for name in sys.modules if name.startswith('mmdet_bpu.')}
-print(sorted(name for name in ours if not name.startswith('mmdet_bpu.runtime')))
-import numpy as np
 contract = dict(preprocessing=dict(resize=dict(height=10, width=10)),
                 postprocessing=dict(scores='sigmoid', num_classes=1, max_per_img=1),
-                outputs=[dict(name='a', scale=1.0), dict(name='b', scale=0.5)])
-found = detect(dict(a=np.int8([[[0], [3]]]), b=np.int8([[[1, 1, 1, 1], [1, 1, 2, 1]]])),
-               contract, 20, 40)
-print(found.boxes.tolist(), found.labels.tolist())
+                outputs=[dict(name='bbox_preds', scale=0.5), dict(name='cls_scores', scale=1.0)])
+found = detect(dict(cls_scores=np.int8([[[0], [3]]]),
+                    bbox_preds=np.int8([[[1, 1, 1, 1], [1, 1, 2, 1]]])), contract, 20, 40)
+print(len(families()), found.boxes.tolist(), found.labels.tolist())
 '''
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+
+
+def test_the_host_needs_numpy_and_two_files_beside_the_folder(tmp_path):
+    """As docs/decoding.md says: where OpenMMLab, torch, xDSL and the rest of us are not."""
+    package = Path(mmdet_bpu.__file__).parent
+    copied = tmp_path / 'mmdet_bpu'
+    shutil.copytree(package / 'runtime', copied / 'runtime')
+    shutil.copy(package / 'errors.py', copied)
+    (copied / '__init__.py').write_text('')
+    refused = {'mmdet', 'mmengine', 'mmcv', 'torch', 'xdsl', 'cv2', 'scipy', 'PIL'}
+    done = subprocess.run([sys.executable, '-c', SCRIPT.replace('NAMES', str(refused))], text=True,
+                          env=dict(os.environ, PYTHONPATH=str(tmp_path)), capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["['mmdet_bpu.errors', 'mmdet_bpu.version']",
-                                        '[[0.0, 10.0, 20.0, 30.0]] [0]']
+    assert done.stdout == f'{len(families())} [[0.0, 10.0, 20.0, 30.0]] [0]\n'
+
+
+def test_importing_the_decoder_imports_nothing_else_of_ours():
+    code = ("import sys, mmdet_bpu.runtime.detections\n"
+            "print(sorted({name.partition('.')[2].partition('.')[0] for name in sys.modules\n"
+            "              if name.startswith('mmdet_bpu.')}))")
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout == "['errors', 'runtime', 'version']\n", done.stderr

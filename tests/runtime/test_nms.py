@@ -146,7 +146,7 @@ def test_what_leaves_is_replaced_by_the_last():
 
 
 def test_soft_suppression_keeps_a_score_that_is_no_number():
-    """Of a box without area at the same place, as mmcv does; it is passed over until it is first."""
+    """Of a box without area at the same place, as mmcv does; where it is first it is the best."""
     boxes = np.float32([[3, 3, 3, 3], [3, 3, 3, 3], [9, 9, 12, 12]])
     kept, scores = soft_nms(boxes, np.float32([0.9, 0.8, 0.5]), method='gaussian')
     assert kept.tolist() == [0, 1, 2] and np.isnan(scores).tolist() == [False, True, False]

@@ -4,8 +4,9 @@ Each has ``FACTS``, what the contract must tell it (see :mod:`mmdet_bpu.runtime.
 
     decode(tree, facts) -> Candidates
 
-where ``tree`` holds the dequantized outputs, float32, nested as the head returns them, and ``facts``
-is the contract's post-processing part. Boxes are in px of the network's input and not suppressed.
+where ``tree`` holds the dequantized outputs, float32, nested as the head returns them, and
+``facts`` is the contract's post-processing part. Boxes are in px of the network's input and not
+suppressed.
 """
 import importlib
 import pkgutil

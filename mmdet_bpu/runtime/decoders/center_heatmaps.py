@@ -5,9 +5,9 @@ import numpy as np
 
 from mmdet_bpu.runtime.box_coders import around
 from mmdet_bpu.runtime.candidates import Candidates
-from mmdet_bpu.runtime.dense_levels import check_levels
 from mmdet_bpu.runtime.facts import COUNT
-from mmdet_bpu.runtime.heatmaps import check_maps, peaks_of
+from mmdet_bpu.runtime.heatmaps import peaks_of
+from mmdet_bpu.runtime.outputs import check_levels, check_maps
 
 FACTS = dict(topk=COUNT, kernel=COUNT)
 

@@ -6,9 +6,9 @@ import numpy as np
 from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.candidates import Candidates, by_score
 from mmdet_bpu.runtime.corner_pairs import Corner, is_pair, pair_boxes
-from mmdet_bpu.runtime.dense_levels import check_levels
 from mmdet_bpu.runtime.facts import COUNT, FLAG, NUMBER
-from mmdet_bpu.runtime.heatmaps import check_maps, peaks_of
+from mmdet_bpu.runtime.heatmaps import peaks_of
+from mmdet_bpu.runtime.outputs import check_levels, check_maps
 
 FACTS = dict(corner_topk=COUNT, kernel=COUNT, distance_threshold=NUMBER, candidates=COUNT,
              centripetal=FLAG)
@@ -21,11 +21,11 @@ CENTRIPETAL = (None, 2, 2, 2)
 
 
 def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
-    """Tree: lists of maps per stage of the network, of which the last one counts, (1, C, H, W): heat
-    of top-left and of bottom-right corners (classes); embeddings of both (1); offsets of both (2, x
-    and y in px of the map). CentripetalNet has no embeddings, and after the offsets the guiding
-    shifts of both, which are not read, and the centripetal shifts of both (2), logarithms of px of
-    the map.
+    """Tree: lists of maps (1, C, H, W), one per stage of the network, of which the last counts:
+    heat of top-left and of bottom-right corners (classes); embeddings of both (1); offsets of both
+    (2, x and y in px of the map). CentripetalNet has no embeddings, and after the offsets the
+    guiding shifts of both, which are not read, and the centripetal shifts of both (2), logarithms
+    of px of the map.
 
     The best ``candidates`` pairs are kept; a pair's score is the mean of its corners'.
     """

@@ -42,6 +42,6 @@ def _queries(tree: List[Any], channels: int) -> Tuple[np.ndarray, np.ndarray]:
     shapes = [part.shape if isinstance(part, np.ndarray) else 'a list' for part in tree]
     queries = shapes[0][1:2] if len(tree) == 2 else ()
     if shapes != [(1, *queries, channels), (1, *queries, 4)] or not queries:
-        raise BpuError(f'outputs of the network: expected scores (1, queries, {channels}) and boxes '
-                       f'(1, queries, 4), found {shapes}')
+        raise BpuError(f'outputs of the network: expected scores (1, queries, {channels}) and '
+                       f'boxes (1, queries, 4), found {shapes}')
     return tree[0][0], tree[1][0]

@@ -6,8 +6,9 @@ import numpy as np
 from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.box_coders import DELTA_CODER, delta_boxes
 from mmdet_bpu.runtime.candidates import Candidates, by_score, concatenated
-from mmdet_bpu.runtime.dense_levels import check_levels, rows_of
+from mmdet_bpu.runtime.dense_levels import rows_of
 from mmdet_bpu.runtime.facts import BASE_ANCHORS, INTEGER, NUMBER, STRIDES, one_of
+from mmdet_bpu.runtime.outputs import check_levels
 from mmdet_bpu.runtime.priors import anchors_at
 
 FACTS = dict(activation=one_of('sigmoid'), strides=STRIDES, anchors=BASE_ANCHORS, coder=DELTA_CODER,

@@ -1,4 +1,4 @@
-"""PAA: anchors and deltas as ATSS, but scored by the root of score x IoU before the best are chosen."""
+"""PAA: anchors and deltas; the root of score x IoU decides which are looked at."""
 from typing import Any, Dict, List
 
 import numpy as np
@@ -6,8 +6,9 @@ import numpy as np
 from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.box_coders import ANCHOR_CODER, anchor_boxes
 from mmdet_bpu.runtime.candidates import Candidates, by_score, concatenated
-from mmdet_bpu.runtime.dense_levels import check_levels, rows_of
+from mmdet_bpu.runtime.dense_levels import rows_of
 from mmdet_bpu.runtime.facts import BASE_ANCHORS, INTEGER, NUMBER, STRIDES
+from mmdet_bpu.runtime.outputs import check_levels
 from mmdet_bpu.runtime.priors import anchors_at
 
 FACTS = dict(strides=STRIDES, anchors=BASE_ANCHORS, coder=ANCHOR_CODER, score_thr=NUMBER,

@@ -12,8 +12,8 @@ FACTS = dict(SCORING, strides=STRIDES, point_offset=NUMBER, clip=FLAG)
 
 
 def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
-    """Tree: scores per level (1, classes, H, W), distances per level (1, 4, H, W): left, top, right,
-    bottom in px, and, where the head has it, centerness per level (1, 1, H, W)."""
+    """Tree: scores per level (1, classes, H, W), distances to left, top, right, bottom in px per
+    level (1, 4, H, W) and, where the head has it, centerness per level (1, 1, H, W)."""
 
     def boxes_of(level, index, width, distances):
         points = points_at(index, facts['point_offset'], facts['strides'][level], width)

@@ -7,8 +7,9 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.runtime.activations import softmax
 from mmdet_bpu.runtime.box_coders import around, clipped
 from mmdet_bpu.runtime.candidates import Candidates, concatenated
-from mmdet_bpu.runtime.dense_levels import check_levels, rows_of, score_channels
+from mmdet_bpu.runtime.dense_levels import rows_of, score_channels
 from mmdet_bpu.runtime.facts import BASE_ANCHORS, COUNT, FLAG, NUMBER, STRIDES
+from mmdet_bpu.runtime.outputs import check_levels
 from mmdet_bpu.runtime.priors import anchors_at
 from mmdet_bpu.runtime.scoring import SCORING, best_predictions
 

@@ -6,8 +6,9 @@ import numpy as np
 from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.box_coders import around
 from mmdet_bpu.runtime.candidates import Candidates
-from mmdet_bpu.runtime.dense_levels import check_levels, rows_of
+from mmdet_bpu.runtime.dense_levels import rows_of
 from mmdet_bpu.runtime.facts import BASE_ANCHORS, NUMBER, STRIDES
+from mmdet_bpu.runtime.outputs import check_levels
 from mmdet_bpu.runtime.priors import anchors_at
 from mmdet_bpu.runtime.scoring import SCORING, best_predictions
 
