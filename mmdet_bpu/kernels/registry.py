@@ -4,8 +4,8 @@ from typing import Any, Callable
 import torch
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.reference import (elementwise, movement, products, reductions, sampling,
-                                         tables)
+from mmdet_bpu.kernels.reference import (elementwise, movement, products, reductions, resize,
+                                         sampling, tables)
 from mmdet_bpu.kernels.reference.carriers import check_carriers
 from mmdet_bpu.program.numerics import Operand
 
@@ -26,6 +26,7 @@ KERNELS: dict[str, Kernel] = {
     'bpu.reduce_max': reductions.reduce_max,
     'bpu.max_pool': reductions.max_pool,
     'bpu.grid_sample': sampling.grid_sample,
+    'bpu.resize': resize.resize,
     'bpu.topk': reductions.topk,
     'bpu.gather': movement.gather,
     'bpu.where': movement.where,
@@ -48,6 +49,7 @@ PREPARE: dict[str, Planner] = {
     'bpu.table': tables.plan_table,
     'bpu.reduce_sum': reductions.plan_reduce_sum,
     'bpu.grid_sample': sampling.plan_grid_sample,
+    'bpu.resize': resize.plan_resize,
 }
 
 # Their sums run on a float unit (see carriers.py).

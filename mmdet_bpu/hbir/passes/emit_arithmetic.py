@@ -6,6 +6,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import attrs_of, site_of
 from mmdet_bpu.hbir.passes.conversion import IntType, Product, TableMatch
 from mmdet_bpu.hbir.passes.emit import Emitter
+from mmdet_bpu.hbir.passes.emit_resize import resize_bilinear
 from mmdet_bpu.hbir.types import tensor_type, value_type
 from mmdet_bpu.program.dtypes import largest_magnitude
 from mmdet_bpu.program.guard_bits import choose_guard_bits
@@ -147,4 +148,5 @@ ROUNDED = {
     'hbir.reduce_sum': _reduce(False),
     'hbir.reduce_mean': _reduce(True),
     'hbir.grid_sample': _grid_sample,
+    'hbir.resize2d': resize_bilinear,
 }
