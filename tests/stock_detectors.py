@@ -206,6 +206,7 @@ def execute_op(op, inputs, shape):
         'resize_nearest': lambda: _resize_nearest(op, x, shape),
         'resize_bilinear': lambda: _resize_bilinear(op, x, shape),
         'max_pool2d': lambda: _max_pool2d(x, p),
+        'avg_pool2d': lambda: F.avg_pool2d(x, p['kernel'], p['stride']),
         'topk': lambda: x.topk(p['k'], p['dim'])[('values', 'indices').index(p['part'])],
         'gather': lambda: x.gather(p['dim'], inputs[1]),
         'where': lambda: inputs[1].masked_fill(x, p['fill']),

@@ -48,8 +48,8 @@ class Chain:
 def run_chain(model, image, calibrated, folder, qconfig=()) -> Chain:
     """Prepare and calibrate ``model`` on ``image`` (N, 3, H, W), then every step after.
 
-    Asserts what holds for any model: HBIR text parses back to the same text, and the simulator gives
-    the interpreter's bits.
+    Asserts what holds for any model: HBIR text parses back to the same text, and the simulator
+    gives the interpreter's bits.
     """
     settings = dict(input_shape=image.shape[-2:], qconfig=list(qconfig),
                     calibration=dict(observer='minmax'))

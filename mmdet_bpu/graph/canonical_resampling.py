@@ -53,8 +53,8 @@ def interpolate(b, node: fx.Node, args: list, kwargs: dict):
         return _bilinear(b, node, x, read, steps, bool(p.get('align_corners')))
     pairs = [nearest_positions(*axis) for axis in zip(read, before, steps)]
     if None in pairs:
-        refuse(node, f'torch\'s nearest resize of {before} to {after} px takes pixels that no start '
-               f'and step in 2**-{POSITION_BITS} px take')
+        refuse(node, f'a nearest resize of {before} to {after} px takes pixels in torch that no '
+               f'start and step in 2**-{POSITION_BITS} px take')
     start, step = ([value / 2**POSITION_BITS for value in values] for values in zip(*pairs))
     return b.op('resize_nearest', [x], shape_of(node), start=start, step=step)
 

@@ -33,6 +33,8 @@ reduce_sum = input: q -> output: q {dims: ints, multiplier: ints, shift: ints, s
 reduce_max = input: q -> output: q {dims: ints, site?: str}
 max_pool = input: q[4] -> output: q[4] {kernel: ints[2], stride: ints[2], pad: ints[4],
     dilation: ints[2], ceil_mode: bool, site?: str}
+avg_pool = input: si8|si16[4] -> output: q[4] {kernel: ints[2], stride: ints[2],
+    multiplier: ints, shift: ints, site?: str}
 grid_sample = input: si8[4], grid: si16[4] -> output: si8[4] {x_multiplier: ints, x_shift: ints,
     x_offset: i64, y_multiplier: ints, y_shift: ints, y_offset: i64, fraction_bits: i64,
     padding: str, site?: str}

@@ -169,6 +169,16 @@ def _max_pool(op: Operation) -> None:
     require_element(op, op.operands[0].type.element_type)
 
 
+def _avg_pool(op: Operation) -> None:
+    (batch, height, width, channels), = shapes_of(op)[0]
+    kernel, stride = attribute(op, 'kernel'), attribute(op, 'stride')
+    sizes = [_window(size, kernel[axis], stride[axis], 0, 1, False)
+             for axis, size in enumerate((height, width))]
+    require(min(sizes) > 0, f'a window of {kernel} is larger than the input')
+    require_shape(op, (batch, *sizes, channels))
+    require_requantization(op)
+
+
 def _grid_sample(op: Operation) -> None:
     data, grid = shapes_of(op)[0]
     require(grid[0] == data[0] and grid[3] == 2, f'grid has shape {grid}, expected '
@@ -223,6 +233,6 @@ VERIFY: dict[str, Callable[[Operation], None]] = {
     'constant': _constant, 'conv2d': _conv2d, 'linear': _linear, 'matmul': _matmul, 'add': _add,
     'sub': _add, 'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
     'reduce_sum': _reduce_sum, 'reduce_max': _reduce_max, 'max_pool': _max_pool,
-    'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk, 'gather': _gather,
-    'where': _where, **VERIFY_MOVEMENT}
+    'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
+    'gather': _gather, 'where': _where, **VERIFY_MOVEMENT}
 """Op name without prefix -> check."""

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Callable, Dict, List
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_bpu.errors import BpuError
@@ -51,7 +52,26 @@ def _resize2d(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
     return [x]
 
 
+def whole_windows(attrs: dict) -> None:
+    """Refuse an ``hbir.avg_pool`` whose divisor at the border the manual leaves open.
+
+    Raises:
+        BpuError: Padding, dilation, or windows that reach out of the image.
+    """
+    if any(attrs['pad']) or any(d != 1 for d in attrs['dilation']) or attrs['ceilMode']:
+        raise BpuError('hbir.avg_pool: expected whole windows without padding or dilation, found '
+                       f'pad {attrs["pad"]}, dilation {attrs["dilation"]} and ceilMode '
+                       f'{attrs["ceilMode"]}')
+
+
+def _avg_pool(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
+    whole_windows(attrs)
+    x = F.avg_pool2d(inputs[0].permute(0, 3, 1, 2), attrs['kernel'], attrs['stride'])
+    return [x.permute(0, 2, 3, 1).contiguous()]
+
+
 FEATURE_MAPS: Dict[str, Callable] = {
+    'hbir.avg_pool': _avg_pool,
     'hbir.resize2d': _resize2d,
 }
 """Operation -> function of its operands and attributes; a part of the float reference."""

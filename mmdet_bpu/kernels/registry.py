@@ -4,8 +4,8 @@ from typing import Any, Callable
 import torch
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.reference import (elementwise, movement, products, reductions, resize,
-                                         sampling, tables)
+from mmdet_bpu.kernels.reference import (elementwise, movement, pooling, products, reductions,
+                                         resize, sampling, tables)
 from mmdet_bpu.kernels.reference.carriers import check_carriers
 from mmdet_bpu.program.numerics import Operand
 
@@ -25,6 +25,7 @@ KERNELS: dict[str, Kernel] = {
     'bpu.reduce_sum': reductions.reduce_sum,
     'bpu.reduce_max': reductions.reduce_max,
     'bpu.max_pool': reductions.max_pool,
+    'bpu.avg_pool': pooling.avg_pool,
     'bpu.grid_sample': sampling.grid_sample,
     'bpu.resize': resize.resize,
     'bpu.topk': reductions.topk,
@@ -48,6 +49,7 @@ PREPARE: dict[str, Planner] = {
     'bpu.requantize': elementwise.plan_requantize,
     'bpu.table': tables.plan_table,
     'bpu.reduce_sum': reductions.plan_reduce_sum,
+    'bpu.avg_pool': pooling.plan_avg_pool,
     'bpu.grid_sample': sampling.plan_grid_sample,
     'bpu.resize': resize.plan_resize,
 }

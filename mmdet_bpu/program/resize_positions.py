@@ -21,7 +21,7 @@ def fixed_point(pixels: float) -> int:
 
 def axis_positions(start: int, step: int, count: int, position_bits: int, fraction_bits: int,
                    size: int) -> np.ndarray:
-    """``start + i * step`` for i < ``count``, rounded to ``2**-fraction_bits`` px, inside the image.
+    """``start + i * step`` for i < ``count``, in ``2**-fraction_bits`` px, moved inside the image.
 
     Args:
         start (int): Position of result 0, in ``2**-position_bits`` px from the first pixel.

@@ -22,7 +22,7 @@ MATCH_FIELDS = ('site', 'module', 'op')
 SET_FIELDS = ('dtype', 'observer', 'scale')
 PRODUCTS = of_group(Group.PRODUCT)
 # Written out, but neither softmax nor norm: no int16 inside.
-PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d')
+PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d', 'avg_pool2d')
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Template:
 
 
 def int8_groups(graph: OpGraph, placement: Placement) -> Dict[str, Op]:
-    """Representatives of the groups that an operation reads as int8 and no wider -> the first one."""
+    """Representatives of the groups that are read as int8 and no wider -> the first reader."""
     readers: Dict[str, Op] = {}
     for op in graph.ops:
         for index in KINDS[op.kind].int8_only:

@@ -39,8 +39,8 @@ def _resize(e: Emitter, op: Operation) -> SSAValue:
     x = e.operand(op.operands[0], op)
     source = value_type(x)
     if source.dtype != 'si8':
-        raise BpuError(f'{site}: a resize takes int8 only, found {source.dtype}; change the qconfig '
-                       'rule of its input')
+        raise BpuError(f'{site}: a resize takes int8 only, found {source.dtype}; change the '
+                       'qconfig rule of its input')
     size = value_type(op.results[0]).shape[1:3]
     pairs: List[Tuple[int, int]] = []
     for axis in (0, 1):

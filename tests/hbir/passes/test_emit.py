@@ -179,6 +179,35 @@ def test_pooling_is_exact(largest_lsb):
     assert largest_lsb(module) == 0
 
 
+@pytest.mark.parametrize('ceil', [False, True])
+def test_padding_that_differs_from_side_to_side_never_wins(largest_lsb, ceil):
+    g = Graph((1, 7, 9, 3))
+    attrs = dict(kernel=[3, 3], stride=[2, 2], pad=[0, 1, 2, 0], dilation=[1, 1], ceilMode=ceil)
+    module = g.finish(g.op('hbir.max_pool', [g.x], attrs, (1, 4, 5 if ceil else 4, 3)))
+    assert kinds(module) == ['bpu.max_pool']
+    assert largest_lsb(module) == 0
+
+
+AVG_POOL = dict(kernel=[3, 2], stride=[2, 2], pad=[0] * 4, dilation=[1, 1], ceilMode=False)
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+def test_an_average_holds_the_size_of_its_window_in_the_multiplier(largest_lsb, bits):
+    g = Graph((1, 7, 9, 3), bits, 2.0**(1 - bits))
+    module = g.finish(g.rounded(g.op('hbir.avg_pool', [g.x], AVG_POOL, (1, 3, 4, 3)), bits,
+                                0.7 * 2.0**(1 - bits)))
+    assert kinds(module) == ['bpu.avg_pool']
+    assert largest_lsb(module) <= 1
+
+
+@pytest.mark.parametrize('change', [dict(pad=[1] * 4), dict(dilation=[2, 1]), dict(ceilMode=True)])
+def test_an_average_of_windows_that_are_not_whole_is_refused(change):
+    g = Graph((1, 7, 9, 3))
+    value = g.op('hbir.avg_pool', [g.x], {**AVG_POOL, **change}, (1, 3, 4, 3))
+    with pytest.raises(BpuError, match='here: hbir.avg_pool: expected whole windows'):
+        convert(g.finish(g.rounded(value)))
+
+
 def test_equal_constants_are_stored_once():
     g = Graph()
     value = g.x
