@@ -1,5 +1,6 @@
 """Fixtures: stock Deformable DETR in three variants, and toys of a few calls."""
 import functools
+import math
 import warnings
 from pathlib import Path
 
@@ -151,6 +152,28 @@ def _max_pool2d(x, p):
     return F.max_pool2d(x, p['kernel'], p['stride'], p['padding'], p['dilation'], p['ceil_mode'])
 
 
+def _read_positions(op, size, count, axis):
+    """Where result i reads along an axis: start + i * step px, inside the image."""
+    start, step = op.params['start'][axis], op.params['step'][axis]
+    return [min(max(start + i * step, 0), size - 1) for i in range(count)]
+
+
+def _resize_nearest(op, x, shape):
+    rows, columns = ([math.floor(p) for p in _read_positions(op, x.shape[2 + i], shape[2 + i], i)]
+                     for i in (0, 1))
+    return x[:, :, rows][..., columns]
+
+
+def _resize_bilinear(op, x, shape):
+    weights = []
+    for axis in (0, 1):
+        size, count = x.shape[2 + axis], shape[2 + axis]
+        positions = torch.tensor(_read_positions(op, size, count, axis), dtype=torch.float64)
+        distance = (positions[:, None] - torch.arange(size)).abs()
+        weights.append((1 - distance).clamp(min=0).float())  # a hat over every pixel
+    return weights[0] @ x @ weights[1].t()
+
+
 def execute_op(op, inputs, shape):
     """What the kind of ``op`` means, in torch."""
     x, p = inputs[0], op.params
@@ -180,7 +203,10 @@ def execute_op(op, inputs, shape):
         'stack': lambda: torch.stack(inputs, p['dim']),
         'grid_sample': lambda: F.grid_sample(x, inputs[1], padding_mode=p['padding'],
                                              align_corners=False),
+        'resize_nearest': lambda: _resize_nearest(op, x, shape),
+        'resize_bilinear': lambda: _resize_bilinear(op, x, shape),
         'max_pool2d': lambda: _max_pool2d(x, p),
+        'avg_pool2d': lambda: F.avg_pool2d(x, p['kernel'], p['stride']),
         'topk': lambda: x.topk(p['k'], p['dim'])[('values', 'indices').index(p['part'])],
         'gather': lambda: x.gather(p['dim'], inputs[1]),
         'where': lambda: inputs[1].masked_fill(x, p['fill']),

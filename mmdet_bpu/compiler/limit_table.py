@@ -22,6 +22,7 @@ INDICES = ('si8', 'si16', 'si32', 'si64')
 SAME = ('same_dtype', 'lhs,rhs')
 LINEAR_PRODUCT = ('the manual bounds C_in x C_out by 65536, yet vendor models with 256 x 1024 '
                   'layers are shipped')
+RESIZE_STEP = 'not on the BPU: the manual says that other steps run on the CPU'
 GATHER_ROWS = 'not wholly on the BPU: more rows than its gather unit addresses'
 
 
@@ -119,7 +120,8 @@ BPU_ROWS: dict[str, tuple] = {
     'relu': _typed('input', I8_I16_I32),
     # Part of every quantized op's output stage.
     'requantize': (),
-    'resize2d': _typed('input', I8),
+    'resize2d': _typed('input', I8) + (
+        ('range', 'integer part of step', (-256, 255), 'warning', RESIZE_STEP), ),
     'slice': _SLICE,
     'slice_scatter': _SLICE,
     'stack': _JOIN,

@@ -82,6 +82,12 @@ def _sample(view: OpView) -> Measures:
     return {'input dims': list(shape), 'min(H, W)': min(shape[-3:-1])}
 
 
+def _resize(view: OpView) -> Measures:
+    steps, bits = view.attrs.get('step') or (), view.attrs.get('position_bits')
+    return {'integer part of step': [int(step) if bits is None else step >> bits
+                                     for step in steps]}
+
+
 def _gather(view: OpView) -> Measures:
     """The unit sees [*, H, W, C]: a last dim that is gathered over becomes W with C = 1."""
     tensor = view.operands['input']
@@ -99,7 +105,8 @@ _MEASURES: dict[str, Callable[[OpView], Measures]] = {
     'reduce_argmax': _reduce, 'reduce_argmin': _reduce,
     'max_pool': _pool, 'avg_pool': _pool,
     'concat': _join, 'stack': _join, 'slice': _slice, 'slice_scatter': _slice, 'pad': _pad,
-    'grid_sample': _sample, 'warp': _sample, 'gather_elements': _gather, 'index': _gather,
+    'resize2d': _resize, 'grid_sample': _sample, 'warp': _sample,
+    'gather_elements': _gather, 'index': _gather,
 }
 
 

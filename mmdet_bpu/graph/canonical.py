@@ -1,12 +1,14 @@
 """Translation of captured torch calls into the kinds of :mod:`mmdet_bpu.graph.opgraph`.
 
 The table maps names of torch functions to the handlers in ``canonical_arithmetic``,
-``canonical_movement`` and ``canonical_selection``.
+``canonical_movement``, ``canonical_pooling``, ``canonical_resampling`` and ``canonical_selection``.
 """
 from typing import Dict, Sequence
 
 from mmdet_bpu.graph import canonical_arithmetic as arithmetic
 from mmdet_bpu.graph import canonical_movement as movement
+from mmdet_bpu.graph import canonical_pooling as pooling
+from mmdet_bpu.graph import canonical_resampling as resampling
 from mmdet_bpu.graph import canonical_selection as selection
 from mmdet_bpu.graph.call_arguments import Handler, refuse, shape_of
 from mmdet_bpu.graph.capture import CapturedGraph
@@ -58,6 +60,9 @@ HANDLERS: Dict[str, Handler] = {
     'stack': movement.stack,
     'grid_sample': selection.grid_sample,
     **_spellings(('max_pool2d', '_max_pool2d'), selection.max_pool2d),
+    'avg_pool2d': pooling.avg_pool2d,
+    **_spellings(('adaptive_max_pool2d', '_adaptive_max_pool2d'), pooling.adaptive_max_pool2d),
+    **_spellings(('interpolate', 'upsample'), resampling.interpolate),
     'topk': selection.topk,
     'gather': selection.gather,
     'masked_fill': selection.masked_fill,

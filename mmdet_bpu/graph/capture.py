@@ -202,7 +202,8 @@ class CaptureMode(TorchFunctionMode):
             return False
         if getattr(opener, 'needs_constant_divisor', False):
             return isinstance(args[1], Tensor) and not self._depends_on_image(args[1])
-        return True
+        applies = getattr(opener, 'applies', None)
+        return applies is None or applies(*args, **kwargs)
 
     def _depends_on_image(self, value: Any) -> bool:
         return any(t in self._nodes for t in tensors_in(value))

@@ -1,7 +1,8 @@
 """Softmax, norms and divisions written as the primitives that integers have.
 
 Each function has the signature of the torch function that it opens up. It returns
-``NotImplemented`` where the call is none of its business.
+``NotImplemented`` where the call is none of its business. One with an attribute ``applies``, a
+function of the same arguments, is used only where that is true.
 """
 from typing import Any, Callable, Dict, Optional, Sequence
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LONGEST_REDUCTION = 65535  # elements; the limit of the reduction unit
+from mmdet_bpu.graph.open_pooling import open_adaptive_avg_pool2d, open_avg_pool2d
 
 
 def open_softmax(input: Tensor, dim: Optional[int] = None, *args: Any, **kwargs: Any) -> Tensor:
@@ -61,15 +62,6 @@ def open_group_norm(input: Tensor,
     return output.permute(0, 3, 1, 2)
 
 
-def open_adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
-    """``mean(x, (2, 3))``; in two steps where the map is larger than one reduction adds up."""
-    if output_size not in (1, (1, 1), [1, 1]):
-        return NotImplemented
-    if input.shape[-2] * input.shape[-1] <= LONGEST_REDUCTION:
-        return torch.mean(input, (-2, -1), keepdim=True)
-    return torch.mean(torch.mean(input, -1, keepdim=True), -2, keepdim=True)
-
-
 def open_div(input: Tensor, other: Tensor, *, rounding_mode: Optional[str] = None) -> Tensor:
     """Division by a constant tensor is a multiplication with its reciprocal."""
     if rounding_mode is not None or not isinstance(other, Tensor):
@@ -87,6 +79,7 @@ DECOMPOSITIONS: Dict[Callable, Callable] = {
     F.layer_norm: open_layer_norm,
     F.group_norm: open_group_norm,
     F.adaptive_avg_pool2d: open_adaptive_avg_pool2d,
+    F.avg_pool2d: open_avg_pool2d,
     torch.div: open_div,
     Tensor.div: open_div,
     Tensor.__truediv__: open_div,

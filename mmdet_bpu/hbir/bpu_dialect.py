@@ -33,9 +33,13 @@ reduce_sum = input: q -> output: q {dims: ints, multiplier: ints, shift: ints, s
 reduce_max = input: q -> output: q {dims: ints, site?: str}
 max_pool = input: q[4] -> output: q[4] {kernel: ints[2], stride: ints[2], pad: ints[4],
     dilation: ints[2], ceil_mode: bool, site?: str}
+avg_pool = input: si8|si16[4] -> output: q[4] {kernel: ints[2], stride: ints[2],
+    multiplier: ints, shift: ints, site?: str}
 grid_sample = input: si8[4], grid: si16[4] -> output: si8[4] {x_multiplier: ints, x_shift: ints,
     x_offset: i64, y_multiplier: ints, y_shift: ints, y_offset: i64, fraction_bits: i64,
     padding: str, site?: str}
+resize = input: si8[4] -> output: si8[4] {size: ints[2], start: ints[2], step: ints[2],
+    position_bits: i64, fraction_bits: i64, mode: str, site?: str}
 topk = input: q -> values: q, indices: si32 {k: i64, dim: i64, site?: str}
 gather = input: q, indices: si32 -> output: q {dim: i64, site?: str}
 where = mask: i1, input: q -> output: q {fill: i64, site?: str}

@@ -13,6 +13,7 @@ from mmdet_bpu.hbir.bpu_checks import (Shape, attribute, dim_of, dims_of, requir
                                        shapes_of)
 from mmdet_bpu.hbir.bpu_movement import VERIFY_MOVEMENT
 from mmdet_bpu.hbir.types import value_type
+from mmdet_bpu.program.resize_positions import FRACTION_BITS
 
 TABLE_SEGMENTS, SEGMENT_ENTRIES = 64, 64
 """Size of the 16-bit table unit: at most 64 segments of 64 entries each."""
@@ -168,6 +169,16 @@ def _max_pool(op: Operation) -> None:
     require_element(op, op.operands[0].type.element_type)
 
 
+def _avg_pool(op: Operation) -> None:
+    (batch, height, width, channels), = shapes_of(op)[0]
+    kernel, stride = attribute(op, 'kernel'), attribute(op, 'stride')
+    sizes = [_window(size, kernel[axis], stride[axis], 0, 1, False)
+             for axis, size in enumerate((height, width))]
+    require(min(sizes) > 0, f'a window of {kernel} is larger than the input')
+    require_shape(op, (batch, *sizes, channels))
+    require_requantization(op)
+
+
 def _grid_sample(op: Operation) -> None:
     data, grid = shapes_of(op)[0]
     require(grid[0] == data[0] and grid[3] == 2, f'grid has shape {grid}, expected '
@@ -178,6 +189,19 @@ def _grid_sample(op: Operation) -> None:
     require(padding in ('zeros', 'border'), f'padding is zeros or border, found {padding}')
     require_requantization(op, 'x_')
     require_requantization(op, 'y_')
+
+
+def _resize(op: Operation) -> None:
+    batch, height, width, channels = shapes_of(op)[0][0]
+    size, mode = attribute(op, 'size'), attribute(op, 'mode')
+    require(min(size) > 0, f'size {size} is not positive')
+    require_shape(op, (batch, *size, channels))
+    require_element(op, op.operands[0].type.element_type)
+    require(mode in ('nearest', 'bilinear'), f'mode is nearest or bilinear, found {mode}')
+    position, fraction = attribute(op, 'position_bits'), attribute(op, 'fraction_bits')
+    require(0 <= fraction <= position and fraction <= FRACTION_BITS,
+            f'expected 0 <= fraction_bits <= position_bits and at most {FRACTION_BITS} fraction '
+            f'bits, found {fraction} and {position}')
 
 
 def _topk(op: Operation) -> None:
@@ -209,6 +233,6 @@ VERIFY: dict[str, Callable[[Operation], None]] = {
     'constant': _constant, 'conv2d': _conv2d, 'linear': _linear, 'matmul': _matmul, 'add': _add,
     'sub': _add, 'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
     'reduce_sum': _reduce_sum, 'reduce_max': _reduce_max, 'max_pool': _max_pool,
-    'grid_sample': _grid_sample, 'topk': _topk, 'gather': _gather, 'where': _where,
-    **VERIFY_MOVEMENT}
+    'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
+    'gather': _gather, 'where': _where, **VERIFY_MOVEMENT}
 """Op name without prefix -> check."""

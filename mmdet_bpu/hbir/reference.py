@@ -4,6 +4,7 @@ Values are torch float32 tensors (indices int32, masks bool) in the shapes of th
 maps channels last. A fake quantizer rounds ``x / scale`` half to even, as the trained ones do.
 The integer form is judged against this, op by op (:mod:`mmdet_bpu.analysis.qat_vs_int`).
 """
+import math
 from typing import Callable, Dict, List, Mapping, Tuple
 
 import torch
@@ -16,6 +17,7 @@ from xdsl.ir import Operation, SSAValue
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import NAME, attrs_of, find_function, operations, site_of
 from mmdet_bpu.hbir.qnt_dialect import fake_quant_range, fake_quant_scale
+from mmdet_bpu.hbir.reference_feature_maps import FEATURE_MAPS
 from mmdet_bpu.hbir.types import value_type
 from mmdet_bpu.program.functions import HBIR_FUNCTIONS
 
@@ -39,12 +41,22 @@ def _conv2d(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
 
 
 def _max_pool(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
+    """As torch pools; padding that differs from side to side never wins either."""
     top, left, bottom, right = attrs['pad']
-    if (top, left) != (bottom, right):
-        raise BpuError(f'hbir.max_pool: expected equal padding on both sides, found {attrs["pad"]}')
-    return _channels_last(F.max_pool2d(_channels_first(inputs[0]), attrs['kernel'],
-                                       attrs['stride'], (top, left), attrs['dilation'],
-                                       attrs['ceilMode']))
+    x, stride, dilation = _channels_first(inputs[0]), attrs['stride'], attrs['dilation']
+    if (top, left) == (bottom, right):
+        return _channels_last(F.max_pool2d(x, attrs['kernel'], stride, (top, left), dilation,
+                                           attrs['ceilMode']))
+    ends = []
+    for axis, (before, after) in enumerate(((top, bottom), (left, right))):
+        size = x.shape[2 + axis] + before
+        span = size + after - dilation[axis] * (attrs['kernel'][axis] - 1) - 1
+        count = (-(-span // stride[axis]) if attrs['ceilMode'] else span // stride[axis]) + 1
+        if attrs['ceilMode'] and (count - 1) * stride[axis] >= size:
+            count -= 1
+        ends.append(after + (count - 1) * stride[axis] - span)
+    x = F.pad(x, (left, ends[1], top, ends[0]), value=-math.inf)
+    return _channels_last(F.max_pool2d(x, attrs['kernel'], stride, 0, dilation))
 
 
 def _grid_sample(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
@@ -104,6 +116,7 @@ FUNCTIONS: Dict[str, Function] = {
     'hbir.reduce_max': _reduce(torch.amax),
     'hbir.max_pool': _max_pool,
     'hbir.grid_sample': _grid_sample,
+    **FEATURE_MAPS,
     'hbir.topk': _topk,
     'hbir.gather_elements': lambda inputs, attrs: [
         inputs[0].gather(attrs['dim'], inputs[1].to(torch.int64))],

@@ -23,3 +23,12 @@ def max_pool2d(v: LoweredValues, op: Op) -> Stored:
                  dilation=p['dilation'], ceilMode=p['ceil_mode'])
     x = v.in_order(op.inputs[0], CHANNELS_LAST)
     return v.emit(hbir_name(op), [x], attrs, v.shape(op), CHANNELS_LAST, op.site)
+
+
+@lowers('avg_pool2d')
+def avg_pool2d(v: LoweredValues, op: Op) -> Stored:
+    """Channels last; whole windows, so padding and rounding up have nothing to say."""
+    attrs = dict(kernel=op.params['kernel'], stride=op.params['stride'], pad=[0, 0, 0, 0],
+                 dilation=[1, 1], ceilMode=False)
+    x = v.in_order(op.inputs[0], CHANNELS_LAST)
+    return v.emit(hbir_name(op), [x], attrs, v.shape(op), CHANNELS_LAST, op.site)

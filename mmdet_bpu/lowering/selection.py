@@ -16,6 +16,17 @@ def grid_sample(v: LoweredValues, op: Op) -> Stored:
     return v.emit(hbir_name(op), [x, grid], attrs, v.shape(op), CHANNELS_LAST, op.site)
 
 
+@lowers('resize_nearest', 'resize_bilinear')
+def resize(v: LoweredValues, op: Op) -> Stored:
+    """Channels last; positions in px."""
+    x, shape = v.operand(op, 0, CHANNELS_LAST), v.shape(op)
+    size, source = shape[2:], v.graph.values[op.inputs[0]].shape[2:]
+    attrs = dict(ratio=[n / m for n, m in zip(size, source)], size=size, step=op.params['step'],
+                 initialOffset=op.params['start'], mode=op.kind.removeprefix('resize_'),
+                 expansionMode='border', padValue=0.0)
+    return v.emit(hbir_name(op), [x], attrs, shape, CHANNELS_LAST, op.site)
+
+
 @lowers('topk')
 def topk(v: LoweredValues, op: Op) -> Stored:
     """One of its two results; the other one has no reader."""

@@ -48,6 +48,7 @@ class Kind:
         weight (int, optional): Operand that holds weights, quantized per output channel.
         joins (tuple[str]): Kinds that may take its accumulator, the first one first.
         operand_dtypes (dict[int, str]): Operands whose dtype the unit fixes; position -> dtype.
+        int8_only (tuple[int]): Operands that are read as int8 and no wider, whatever makes them.
         cost (Cost): See there.
         tiled (bool): Whether it runs on a few rows of a feature map at a time.
     """
@@ -61,6 +62,7 @@ class Kind:
     weight: Optional[int] = None
     joins: Tuple[str, ...] = ()
     operand_dtypes: Mapping[int, str] = field(default_factory=dict)
+    int8_only: Tuple[int, ...] = ()
     cost: Cost = Cost.VECTOR
     tiled: bool = False
 
@@ -96,6 +98,7 @@ _ROWS = (
     Kind('mean', Group.REDUCE, 'reduce_mean', 'reduce_sum', 'ReduceMean'),
     _movement('amax', 'reduce_max', 'reduce_max', 'ReduceMax'),
     _movement('max_pool2d', 'max_pool', 'max_pool', 'MaxPool', tiled=True),
+    Kind('avg_pool2d', Group.REDUCE, 'avg_pool', 'avg_pool', 'AveragePool', tiled=True),
     _movement('reshape', 'reshape', 'reshape', 'Reshape', cost=Cost.FREE),
     _movement('permute', 'transpose', 'transpose', 'Transpose'),
     _movement('pad', 'pad', 'pad', 'Pad'),
@@ -107,7 +110,10 @@ _ROWS = (
     Kind('concat', Group.SHARED, 'concat', 'concat', 'Concat', carries=0),
     Kind('stack', Group.SHARED, 'concat', 'concat', 'Concat', carries=0),
     Kind('grid_sample', Group.SAMPLED, 'grid_sample', 'grid_sample', 'GridSample',
-         operand_dtypes={0: 'int8', 1: 'int16'}),
+         operand_dtypes={0: 'int8', 1: 'int16'}, int8_only=(0, )),
+    _movement('resize_nearest', 'resize2d', 'resize', 'Resize', int8_only=(0, ), tiled=True),
+    Kind('resize_bilinear', Group.SAMPLED, 'resize2d', 'resize', 'Resize', int8_only=(0, ),
+         tiled=True),
     Kind('topk', Group.SELECT, 'topk', 'topk', 'TopK', carries=0),
 )
 

@@ -14,15 +14,14 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.graph.quantized_graph import Placement, Role, RuleSource, TensorConfig
 from mmdet_bpu.program.dtypes import USER_DTYPES
-from mmdet_bpu.program.kinds import Group, of_group, with_weights
+from mmdet_bpu.program.kinds import KINDS, Group, of_group, with_weights
 from mmdet_bpu.quantization.observers import OBSERVERS
 
 MATCH_FIELDS = ('site', 'module', 'op')
 SET_FIELDS = ('dtype', 'observer', 'scale')
 PRODUCTS = of_group(Group.PRODUCT)
-SAMPLED = of_group(Group.SAMPLED)
 # Written out, but neither softmax nor norm: no int16 inside.
-PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d')
+PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d', 'avg_pool2d')
 
 
 def check_rules(rules: Sequence[dict]) -> None:
@@ -62,7 +61,8 @@ class Template:
     int8, but int16 (a) on every path from a sampling grid, from a box output, from a sine or from
     top-k scores back to the first matrix product, its output included; (b) inside softmax and
     norms and at their inputs, and for softmax weights that enter a matrix product; int32 for an
-    output that a product makes directly (the scores).
+    output that a product makes directly (the scores). What a sampling or a resize reads is int8
+    whatever path it lies on.
     """
 
     def __init__(self, graph: OpGraph, placement: Placement) -> None:
@@ -70,6 +70,7 @@ class Template:
         self.producers = graph.producers()
         self.reasons: Dict[str, str] = {}
         self.users = graph.users()
+        self.narrow = int8_groups(graph, placement)
         for op in graph.ops:
             if op.kind == 'grid_sample':
                 self._walk(op.inputs[1], 'path of a sampling grid')
@@ -91,8 +92,13 @@ class Template:
         """Default dtype of an own value and why."""
         if value in self.accumulators:
             return TensorConfig('int32', 'template: a product feeds an output directly')
-        if value in self.reasons:
-            return TensorConfig('int16', f'template: {self.reasons[value]}')
+        reader = self.narrow.get(self.placement.find(value))
+        reason = self.reasons.get(value)
+        if reader is not None:
+            kept = f', which the {reason} does not change' if reason else ''
+            return TensorConfig('int8', f'template: {reader.site} reads int8 only{kept}')
+        if reason is not None:
+            return TensorConfig('int16', f'template: {reason}')
         return TensorConfig('int8', 'template: default')
 
     def _is_product(self, value: str) -> bool:
@@ -116,7 +122,7 @@ class Template:
         op = self.producers.get(value)
         if op is None or self.placement.kinds[value] == Role.INDEX:
             return
-        if op.kind in SAMPLED:
+        if KINDS[op.kind].int8_only:
             return  # samples are int8, as what they are taken from
         if self.placement.kinds[value] == Role.OWN:
             self._mark(value, reason)
@@ -148,6 +154,16 @@ class Template:
         return readers
 
 
+def int8_groups(graph: OpGraph, placement: Placement) -> Dict[str, Op]:
+    """Representatives of the groups that are read as int8 and no wider -> the first reader."""
+    readers: Dict[str, Op] = {}
+    for op in graph.ops:
+        for index in KINDS[op.kind].int8_only:
+            if not graph.values[op.inputs[index]].is_constant:
+                readers.setdefault(placement.find(placement.integers(op.inputs[index])), op)
+    return readers
+
+
 def _matches(rule: dict, op: Op, model: nn.Module) -> bool:
     if 'site' in rule and not fnmatch.fnmatchcase(op.site, rule['site']):
         return False
@@ -162,7 +178,8 @@ def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],
     """Config of every own value; members of a group get one, of the widest dtype.
 
     Raises:
-        BpuError: A malformed rule, a rule that matches no site, or int32 where integers are read.
+        BpuError: A malformed rule, a rule that matches no site, int32 where integers are read, or
+            more than int8 where int8 is read.
     """
     check_rules(rules)
     template = Template(graph, placement)
@@ -192,7 +209,18 @@ def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],
                            'tools/check_model.py CONFIG --sites lists the sites')
     configs = _grouped(graph, placement, configs)
     _check_accumulators(graph, placement, configs)
+    _check_int8(placement, configs, template.narrow)
     return configs
+
+
+def _check_int8(placement: Placement, configs: Dict[str, TensorConfig],
+                readers: Dict[str, Op]) -> None:
+    """Refuse a user's rule that widens what an operation reads as int8."""
+    for head, op in readers.items():
+        config = configs[head]
+        if config.dtype != 'int8':
+            raise BpuError(f'{config.rule} gives what {op.site} reads {config.dtype}: '
+                           f'{op.kind} takes int8 only; leave its input int8')
 
 
 def _check_accumulators(graph: OpGraph, placement: Placement,

@@ -122,6 +122,24 @@ def test_a_sampled_feature_must_be_int8_and_its_grid_int16(maker):
     assert [finding.rule for finding in findings] == ['input must be si8', 'grid must be si16']
 
 
+@pytest.mark.parametrize('step, found', [([2**19, 256 << 20], '[0, 256]'),
+                                         ([-(257 << 20), 2**20], '[-257, 1]')])
+def test_a_resize_by_more_than_the_unit_takes_is_a_warning(maker, step, found):
+    x = maker.input('x', (1, 32, 32, 4))
+    maker.op('resize', [x], (1, 8, 8, 4), size=[8, 8], start=[0, 0], step=step, mode='nearest',
+             position_bits=20, fraction_bits=0)
+    finding = only(check_program(maker.finish(), 'nash-e'))
+    assert (finding.level, finding.found) == ('warning', found)
+    assert 'integer part of step in [-256, 255]' in finding.rule
+
+
+def test_a_resize_takes_int8_only(maker):
+    x = maker.input('x', (1, 4, 4, 4), 'si16')
+    maker.op('resize', [x], (1, 8, 8, 4), 'si16', size=[8, 8], start=[0, 0], step=[2**19] * 2,
+             mode='nearest', position_bits=20, fraction_bits=0)
+    assert only(check_program(maker.finish(), 'nash-e')).rule == 'input must be si8'
+
+
 def test_padding_of_a_pool_is_narrower_on_nash_p(maker):
     x = maker.input('x', (1, 32, 32, 4))
     maker.op('max_pool', [x], (1, 32, 32, 4), kernel=[11, 11], stride=[1, 1],

@@ -85,6 +85,27 @@ SPELLINGS = {
     'grid sample': lambda x: F.grid_sample(x, grid(), align_corners=False),
     'computed grid': lambda x: F.grid_sample(
         x, F.conv2d(x, weight(2)).permute(0, 2, 3, 1), padding_mode='border', align_corners=False),
+    'avg pool': lambda x: F.avg_pool2d(x, 2),
+    'avg pool padded': lambda x: F.avg_pool2d(x, 3, 2, 1),
+    'avg pool ceil': lambda x: F.avg_pool2d(x, (3, 4), 3, ceil_mode=True, count_include_pad=False),
+    'avg pool of the inside': lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
+    'avg pool all of it': lambda x: F.avg_pool2d(x, 4, 3, (1, 2), True, True),
+    'avg pool by a divisor': lambda x: F.avg_pool2d(x, 3, 2, 1, True, divisor_override=5),
+    'adaptive avg pool': lambda x: F.adaptive_avg_pool2d(x, (2, None)),
+    'adaptive max pool': lambda x: F.adaptive_max_pool2d(x, (2, 3)) * 2,
+    'adaptive max pool to one': lambda x: F.adaptive_max_pool2d(x, 1),
+    'nearest by 2': lambda x: F.interpolate(x, scale_factor=2),
+    'nearest to a size': lambda x: F.interpolate(x, size=(9, 7)) * 2,
+    'nearest down': lambda x: F.interpolate(x, (3, 4), mode='nearest'),
+    'nearest by a fraction': lambda x: F.interpolate(x, scale_factor=(1.7, 0.6)),
+    'nearest recomputed': lambda x: F.interpolate(x, scale_factor=1.3, recompute_scale_factor=True),
+    'nearest exact': lambda x: F.interpolate(x, (7, 4), mode='nearest-exact'),
+    'upsample': lambda x: F.upsample(x, scale_factor=3, mode='nearest'),
+    'bilinear': lambda x: F.interpolate(x, scale_factor=2, mode='bilinear'),
+    'bilinear corners': lambda x: F.interpolate(x, (7, 5), mode='bilinear', align_corners=True),
+    'bilinear by a fraction': lambda x: F.interpolate(x, scale_factor=1.6, mode='bilinear'),
+    'bilinear down': lambda x: F.interpolate(x.exp(), (1, 4), None, 'bilinear', True),
+    'same size': lambda x: F.interpolate(x, (4, 6), mode='bilinear') * 2,
     'topk and gather': lambda x: x.flatten(1).gather(1, x.flatten(1).topk(5, 1)[1]),
     'topk values': lambda x: x.flatten(1).topk(5).values,
     'masked fill': lambda x: x.masked_fill(torch.eye(4, 6).bool(), 0.5),
@@ -136,9 +157,11 @@ def test_arguments_without_an_integer_form_are_refused(toy, body, message):
         deploy_graph(toy(body), SHAPE)
 
 
-def test_pooling_to_more_than_one_pixel_is_refused(toy):
+def test_pooling_to_sizes_that_do_not_divide_is_refused(toy):
     with pytest.raises(BpuError, match='adaptive_avg_pool2d with these arguments'):
-        deploy_graph(toy(lambda self, x: F.adaptive_avg_pool2d(x, 2)), SHAPE)
+        deploy_graph(toy(lambda self, x: F.adaptive_avg_pool2d(x, (3, 3))), SHAPE)
+    with pytest.raises(BpuError, match=r'an adaptive pool of \(4, 6\) to \(3, 3\) px'):
+        deploy_graph(toy(lambda self, x: F.adaptive_max_pool2d(x, 3)), SHAPE)
 
 
 def test_a_large_map_is_averaged_in_two_steps(toy):

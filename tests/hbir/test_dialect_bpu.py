@@ -43,6 +43,8 @@ ADD = dict(lhs_multiplier=[20000], lhs_shift=[10], rhs_multiplier=[20000], rhs_s
            guard_bits=4, relu=False)
 SAMPLE = dict(x_multiplier=[20000], x_shift=[10], x_offset=100, y_multiplier=[20000],
               y_shift=[10], y_offset=-7, fraction_bits=8, padding='zeros')
+RESIZE = dict(size=[4, 6], start=[0, -5], step=[1 << 19, 1 << 19], position_bits=20,
+              fraction_bits=11, mode='bilinear')
 POOL = dict(kernel=[3, 3], stride=[2, 2], pad=[1, 1, 1, 1], dilation=[1, 1], ceil_mode=False)
 SEGMENTS = dict(entries=list(range(8 * 64 + 1)), segment_shift=[7] * 8,
                 segment_start=list(range(-32768, 32768, 8192)))
@@ -66,7 +68,10 @@ VALID = [
     ('reduce_sum', [i8(2, 5, 4)], dict(dims=[0, 2], **RQ), i16(1, 5, 1)),
     ('reduce_max', [i8(2, 5, 4)], dict(dims=[2]), i8(2, 5, 1)),
     ('max_pool', [i8(1, 9, 9, 4)], POOL, i8(1, 5, 5, 4)),
+    ('avg_pool', [i8(1, 9, 8, 4)], dict(kernel=[3, 2], stride=[2, 2], **RQ), i16(1, 4, 4, 4)),
     ('grid_sample', [i8(2, 9, 9, 4), i16(2, 3, 7, 2)], SAMPLE, i8(2, 3, 7, 4)),
+    ('resize', [i8(1, 2, 3, 4)], RESIZE, i8(1, 4, 6, 4)),
+    ('resize', [i8(1, 2, 3, 4)], {**RESIZE, 'mode': 'nearest', 'fraction_bits': 0}, i8(1, 4, 6, 4)),
     ('topk', [i16(1, 9)], dict(k=3, dim=1), [i16(1, 3), i32(1, 3)]),
     ('gather', [i16(1, 9, 4), i32(1, 3, 4)], dict(dim=1), i16(1, 3, 4)),
     ('where', [i1(9, 1), i16(1, 9, 4)], dict(fill=-32768), i16(1, 9, 4)),
@@ -118,9 +123,19 @@ REFUSED = [
     ('table', [i16(2, 5)], {**SEGMENTS, 'entries': [0]}, i16(2, 5), 'guard'),
     ('reduce_sum', [i8(2, 5)], dict(dims=[2], **RQ), i8(2, 5), 'dim 2'),
     ('reduce_max', [i8(2, 5)], dict(dims=[1, 1]), i8(2, 1), 'repeat'),
+    ('avg_pool', [i8(1, 3, 8, 4)], dict(kernel=[4, 2], stride=[2, 2], **RQ), i8(1, 0, 4, 4),
+     'larger than the input'),
+    ('avg_pool', [i8(1, 9, 8, 4)], dict(kernel=[3, 2], stride=[2, 2], **RQ), i8(1, 5, 4, 4),
+     r'expected \(1, 4, 4, 4\)'),
     ('grid_sample', [i8(2, 9, 9, 4), i8(2, 3, 7, 2)], SAMPLE, i8(2, 3, 7, 4), 'tensor of si16'),
     ('grid_sample', [i8(2, 9, 9, 4), i16(2, 3, 7, 2)], {**SAMPLE, 'padding': 'reflect'},
      i8(2, 3, 7, 4), 'zeros or border'),
+    ('resize', [i16(1, 2, 3, 4)], RESIZE, i16(1, 4, 6, 4), 'tensor of si8'),
+    ('resize', [i8(1, 2, 3, 4)], RESIZE, i8(1, 4, 5, 4), r'expected \(1, 4, 6, 4\)'),
+    ('resize', [i8(1, 2, 3, 4)], {**RESIZE, 'mode': 'bicubic'}, i8(1, 4, 6, 4), 'found bicubic'),
+    ('resize', [i8(1, 2, 3, 4)], {**RESIZE, 'fraction_bits': 12}, i8(1, 4, 6, 4),
+     'found 12 and 20'),
+    ('resize', [i8(1, 2, 3, 4)], {**RESIZE, 'size': [0, 6]}, i8(1, 0, 6, 4), 'not positive'),
     ('topk', [i16(1, 9)], dict(k=10, dim=1), [i16(1, 10), i32(1, 10)], 'k = 10'),
     ('gather', [i16(1, 9, 4), i32(2, 3, 4)], dict(dim=1), i16(2, 3, 4), 'indices'),
     ('where', [i8(9, 1), i16(9, 4)], dict(fill=0), i16(9, 4), 'tensor of i1'),

@@ -34,18 +34,19 @@ def _fake_quant(conversion: Conversion, op: Operation) -> None:
 
 
 def _propagate(conversion: Conversion, op: Operation) -> None:
-    if op.name in MOVEMENT and op.results[0] not in conversion.rounded:
+    result, source = op.results[0], None
+    if op.name in MOVEMENT:
         source = conversion.integers.get(op.operands[MOVEMENT[op.name]])
         if source is None and op.name == 'hbir.concat':
             known = [v for v in op.operands if v in conversion.integers]
             source = conversion.integers[known[0]] if known else None
-        if source is not None:
-            conversion.integers[op.results[0]] = source
     elif op.name == 'hbir.mul' and op.operands[0] in conversion.integers:
         factor = positive_scalar(op.operands[1])
-        if factor is not None and op.results[0] not in conversion.rounded:
+        if factor is not None:
             source = conversion.integers[op.operands[0]]
-            conversion.integers[op.results[0]] = IntType(source.dtype, source.scale * factor)
+            source = IntType(source.dtype, source.scale * factor)
+    if source is not None:
+        (conversion.moved if result in conversion.rounded else conversion.integers)[result] = source
 
 
 def collect_scales(conversion: Conversion) -> None:

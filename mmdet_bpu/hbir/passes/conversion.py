@@ -78,6 +78,7 @@ class Conversion:
         module (ModuleOp): The fake-quantized module; never changed.
         metadata (dict): Kept in the integer module.
         integers (dict[SSAValue, IntType]): Which of its values hold integers, and their scale.
+        moved (dict[SSAValue, IntType]): Integers of a movement that a fake quantizer rounds again.
         constants (dict[SSAValue, QuantizedConstant]): Results of fake quantizers of constants.
         rounded (dict[SSAValue, Operation]): Value -> the fake quantizer that rounds it.
         products (dict[Operation, Product]): Fake quantizer, or unrounded product -> product.
@@ -92,6 +93,7 @@ class Conversion:
     module: ModuleOp
     metadata: dict = field(default_factory=dict)
     integers: Dict[SSAValue, IntType] = field(default_factory=dict)
+    moved: Dict[SSAValue, IntType] = field(default_factory=dict)
     constants: Dict[SSAValue, QuantizedConstant] = field(default_factory=dict)
     rounded: Dict[SSAValue, Operation] = field(default_factory=dict)
     products: Dict[Operation, Product] = field(default_factory=dict)

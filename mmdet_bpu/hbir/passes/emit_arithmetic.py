@@ -6,6 +6,8 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import attrs_of, site_of
 from mmdet_bpu.hbir.passes.conversion import IntType, Product, TableMatch
 from mmdet_bpu.hbir.passes.emit import Emitter
+from mmdet_bpu.hbir.passes.emit_resize import resize_bilinear
+from mmdet_bpu.hbir.reference_feature_maps import whole_windows
 from mmdet_bpu.hbir.types import tensor_type, value_type
 from mmdet_bpu.program.dtypes import largest_magnitude
 from mmdet_bpu.program.guard_bits import choose_guard_bits
@@ -114,6 +116,18 @@ def _reduce(mean: bool):
     return rule
 
 
+def _avg_pool(e: Emitter, op: Operation, out: IntType) -> SSAValue:
+    attrs, source = attrs_of(op), e.type_of(op.operands[0], op)
+    try:
+        whole_windows(attrs)
+    except BpuError as error:
+        raise BpuError(f'{site_of(op)}: {error}') from None
+    ratio = source.scale / out.scale / (attrs['kernel'][0] * attrs['kernel'][1])
+    plain = dict(kernel=attrs['kernel'], stride=attrs['stride'], **_one(ratio))
+    return e.b.op('bpu.avg_pool', [e.operand(op.operands[0], op)], plain,
+                  e.result_type(op.results[0], out), site=site_of(op))
+
+
 def _grid_sample(e: Emitter, op: Operation, out: IntType) -> SSAValue:
     site, attrs = site_of(op), attrs_of(op)
     image, grid = (e.type_of(v, op) for v in op.operands)
@@ -146,5 +160,7 @@ ROUNDED = {
     'hbir.matmul': _matmul,
     'hbir.reduce_sum': _reduce(False),
     'hbir.reduce_mean': _reduce(True),
+    'hbir.avg_pool': _avg_pool,
     'hbir.grid_sample': _grid_sample,
+    'hbir.resize2d': resize_bilinear,
 }

@@ -6,11 +6,12 @@
 from xdsl.ir import BlockArgument, Operation, SSAValue
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.hbir.builder import site_of
+from mmdet_bpu.hbir.builder import attrs_of, site_of
 from mmdet_bpu.hbir.passes.conversion import FAKE_QUANT, Conversion, IntType
 from mmdet_bpu.hbir.passes.emit import Emitter
 from mmdet_bpu.hbir.passes.emit_arithmetic import ROUNDED, product, table
 from mmdet_bpu.hbir.passes.emit_movement import MOVED
+from mmdet_bpu.hbir.reference_feature_maps import resize_attributes
 from mmdet_bpu.program.numerics import quantize_multiplier
 
 
@@ -45,6 +46,8 @@ def _moves_integers(e: Emitter, op: Operation) -> bool:
         return False
     if op.name == 'hbir.where':
         return op.operands[2] in e.ints
+    if op.name == 'hbir.resize2d' and resize_attributes(attrs_of(op)) != 'nearest':
+        return False  # it rounds
     return any(v in known for v in op.operands for known in (e.ints, conversion.constants))
 
 
@@ -75,7 +78,7 @@ def _rounding(e: Emitter, op: Operation) -> SSAValue:
 
 def _rescaled(e: Emitter, value: SSAValue, op: Operation, out: IntType) -> SSAValue:
     """Integers rounded a second time, to another scale."""
-    source = e.type_of(value, op) if value in e.conversion.integers else out
+    source = e.conversion.moved.get(value) or e.type_of(value, op)
     multiplier, shift = quantize_multiplier(source.scale / out.scale)
     return e.b.op('bpu.requantize', [e.ints[value]], dict(multiplier=[multiplier], shift=[shift]),
                   e.result_type(value, out), site=site_of(op))

@@ -6,6 +6,7 @@ from xdsl.ir import Operation
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import attrs_of, constant_array, site_of
 from mmdet_bpu.hbir.passes.emit import Emitter
+from mmdet_bpu.hbir.passes.emit_resize import resize_nearest
 from mmdet_bpu.hbir.types import tensor_type, value_type
 from mmdet_bpu.program.dtypes import integer_range
 
@@ -72,6 +73,7 @@ MOVED = {
                             dilation='dilation', ceil_mode='ceilMode'),
     'hbir.reduce_max': _plain('bpu.reduce_max', dims='dims'),
     'hbir.relu': _plain('bpu.relu'),
+    'hbir.resize2d': resize_nearest,
     'hbir.concat': _concat,
     'hbir.topk': _topk,
     'hbir.where': _where,

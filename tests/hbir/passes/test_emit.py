@@ -78,6 +78,61 @@ def test_grid_sample_keeps_the_scale_of_its_image(mode, largest_lsb):
     assert largest_lsb(module) <= 1
 
 
+def resize(g, mode, offset, step, size, result):
+    attrs = dict(ratio=[1.0, 1.0], size=size, step=step, initialOffset=offset, mode=mode,
+                 expansionMode='border', padValue=0.0)
+    return g.op('hbir.resize2d', [g.x], attrs, result)
+
+
+def test_a_nearest_resize_moves_the_integers(largest_lsb):
+    g = Graph((1, 3, 5, 2))
+    # A third is no multiple of 2**-20 px: rounded down alone, result 3 would read pixel 0.
+    module = g.finish(resize(g, 'nearest', [0.0, 0.0], [1 / 3, 0.5], [9, 10], (1, 9, 10, 2)))
+    assert kinds(module) == ['bpu.resize']
+    assert largest_lsb(module) == 0
+
+
+def test_a_nearest_resize_may_be_rounded_after(largest_lsb):
+    g = Graph((1, 3, 5, 2))
+    value = resize(g, 'nearest', [0.0, 0.0], [0.5, 0.5], [6, 10], (1, 6, 10, 2))
+    module = g.finish(g.rounded(value, 8, 1 / 100))
+    assert kinds(module) == ['bpu.resize', 'bpu.requantize']
+    assert largest_lsb(module) <= 1
+
+
+def test_a_bilinear_resize_keeps_the_scale_of_its_image(largest_lsb):
+    g = Graph((1, 6, 7, 2))
+    value = resize(g, 'bilinear', [-0.25, -0.1], [0.5, 0.8], [12, 9], (1, 12, 9, 2))
+    module = g.finish(g.rounded(value))
+    assert kinds(module) == ['bpu.resize']
+    assert largest_lsb(module) <= 1
+
+
+def test_a_bilinear_resize_on_another_scale_is_refused():
+    g = Graph((1, 6, 7, 2))
+    value = resize(g, 'bilinear', [-0.25, -0.25], [0.5, 0.5], [12, 14], (1, 12, 14, 2))
+    with pytest.raises(BpuError, match='here: the result of a resize must have the scale of its'):
+        convert(g.finish(g.rounded(value, 8, 1 / 64)))
+
+
+@pytest.mark.parametrize('mode', ['nearest', 'bilinear'])
+def test_a_resize_of_int16_is_refused_with_its_site(mode):
+    g = Graph((1, 6, 7, 2), 16, 1 / 2**15)
+    value = resize(g, mode, [0.0, 0.0], [0.5, 0.5], [12, 14], (1, 12, 14, 2))
+    with pytest.raises(BpuError, match='here: a resize takes int8 only, found si16; change'):
+        convert(g.finish(g.rounded(value, 16, 1 / 2**15)))
+
+
+@pytest.mark.parametrize('change', [dict(mode='bicubic'), dict(expansionMode='constant')])
+def test_a_resize_without_a_meaning_here_is_refused(change):
+    g = Graph((1, 6, 7, 2))
+    attrs = dict(ratio=[2.0, 2.0], size=[12, 14], step=[0.5, 0.5], initialOffset=[0.0, 0.0],
+                 mode='nearest', expansionMode='border', padValue=0.0)
+    value = g.op('hbir.resize2d', [g.x], {**attrs, **change}, (1, 12, 14, 2))
+    with pytest.raises(BpuError, match='mode nearest or bilinear and expansionMode border'):
+        convert(g.finish(g.rounded(value)))
+
+
 @pytest.mark.parametrize('image_bits, grid_bits, culprit', [(16, 16, 'image'), (8, 8, 'grid')])
 def test_a_grid_sample_of_other_types_is_refused(image_bits, grid_bits, culprit):
     g = Graph((1, 6, 7, 2), image_bits)
@@ -122,6 +177,35 @@ def test_pooling_is_exact(largest_lsb):
                            (1, 1, 1, 3)))
     assert kinds(module) == ['bpu.max_pool', 'bpu.reduce_max']
     assert largest_lsb(module) == 0
+
+
+@pytest.mark.parametrize('ceil', [False, True])
+def test_padding_that_differs_from_side_to_side_never_wins(largest_lsb, ceil):
+    g = Graph((1, 7, 9, 3))
+    attrs = dict(kernel=[3, 3], stride=[2, 2], pad=[0, 1, 2, 0], dilation=[1, 1], ceilMode=ceil)
+    module = g.finish(g.op('hbir.max_pool', [g.x], attrs, (1, 4, 5 if ceil else 4, 3)))
+    assert kinds(module) == ['bpu.max_pool']
+    assert largest_lsb(module) == 0
+
+
+AVG_POOL = dict(kernel=[3, 2], stride=[2, 2], pad=[0] * 4, dilation=[1, 1], ceilMode=False)
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+def test_an_average_holds_the_size_of_its_window_in_the_multiplier(largest_lsb, bits):
+    g = Graph((1, 7, 9, 3), bits, 2.0**(1 - bits))
+    module = g.finish(g.rounded(g.op('hbir.avg_pool', [g.x], AVG_POOL, (1, 3, 4, 3)), bits,
+                                0.7 * 2.0**(1 - bits)))
+    assert kinds(module) == ['bpu.avg_pool']
+    assert largest_lsb(module) <= 1
+
+
+@pytest.mark.parametrize('change', [dict(pad=[1] * 4), dict(dilation=[2, 1]), dict(ceilMode=True)])
+def test_an_average_of_windows_that_are_not_whole_is_refused(change):
+    g = Graph((1, 7, 9, 3))
+    value = g.op('hbir.avg_pool', [g.x], {**AVG_POOL, **change}, (1, 3, 4, 3))
+    with pytest.raises(BpuError, match='here: hbir.avg_pool: expected whole windows'):
+        convert(g.finish(g.rounded(value)))
 
 
 def test_equal_constants_are_stored_once():
