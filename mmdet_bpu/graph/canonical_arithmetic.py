@@ -1,4 +1,5 @@
 """Translation of captured products, elementwise functions and reductions."""
+import torch
 from torch import fx
 
 from mmdet_bpu.graph.call_arguments import Handler, axis_of, expanded, refuse, scalar_of, shape_of
@@ -63,19 +64,38 @@ def binary(kind: str, swapped: bool = False) -> Handler:
     return handler
 
 
+def pair(value) -> list:
+    """(height, width) of an argument that may be one number for both."""
+    return [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)] * 2
+
+
 def conv2d(b, node, args, kwargs):
     names = ('input', 'weight', 'bias', 'stride', 'padding', 'dilation', 'groups')
     p = {**dict(zip(names, args)), **kwargs}
-
-    def pair(value):
-        return [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)] * 2
-
     if isinstance(p.get('padding'), str):
         refuse(node, f'padding {p["padding"]!r}; give it in px')
     inputs = [b.value(p[n]) for n in ('input', 'weight', 'bias') if p.get(n) is not None]
     return b.op('conv2d', inputs, shape_of(node), stride=pair(p.get('stride', 1)),
                 padding=pair(p.get('padding', 0)) * 2, dilation=pair(p.get('dilation', 1)),
                 groups=int(p.get('groups', 1)))
+
+
+def deform_conv2d(b, node, args, kwargs):
+    """:func:`mmdet_bpu.models.deform_conv2d.deform_conv2d`; a bias of zeros where it has none."""
+    p = {**dict(zip(('input', 'offset', 'weight', 'mask', 'bias'), args)), **kwargs}
+    weight = b.value(p['weight'])
+    if p.get('bias') is None:
+        bias = b.constant(torch.zeros(b.info(weight).shape[0], dtype=b.info(weight).dtype))
+    else:
+        bias = b.value(p['bias'])
+    if not (b.info(weight).is_constant and b.info(bias).is_constant):
+        refuse(node, 'its weight or bias depends on the image')
+    inputs = [b.value(p['input']), weight, bias, b.value(p['offset'])]
+    if p.get('mask') is not None:
+        inputs.append(b.value(p['mask']))
+    return b.op('deform_conv2d', inputs, shape_of(node), stride=pair(p['stride']),
+                padding=pair(p['padding']) * 2, dilation=pair(p['dilation']),
+                groups=int(p['groups']), offset_groups=int(p['offset_groups']))
 
 
 def pad(b, node, args, kwargs):

@@ -10,13 +10,15 @@ from mmdet_bpu.graph.capture import CapturedGraph, capture
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.opgraph import OpGraph
 from mmdet_bpu.models.deformable_attention import open_deformable_attention
+from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
 from mmdet_bpu.models.multihead_attention import open_multihead_attention
 
 
 def open_attention(model: nn.Module) -> None:
-    """Turn attention modules into ones whose products a tracer sees; weights stay."""
+    """Turn attention and deformable convolutions into modules that a tracer sees; weights stay."""
     open_deformable_attention(model)
     open_multihead_attention(model)
+    open_deformable_convolution(model)
 
 
 def resolve_stacks(graph: OpGraph) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Callable
 import torch
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.reference import (elementwise, movement, products, reductions, sampling,
+from mmdet_bpu.kernels.reference import (deformable, elementwise, movement, products, reductions, sampling,
                                          tables)
 from mmdet_bpu.kernels.reference.carriers import check_carriers
 from mmdet_bpu.program.numerics import Operand
@@ -14,6 +14,7 @@ Planner = Callable[[list[Operand], dict], Any]
 
 KERNELS: dict[str, Kernel] = {
     'bpu.conv2d': products.conv2d,
+    'bpu.deform_conv2d': deformable.deform_conv2d,
     'bpu.linear': products.linear,
     'bpu.matmul': products.matmul,
     'bpu.add': elementwise.add,
@@ -39,6 +40,7 @@ KERNELS: dict[str, Kernel] = {
 
 PREPARE: dict[str, Planner] = {
     'bpu.conv2d': products.plan_conv2d,
+    'bpu.deform_conv2d': deformable.plan_deform_conv2d,
     'bpu.linear': products.plan_linear,
     'bpu.matmul': products.plan_matmul,
     'bpu.add': elementwise.plan_add,
@@ -51,7 +53,7 @@ PREPARE: dict[str, Planner] = {
 }
 
 # Their sums run on a float unit (see carriers.py).
-CARRIED = ('bpu.conv2d', 'bpu.linear', 'bpu.matmul', 'bpu.grid_sample')
+CARRIED = ('bpu.conv2d', 'bpu.deform_conv2d', 'bpu.linear', 'bpu.matmul', 'bpu.grid_sample')
 
 
 def prepare_attrs(op: str, operands: list[Operand], attrs: dict) -> dict:

@@ -2,12 +2,15 @@
 from typing import List, Tuple
 
 import torch
+from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import nn
 
 from mmdet_bpu.families.detector_path import device_of
 from mmdet_bpu.graph.capture import CapturedGraph, capture
 from mmdet_bpu.graph.sites import function_name
 
+CONVOLUTIONS = ('conv2d', 'deform_conv2d')
+CONVOLUTION_MODULES = (nn.Conv2d, DeformConv2d, ModulatedDeformConv2d)
 SMALL_IMAGE = 256  # px; enough positions for the queries of the stock two-stage configs
 
 
@@ -15,7 +18,8 @@ def _calls(captured: CapturedGraph) -> dict:
     """Module path -> convolutions and norms that ran in it; padding of its own does not count."""
     calls: dict = {}
     for node in captured.graph.nodes:
-        if node.op == 'call_function' and function_name(node.target) in ('conv2d', 'batch_norm'):
+        if node.op == 'call_function' \
+                and function_name(node.target) in (*CONVOLUTIONS, 'batch_norm'):
             calls.setdefault(node.meta['path'], []).append(node)
     return calls
 
@@ -31,19 +35,19 @@ def foldable_pairs(model: nn.Module, captured: CapturedGraph) -> List[Tuple[str,
         if node.op != 'call_function' or function_name(node.target) != 'batch_norm':
             continue
         conv = node.args[0]
-        if conv.op != 'call_function' or function_name(conv.target) != 'conv2d' \
+        if conv.op != 'call_function' or function_name(conv.target) not in CONVOLUTIONS \
                 or len(conv.users) != 1:
             continue
         paths = conv.meta['path'], node.meta['path']
         conv_module, norm = (model.get_submodule(p) for p in paths)
-        if isinstance(conv_module, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) \
+        if isinstance(conv_module, CONVOLUTION_MODULES) and isinstance(norm, nn.BatchNorm2d) \
                 and norm.track_running_stats and all(len(calls[p]) == 1 for p in paths):
             pairs.append(paths)
     return pairs
 
 
 @torch.no_grad()
-def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+def fold_pair(conv: nn.Module, norm: nn.BatchNorm2d) -> None:
     """``norm(conv(x))`` as one convolution, with the running statistics of ``norm``.
 
     weight' = weight * gamma / sqrt(var + eps); bias' = beta + (bias - mean) * gamma / sqrt(...).
@@ -52,10 +56,12 @@ def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     gamma = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
     beta = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
     factor = gamma.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = torch.zeros_like(norm.running_mean) if conv.bias is None else conv.bias
+    # mmcv's DeformConv2d has no such attribute.
+    old = getattr(conv, 'bias', None)
+    bias = torch.zeros_like(norm.running_mean) if old is None else old
     bias = beta.double() + (bias.double() - norm.running_mean.double()) * factor
     conv.weight.copy_((conv.weight.double() * factor.view(-1, 1, 1, 1)).to(conv.weight.dtype))
-    if conv.bias is None:
+    if old is None:
         conv.bias = nn.Parameter(
             bias.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
     else:

@@ -13,6 +13,7 @@ from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.opgraph import Op, OpGraph
+from mmdet_bpu.program.deformable_samples import OFFSET_SCALE
 from mmdet_bpu.program.dtypes import USER_DTYPES
 from mmdet_bpu.program.kinds import Group, of_group, with_weights
 from mmdet_bpu.quantization.observers import OBSERVERS
@@ -70,19 +71,24 @@ class Template:
     """The default dtypes, read off the graph.
 
     int8, but int16 (a) on every path from a sampling grid, from a box output, from a sine or from
-    top-k scores back to the first matrix product, its output included; (b) inside softmax and
+    top-k scores, from the offsets of a deformable convolution back to the first matrix product, its
+    output included, a deformable convolution that only samples being none; (b) inside softmax and
     norms and at their inputs, and for softmax weights that enter a matrix product; int32 for an
-    output that a product makes directly (the scores).
+    output that a product makes directly (the scores). Offsets have a scale of
+    :data:`OFFSET_SCALE` px, so that the integers' positions are those of training.
     """
 
     def __init__(self, graph: OpGraph, placement: Placement) -> None:
         self.graph, self.placement = graph, placement
         self.producers = graph.producers()
         self.reasons: Dict[str, str] = {}
+        self.offset_scales: Dict[str, float] = {}
         self.users = graph.users()
         for op in graph.ops:
             if op.kind == 'grid_sample':
                 self._walk(op.inputs[1], 'path of a sampling grid')
+            elif op.kind == 'deform_conv2d':
+                self._fix_offsets(op)
             elif op.kind == 'unary' and op.params['fn'] in ('sin', 'cos'):
                 self._walk(op.inputs[0], 'path of a positional encoding')
             elif op.kind == 'topk':
@@ -101,13 +107,31 @@ class Template:
         """Default dtype of an own value and why."""
         if value in self.accumulators:
             return TensorConfig('int32', 'template: a product feeds an output directly')
+        if value in self.offset_scales:
+            return TensorConfig('int16', 'template: offsets of a deformable convolution',
+                                scale=self.offset_scales[value])
         if value in self.reasons:
             return TensorConfig('int16', f'template: {self.reasons[value]}')
         return TensorConfig('int8', 'template: default')
 
     def _is_product(self, value: str) -> bool:
         op = self.producers.get(value)
-        return op is not None and op.kind in with_weights()
+        return op is not None and op.kind in with_weights() and not self._only_samples(op)
+
+    def _only_samples(self, op: Op) -> bool:
+        """Whether a deformable convolution multiplies by constant ones, channel by channel."""
+        if op.kind != 'deform_conv2d' or len(op.inputs) > 4:
+            return False
+        weight = self.graph.values[op.inputs[1]]
+        return not weight.learned and weight.shape[1:] == (1, 1, 1) \
+            and weight.shape[0] == op.params['groups'] and bool((weight.data == 1).all())
+
+    def _fix_offsets(self, op: Op) -> None:
+        offset = op.inputs[3]
+        self._walk(offset, 'path of the offsets of a deformable convolution')
+        if not self.graph.values[offset].is_constant:
+            scale = OFFSET_SCALE / self.placement.scale_factor(offset)
+            self.offset_scales.setdefault(self.placement.integers(offset), scale)
 
     def _mark(self, value: str, reason: str) -> bool:
         """Note the integers behind ``value``; False if they were noted before."""
@@ -130,9 +154,9 @@ class Template:
             return  # samples are int8, as what they are taken from
         if self.placement.kinds[value] == 'own':
             self._mark(value, reason)
-        if op.kind in PRODUCTS:
+        if op.kind in PRODUCTS and not self._only_samples(op):
             return
-        inputs = op.inputs[:1] if op.kind == 'gather' else op.inputs
+        inputs = op.inputs[:1] if op.kind in ('gather', 'deform_conv2d') else op.inputs
         for name in inputs:
             # A residual add that took a product in: the product is the first one.
             if self.placement.kinds.get(name) != 'fused' or name in self.placement.root:
@@ -202,7 +226,21 @@ def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],
                            'tools/check_model.py CONFIG --sites lists the sites')
     configs = _grouped(graph, placement, configs)
     _check_accumulators(graph, placement, configs)
+    _check_sampling(graph, placement, configs)
     return configs
+
+
+def _check_sampling(graph: OpGraph, placement: Placement,
+                    configs: Dict[str, TensorConfig]) -> None:
+    """Refuse other types of offsets and masks than a deformable convolution has."""
+    for op in graph.ops:
+        if op.kind != 'deform_conv2d':
+            continue
+        for (name, dtype), value in zip((('offset', 'int16'), ('mask', 'int8')), op.inputs[3:]):
+            config = configs.get(placement.integers(value))
+            if config is not None and config.dtype != dtype:
+                raise BpuError(f'{config.rule} gives the {name} of {op.site} {config.dtype}: '
+                               f'a deformable convolution takes it as {dtype}')
 
 
 def _check_accumulators(graph: OpGraph, placement: Placement,
@@ -221,19 +259,25 @@ def _check_accumulators(graph: OpGraph, placement: Placement,
 
 
 def _ruled(config: TensorConfig, rule: Dict[str, Any], index: int) -> TensorConfig:
+    # A rule that is not about the scale leaves one that the template has fixed.
+    kept = config.scale if rule.get('dtype', config.dtype) == config.dtype \
+        and 'observer' not in rule else None
     return TensorConfig(rule.get('dtype', config.dtype), f'qconfig[{index}]', rule.get('observer'),
-                        rule.get('scale'))
+                        rule.get('scale', kept))
 
 
 def _grouped(graph: OpGraph, placement: Placement,
              configs: Dict[str, TensorConfig]) -> Dict[str, TensorConfig]:
-    """One config per group: the widest dtype; a user's rule goes before the template."""
+    """One config per group: the widest dtype; a user's rule goes before the template, a fixed scale
+    before an observed one."""
     order = {name: i for i, name in enumerate(USER_DTYPES)}
+
+    def rank(config: TensorConfig) -> tuple:
+        return (config.rule.startswith('qconfig'), order[config.dtype], config.scale is not None)
+
     best: Dict[str, TensorConfig] = {}
     for value, config in configs.items():
         head = placement.find(value)
-        rank = (config.rule.startswith('qconfig'), order[config.dtype])
-        if head not in best or rank > (best[head].rule.startswith('qconfig'),
-                                       order[best[head].dtype]):
+        if head not in best or rank(config) > rank(best[head]):
             best[head] = config
     return {value: best[placement.find(value)] for value in configs}
