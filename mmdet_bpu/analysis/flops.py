@@ -1,12 +1,12 @@
 """Multiply-accumulates of a detector, counted on the graph that is deployed.
 
-Counted are ``conv2d``, ``linear`` and ``matmul``: the operations that a BPU's array runs and the
-ones that published GOPs mean, with
+Counted are ``conv2d``, ``deform_conv2d``, ``linear`` and ``matmul``: the operations that a BPU's
+array runs and the ones that published GOPs mean, with
 
     FLOPs = 2 x MAC
 
 Bilinear sampling (``grid_sample``, 4 MAC per sampled element) is counted apart. Element-wise work,
-reductions, norms and bias additions are not counted.
+reductions, norms, bias additions and the sampling inside ``deform_conv2d`` are not counted.
 
 The deployed graph has the head of the last decoder layer only; the auxiliary heads are in
 ``whole_macs``. What does not depend on the image is a constant in both: positional encodings and,
@@ -31,7 +31,8 @@ from mmdet_bpu.graph.deploy_graph import capture_detector, deployed_part, open_a
 from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.quantization.fold import fold_captured
 
-COUNTED = ('conv2d', 'linear', 'matmul')
+CONVOLUTIONS = ('conv2d', 'deform_conv2d')
+COUNTED = (*CONVOLUTIONS, 'linear', 'matmul')
 SAMPLING = 'grid_sample'
 CORNERS = 4  # of a bilinear sample, one MAC each
 SMALLEST_SIDE = 32  # px: the coarsest stride of the usual backbones
@@ -44,7 +45,7 @@ class OpCount:
     Attributes:
         site (str): Where in the model.
         path (str): Module path.
-        kind (str): ``conv2d``, ``linear``, ``matmul`` or ``grid_sample``.
+        kind (str): One of :data:`COUNTED`, or ``grid_sample``.
         macs (int): Multiply-accumulates of one image.
     """
     site: str
@@ -115,7 +116,7 @@ class FlopCount:
 def macs_of(op: Op, graph: OpGraph) -> int:
     """Multiply-accumulates of one operation; 0 for the kinds that are not counted."""
     out = prod(graph.values[op.output].shape)
-    if op.kind == 'conv2d':
+    if op.kind in CONVOLUTIONS:
         return out * prod(graph.values[op.inputs[1]].shape[1:])
     if op.kind in ('linear', 'matmul'):
         return out * graph.values[op.inputs[0]].shape[-1]

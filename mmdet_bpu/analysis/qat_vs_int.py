@@ -36,6 +36,7 @@ CAUSES = {
     'table': 'piecewise linear between 64 x 64 nodes, which the function bends between',
     'add': 'each side has a 15-bit multiplier: up to 2**-15 of its magnitude',
     'sub': 'each side has a 15-bit multiplier: up to 2**-15 of its magnitude',
+    'deform_conv2d': 'samples keep as many bits below their LSB as the accumulator has room for',
     'grid_sample': 'positions are multiples of 2**-fraction_bits px',
 }
 MULTIPLIER_CAUSE = 'a 15-bit multiplier is up to 2**-15 of the result off'

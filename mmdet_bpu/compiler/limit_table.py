@@ -5,8 +5,8 @@ Types are listed for every op that the manual lists. Dimension limits are listed
 the integer dialect can hold; quantities are named in :mod:`mmdet_bpu.compiler.measures`.
 
 Read with sense, and marked as warnings: the bound on C_in x C_out of a linear layer, which the
-vendor's own shipped models exceed, and gathers over more rows than the unit addresses, which run
-partly off the BPU.
+vendor's own shipped models exceed, and gathers over more rows than the unit addresses and
+deformable convolutions of another geometry than the unit has, which run partly off the BPU.
 """
 
 MANUAL = "Vendor's published manual (OpenExplorer J6), HBIR operator limits"
@@ -23,6 +23,7 @@ SAME = ('same_dtype', 'lhs,rhs')
 LINEAR_PRODUCT = ('the manual bounds C_in x C_out by 65536, yet vendor models with 256 x 1024 '
                   'layers are shipped')
 RESIZE_STEP = 'not on the BPU: the manual says that other steps run on the CPU'
+SAMPLED_ELSEWHERE = 'not wholly on the BPU: beyond what its deformable convolution samples'
 GATHER_ROWS = 'not wholly on the BPU: more rows than its gather unit addresses'
 
 
@@ -64,6 +65,16 @@ _CONV2D = _product('input', 'weight') + (
     ('range', 'dilation', (1, 18)),
     ('range', 'pad', (None, 256)), ('range', 'pad + half of H, W', (0, None)),
     ('odd_or_two', 'stride of int16 depthwise'))
+_DEFORM_CONV2D = _typed('input', I8_I16, 'offset', I16, 'mask', I8, 'weight', I8,
+                        'output', I8_I16_I32) + tuple(
+    (*row, 'warning', SAMPLED_ELSEWHERE) for row in (
+        ('dtype', 'input', I8), ('range', 'stride', (1, 1)), ('range', 'dilation', (1, 1)),
+        ('range', 'offset groups', (1, 2)), ('range', 'offset maps', (2, 256)),
+        ('range', 'KH, KW', (1, 8)), ('range', 'OH*KH*OW*KW', (1, 720 * 1024)),
+        ('range', 'H, W', (1, 1024)), ('range', 'H*W', (1, 720 * 1024)))) + (
+    ('range', 'C', (1, 65536)), ('range', 'weight C', (1, 8192)), ('range', 'C_out', (1, 4096)),
+    ('range', 'KH*KW*C', (1, 65535)), ('range', 'pad', (None, 256)),
+    ('range', 'pad + half of H, W', (0, None)))
 _LINEAR = _product('input', 'weight') + (
     ('range', 'input dims', (1, 65536)), ('range', 'C_in, C_out', (1, 8192)),
     ('range', 'C_in*C_out', (1, 65536), 'warning', LINEAR_PRODUCT))
@@ -104,8 +115,7 @@ BPU_ROWS: dict[str, tuple] = {
     'conv3d': _typed('lhs', I8, 'rhs', I8),
     'convtranspose': _product('input', 'weight'),
     'cumsum': _typed('input', I8_I16, 'output', I8_I16_I32),
-    'deform_conv2d': _typed('input', I8, 'offset', I16, 'mask', I8, 'weight', I8,
-                            'output', I8_I16_I32),
+    'deform_conv2d': _DEFORM_CONV2D,
     'flip': _typed('input', I8_I16_I32),
     'gather_elements': _gathered(32768) + _GATHER_SIDES,
     'grid_sample': _typed('input', I8, 'grid', I16) + (

@@ -37,6 +37,21 @@ def _conv2d(view: OpView) -> Measures:
     return measures
 
 
+def _deform_conv2d(view: OpView) -> Measures:
+    _, height, width, channels = view.operands['input'].shape
+    c_out, kernel_h, kernel_w, group_channels = view.operands['weight'].shape
+    _, out_h, out_w, maps = view.operands['offset'].shape
+    stride, (top, left, bottom, right), dilation = _windows(view)
+    return {
+        'H, W': [height, width], 'H*W': height * width, 'C': channels,
+        'offset maps': maps, 'OH*KH*OW*KW': out_h * kernel_h * out_w * kernel_w,
+        'weight C': group_channels, 'KH, KW': [kernel_h, kernel_w], 'C_out': c_out,
+        'KH*KW*C': kernel_h * kernel_w * group_channels, 'stride': stride, 'dilation': dilation,
+        'offset groups': view.attrs.get('offset_groups', 1), 'pad': [top, left, bottom, right],
+        'pad + half of H, W': [min(top, bottom) + height // 2, min(left, right) + width // 2],
+    }
+
+
 def _linear(view: OpView) -> Measures:
     c_out, c_in = view.operands['weight'].shape
     return {'input dims': list(view.operands['input'].shape), 'C_in, C_out': [c_in, c_out],
@@ -100,7 +115,8 @@ def _gather(view: OpView) -> Measures:
 
 
 _MEASURES: dict[str, Callable[[OpView], Measures]] = {
-    'conv': _conv2d, 'conv2d': _conv2d, 'linear': _linear, 'matmul': _matmul,
+    'conv': _conv2d, 'conv2d': _conv2d, 'deform_conv2d': _deform_conv2d, 'linear': _linear,
+    'matmul': _matmul,
     'reduce_sum': _reduce, 'reduce_max': _reduce, 'reduce_mean': _reduce, 'reduce_min': _reduce,
     'reduce_argmax': _reduce, 'reduce_argmin': _reduce,
     'max_pool': _pool, 'avg_pool': _pool,

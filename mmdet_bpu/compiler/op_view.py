@@ -56,15 +56,19 @@ class OpView:
 
 # A residual is an operand of the integer form only.
 _EXTRA_OPERANDS = {'conv2d': ('residual', ), 'linear': ('residual', ), 'convtranspose': ('residual', )}
+# Operands of the integer form that come in another order than in HBIR.
+_INTEGER_OPERANDS = {'deform_conv2d': ('input', 'weight', 'bias', 'offset', 'mask')}
 _STANDS_FOR = stands_for()
-_ATTRIBUTE_NAMES = {'groupNum': 'groups', 'multiplies': 'multiples', 'ceilMode': 'ceil_mode'}
+_ATTRIBUTE_NAMES = {'groupNum': 'groups', 'offsetGroupNum': 'offset_groups', 'multiplies': 'multiples', 'ceilMode': 'ceil_mode'}
 _CARRIED = carried_operands()
 # A chain of data movement longer than this is not followed to its quantizer.
 _MOVES_IN_A_ROW = 64
 
 
-def _named(op: str, tensors: list[Tensor]) -> dict[str, Tensor]:
+def _named(op: str, tensors: list[Tensor], integer: bool = False) -> dict[str, Tensor]:
     name = op.split('.', 1)[1]
+    if integer and name in _INTEGER_OPERANDS:
+        return dict(zip(_INTEGER_OPERANDS[name], tensors))
     spec = HBIR_SPECS.get(name)
     names = ('input', ) if spec is None else tuple(
         operand.name for operand in spec.operands if not operand.variadic)
@@ -84,7 +88,8 @@ def views_of_program(program) -> Iterator[OpView]:
 
     for instruction in program.instructions:
         op = _STANDS_FOR.get(instruction.op, instruction.op)
-        yield OpView(op, instruction.site, _named(op, [tensor(n) for n in instruction.inputs]),
+        operands = _named(op, [tensor(n) for n in instruction.inputs], integer=True)
+        yield OpView(op, instruction.site, operands,
                      tuple(tensor(name) for name in instruction.outputs), instruction.attrs,
                      not outputs.isdisjoint(instruction.outputs))
 

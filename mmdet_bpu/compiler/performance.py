@@ -18,13 +18,14 @@ from mmdet_bpu.program.program import Instruction, Program
 
 # Input channels that one step of a MAC array reduces; fewer leave lanes idle. Assumed.
 CHANNEL_LANES = 16
+CONVOLUTIONS = ('bpu.conv2d', 'bpu.deform_conv2d')
 
 
 def count_macs(program: Program, instruction: Instruction) -> int:
-    """Multiply-accumulates of an instruction; 0 for all but conv2d, linear and matmul."""
+    """Multiply-accumulates of an instruction's product; 0 for all but products."""
     shapes = [program.values[name].type.shape for name in instruction.inputs]
     out = program.values[instruction.outputs[0]].type.shape
-    if instruction.op == 'bpu.conv2d':
+    if instruction.op in CONVOLUTIONS:
         return prod(out) * prod(shapes[1][1:])
     if instruction.op in ('bpu.linear', 'bpu.matmul'):
         return prod(out) * shapes[0][-1]
@@ -35,7 +36,7 @@ def _compute_cycles(program: Program, instruction: Instruction, macs: int,
                     march: March) -> float:
     values = [program.values[name] for name in instruction.inputs]
     if macs:
-        depth = values[1].type.shape[-1] if instruction.op == 'bpu.conv2d' else (
+        depth = values[1].type.shape[-1] if instruction.op in CONVOLUTIONS else (
             values[0].type.shape[-1])
         filled = -(-depth // CHANNEL_LANES) * CHANNEL_LANES
         slowdown = march.int16_slowdown.value if any(

@@ -25,6 +25,7 @@ def _spellings(names: Sequence[str], handler: Handler) -> Dict[str, Handler]:
 HANDLERS: Dict[str, Handler] = {
     'conv2d': arithmetic.conv2d,
     'batch_norm': arithmetic.batch_norm,
+    'deform_conv2d': arithmetic.deform_conv2d,
     'pad': arithmetic.pad,
     'linear': arithmetic.linear,
     **_spellings(('matmul', 'bmm'), arithmetic.matmul),

@@ -64,13 +64,14 @@ def binary(kind: str, swapped: bool = False) -> Handler:
     return handler
 
 
+def pair(value) -> list:
+    """(height, width) of an argument that may be one number for both."""
+    return [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)] * 2
+
+
 def conv2d(b, node, args, kwargs):
     names = ('input', 'weight', 'bias', 'stride', 'padding', 'dilation', 'groups')
     p = {**dict(zip(names, args)), **kwargs}
-
-    def pair(value):
-        return [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)] * 2
-
     if isinstance(p.get('padding'), str):
         refuse(node, f'padding {p["padding"]!r}; give it in px')
     inputs = [b.value(p[n]) for n in ('input', 'weight', 'bias') if p.get(n) is not None]
@@ -99,6 +100,24 @@ def batch_norm(b, node, args, kwargs):
                  for value in (scale.view(-1, 1, 1, 1), shift)]
     return b.op('conv2d', [b.value(p['input']), *constants], shape, stride=[1, 1], padding=[0] * 4,
                 dilation=[1, 1], groups=shape[1])
+
+
+def deform_conv2d(b, node, args, kwargs):
+    """:func:`mmdet_bpu.models.deform_conv2d.deform_conv2d`; a bias of zeros where it has none."""
+    p = {**dict(zip(('input', 'offset', 'weight', 'mask', 'bias'), args)), **kwargs}
+    weight = b.value(p['weight'])
+    if p.get('bias') is None:
+        bias = b.constant(torch.zeros(b.info(weight).shape[0], dtype=b.info(weight).dtype))
+    else:
+        bias = b.value(p['bias'])
+    if not (b.info(weight).is_constant and b.info(bias).is_constant):
+        refuse(node, 'its weight or bias depends on the image')
+    inputs = [b.value(p['input']), weight, bias, b.value(p['offset'])]
+    if p.get('mask') is not None:
+        inputs.append(b.value(p['mask']))
+    return b.op('deform_conv2d', inputs, shape_of(node), stride=pair(p['stride']),
+                padding=pair(p['padding']) * 2, dilation=pair(p['dilation']),
+                groups=int(p['groups']), offset_groups=int(p['offset_groups']))
 
 
 def pad(b, node, args, kwargs):

@@ -8,6 +8,7 @@ from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.detector_path import device_of, input_channels
 from mmdet_bpu.families.output_tree import leaves
+from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
 from mmdet_bpu.models.multihead_attention import open_multihead_attention
 from mmdet_bpu.graph.canonical import build_opgraph
 from mmdet_bpu.graph.capture import CapturedGraph, capture
@@ -17,12 +18,13 @@ from mmdet_bpu.graph.selected_layers import select_early
 
 
 def open_attention(model: nn.Module) -> None:
-    """Turn attention modules into ones whose products a tracer sees; weights stay.
+    """Turn attention and deformable convolutions into modules that a tracer sees; weights stay.
 
     Prediction is made to take the same calls as training (:meth:`Family.open`).
     """
     open_deformable_attention(model)
     open_multihead_attention(model)
+    open_deformable_convolution(model)
     FAMILIES.of(model).open(model)
 
 

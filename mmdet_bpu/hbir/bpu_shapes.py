@@ -14,6 +14,7 @@ from mmdet_bpu.hbir.bpu_checks import (Shape, attribute, dim_of, dims_of, requir
 from mmdet_bpu.hbir.bpu_movement import VERIFY_MOVEMENT
 from mmdet_bpu.hbir.types import value_type
 from mmdet_bpu.program.resize_positions import FRACTION_BITS
+from mmdet_bpu.program.deformable_samples import FRACTION_RANGE, sample_range
 
 TABLE_SEGMENTS, SEGMENT_ENTRIES = 64, 64
 """Size of the 16-bit table unit: at most 64 segments of 64 entries each."""
@@ -58,16 +59,43 @@ def _constant(op: Operation) -> None:
             f'value holds {value.dtype}, the result {output.dtype}')
 
 
-def _conv2d(op: Operation) -> None:
+def _windows(op: Operation) -> Shape:
+    """The shape that input, weight and geometry of a convolution give."""
     (batch, height, width, channels), (out, kh, kw, group_channels) = shapes_of(op)[0][:2]
     groups, stride = attribute(op, 'groups'), attribute(op, 'stride')
     pad, dilation = attribute(op, 'pad'), attribute(op, 'dilation')
     require(groups > 0 and group_channels * groups == channels and out % groups == 0,
             f'input has {channels} channels, weight {group_channels} x {groups} groups '
             f'for {out} output channels')
-    require_shape(op, (batch, _window(height, kh, stride[0], pad[0] + pad[2], dilation[0], False),
-                        _window(width, kw, stride[1], pad[1] + pad[3], dilation[1], False), out))
-    _accumulation(op, out)
+    return (batch, _window(height, kh, stride[0], pad[0] + pad[2], dilation[0], False),
+            _window(width, kw, stride[1], pad[1] + pad[3], dilation[1], False), out)
+
+
+def _conv2d(op: Operation) -> None:
+    expected = _windows(op)
+    require_shape(op, expected)
+    _accumulation(op, expected[-1])
+
+
+def _deform_conv2d(op: Operation) -> None:
+    operands, _ = shapes_of(op)
+    expected = _windows(op)
+    require_shape(op, expected)
+    require(operands[2] == expected[-1:], f'bias has shape {operands[2]}, expected '
+            f'{expected[-1:]}')
+    groups = attribute(op, 'offset_groups')
+    require(groups > 0 and operands[0][3] % groups == 0,
+            f'{groups} offset groups of {operands[0][3]} channels')
+    maps = groups * operands[1][1] * operands[1][2]
+    for name, shape, channels in zip(('offset', 'mask'), operands[3:], (2 * maps, maps)):
+        require(shape == (*expected[:3], channels), f'{name} has shape {shape}, expected '
+                f'{(*expected[:3], channels)}')
+    require_requantization(op, channels=expected[-1])
+    require_requantization(op, 'offset_')
+    for name, allowed in (('fraction_bits', FRACTION_RANGE),
+                          ('sample_bits', sample_range(attribute(op, 'fraction_bits')))):
+        require(attribute(op, name) in allowed, f'{name} is {attribute(op, name)}, expected '
+                f'{allowed[0]} to {allowed[-1]}')
 
 
 def _linear(op: Operation) -> None:
@@ -230,8 +258,8 @@ def _where(op: Operation) -> None:
 
 
 VERIFY: dict[str, Callable[[Operation], None]] = {
-    'constant': _constant, 'conv2d': _conv2d, 'linear': _linear, 'matmul': _matmul, 'add': _add,
-    'sub': _add, 'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
+    'constant': _constant, 'conv2d': _conv2d, 'deform_conv2d': _deform_conv2d, 'linear': _linear,
+    'matmul': _matmul, 'add': _add, 'sub': _add, 'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
     'reduce_sum': _reduce_sum, 'reduce_max': _reduce_max, 'max_pool': _max_pool,
     'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
     'gather': _gather, 'where': _where, **VERIFY_MOVEMENT}

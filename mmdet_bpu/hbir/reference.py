@@ -18,6 +18,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import NAME, attrs_of, find_function, operations, site_of
 from mmdet_bpu.hbir.qnt_dialect import fake_quant_range, fake_quant_scale
 from mmdet_bpu.hbir.reference_feature_maps import FEATURE_MAPS
+from mmdet_bpu.hbir.reference_deformable import deform_conv2d
 from mmdet_bpu.hbir.types import value_type
 from mmdet_bpu.program.functions import HBIR_FUNCTIONS
 
@@ -102,6 +103,7 @@ def _reduce(function: Callable[..., Tensor]) -> Function:
 
 FUNCTIONS: Dict[str, Function] = {
     'hbir.conv2d': _conv2d,
+    'hbir.deform_conv2d': deform_conv2d,
     'hbir.linear': lambda inputs, attrs: [F.linear(*inputs)],
     'hbir.matmul': _binary(torch.matmul),
     'hbir.add': _binary(torch.add),

@@ -45,7 +45,8 @@ class Kind:
         onnx (str): Operator of ONNX.
         carries (int, optional): Operand whose integers the result has.
         hbir_carries (int, optional): The same among the operands in HBIR, where they differ.
-        weight (int, optional): Operand that holds weights, quantized per output channel.
+        weight (int, optional): Operand that holds weights, quantized per output channel; the next
+            one, if there is one, is the bias.
         joins (tuple[str]): Kinds that may take its accumulator, the first one first.
         operand_dtypes (dict[int, str]): Operands whose dtype the unit fixes; position -> dtype.
         int8_only (tuple[int]): Operands that are read as int8 and no wider, whatever makes them.
@@ -80,6 +81,9 @@ def _movement(name: str, hbir: str, integer: str, onnx: str, **facts) -> Kind:
 _ROWS = (
     Kind('conv2d', Group.PRODUCT, 'conv2d', 'conv2d', 'Conv', weight=1, joins=('add', 'relu'),
          cost=Cost.MAC, tiled=True),
+    # Operands: input, weight, bias, offset, mask (v2 only).
+    Kind('deform_conv2d', Group.PRODUCT, 'deform_conv2d', 'deform_conv2d', 'DeformConv', weight=1,
+         joins=('relu', ), operand_dtypes={3: 'int16', 4: 'int8'}, cost=Cost.MAC),
     Kind('linear', Group.PRODUCT, 'linear', 'linear', 'MatMul', weight=1, joins=('add', 'relu'),
          cost=Cost.MAC),
     Kind('matmul', Group.PRODUCT, 'matmul', 'matmul', 'MatMul', cost=Cost.MAC,

@@ -2,19 +2,23 @@
 from typing import List, Sequence, Tuple
 
 import torch
+from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import fx, nn
 
 from mmdet_bpu.graph.capture import CapturedGraph
 from mmdet_bpu.graph.sites import function_name
 
 Pair = Tuple[str, str]
+CONVOLUTION_MODULES = (nn.Conv2d, DeformConv2d, ModulatedDeformConv2d)
+BIAS = {'conv2d': 2, 'deform_conv2d': 4}
+"""Function of a convolution -> position of its bias among the call's arguments."""
 
 
 def _calls(captured: CapturedGraph) -> dict:
     """Module path -> convolutions and norms that ran in it; padding of its own does not count."""
     calls: dict = {}
     for node in captured.graph.nodes:
-        if node.op == 'call_function' and function_name(node.target) in ('conv2d', 'batch_norm'):
+        if node.op == 'call_function' and function_name(node.target) in (*BIAS, 'batch_norm'):
             calls.setdefault(node.meta['path'], []).append(node)
     return calls
 
@@ -30,19 +34,19 @@ def _foldable(model: nn.Module, captured: CapturedGraph) -> List[Tuple[fx.Node, 
         if node.op != 'call_function' or function_name(node.target) != 'batch_norm':
             continue
         conv = node.args[0]
-        if conv.op != 'call_function' or function_name(conv.target) != 'conv2d' \
+        if conv.op != 'call_function' or function_name(conv.target) not in BIAS \
                 or len(conv.users) != 1:
             continue
         paths = conv.meta['path'], node.meta['path']
         conv_module, norm = (model.get_submodule(p) for p in paths)
-        if isinstance(conv_module, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) \
+        if isinstance(conv_module, CONVOLUTION_MODULES) and isinstance(norm, nn.BatchNorm2d) \
                 and norm.track_running_stats and all(len(calls[p]) == 1 for p in paths):
             pairs.append((conv, node))
     return pairs
 
 
 @torch.no_grad()
-def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+def fold_pair(conv: nn.Module, norm: nn.BatchNorm2d) -> None:
     """``norm(conv(x))`` as one convolution, with the running statistics of ``norm``.
 
     weight' = weight * gamma / sqrt(var + eps); bias' = beta + (bias - mean) * gamma / sqrt(...).
@@ -51,10 +55,11 @@ def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     gamma = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
     beta = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
     factor = gamma.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = torch.zeros_like(norm.running_mean) if conv.bias is None else conv.bias
+    old = getattr(conv, 'bias', None)  # mmcv's DeformConv2d has no such attribute
+    bias = torch.zeros_like(norm.running_mean) if old is None else old
     bias = beta.double() + (bias.double() - norm.running_mean.double()) * factor
     conv.weight.copy_((conv.weight.double() * factor.view(-1, 1, 1, 1)).to(conv.weight.dtype))
-    if conv.bias is None:
+    if old is None:
         conv.bias = nn.Parameter(
             bias.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
     else:
@@ -85,7 +90,7 @@ def fold_captured(model: nn.Module, captured: CapturedGraph) -> List[Pair]:
     return pairs
 
 
-def _splice(captured: CapturedGraph, conv: fx.Node, norm: fx.Node, module: nn.Conv2d) -> None:
+def _splice(captured: CapturedGraph, conv: fx.Node, norm: fx.Node, module: nn.Module) -> None:
     """Take a norm's call out of the graph and give the convolution's call its bias."""
     norm.replace_all_uses_with(conv)
     for node in captured.graph.nodes:
@@ -93,9 +98,10 @@ def _splice(captured: CapturedGraph, conv: fx.Node, norm: fx.Node, module: nn.Co
             node.meta['tensor_args'] = tuple(
                 conv.name if name == norm.name else name for name in node.meta['tensor_args'])
     captured.graph.erase_node(norm)
-    if conv.args[2] is not None:
+    position = BIAS[function_name(conv.target)]
+    if conv.args[position] is not None:
         return  # its bias has changed in place
     with captured.graph.inserting_before(conv):
         bias = captured.add_constant(module.bias, conv.meta['path'], learned=True)
-    conv.args = (*conv.args[:2], bias, *conv.args[3:])
+    conv.args = (*conv.args[:position], bias, *conv.args[position + 1:])
     conv.meta['tensor_args'] = (*conv.meta['tensor_args'], bias.name)

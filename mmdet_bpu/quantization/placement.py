@@ -173,7 +173,8 @@ class _Placer:
                 info = self.graph.values[name]
                 if not info.is_constant or not info.dtype.is_floating_point:
                     continue
-                if KINDS[op.kind].weight is not None and index > 0:
+                weight = KINDS[op.kind].weight
+                if weight is not None and weight <= index <= weight + 1:
                     continue  # weights and biases have rules of their own
                 joined = self.result.integers(op.output) if op.kind in SHARED else ''
                 self.result.constants[op.output, index] = joined

@@ -6,22 +6,21 @@ module) and ``op`` (kind or torch function name) say what it matches, all given 
 """
 import fnmatch
 import math
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Sequence
 
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.opgraph import Op, OpGraph
-from mmdet_bpu.graph.quantized_graph import Placement, Role, RuleSource, TensorConfig
+from mmdet_bpu.graph.quantized_graph import Placement, RuleSource, TensorConfig
 from mmdet_bpu.program.dtypes import USER_DTYPES
-from mmdet_bpu.program.kinds import KINDS, Group, of_group, with_weights
+from mmdet_bpu.quantization.config_checks import (check_accumulators, check_int8,
+                                                  check_sampling)
 from mmdet_bpu.quantization.observers import OBSERVERS
+from mmdet_bpu.quantization.template import Template
 
 MATCH_FIELDS = ('site', 'module', 'op')
 SET_FIELDS = ('dtype', 'observer', 'scale')
-PRODUCTS = of_group(Group.PRODUCT)
-# Written out, but neither softmax nor norm: no int16 inside.
-PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d', 'avg_pool2d')
 
 
 def check_rules(rules: Sequence[dict]) -> None:
@@ -53,115 +52,6 @@ def check_rules(rules: Sequence[dict]) -> None:
         number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
         if scale is not None and not (number and 0 < scale < math.inf):
             raise BpuError(f'{where}.scale: expected a positive number, found {scale!r}')
-
-
-class Template:
-    """The default dtypes, read off the graph.
-
-    int8, but int16 (a) on every path from a sampling grid, from a box output, from a sine or from
-    top-k scores back to the first matrix product, its output included; (b) inside softmax and
-    norms and at their inputs, and for softmax weights that enter a matrix product; int32 for an
-    output that a product makes directly (the scores). What a sampling or a resize reads is int8
-    whatever path it lies on.
-    """
-
-    def __init__(self, graph: OpGraph, placement: Placement) -> None:
-        self.graph, self.placement = graph, placement
-        self.producers = graph.producers()
-        self.reasons: Dict[str, str] = {}
-        self.users = graph.users()
-        self.narrow = int8_groups(graph, placement)
-        for op in graph.ops:
-            if op.kind == 'grid_sample':
-                self._walk(op.inputs[1], 'path of a sampling grid')
-            elif op.kind == 'unary' and op.params['fn'] in ('sin', 'cos'):
-                self._walk(op.inputs[0], 'path of a positional encoding')
-            elif op.kind == 'topk':
-                self._walk(op.inputs[0], 'scores of a top-k')
-            if op.opened and self.placement.kinds[op.output] != Role.ALIAS \
-                    and op.opened[-1] not in PLAIN_OPENED:
-                self._inside(op)
-        for name, public in zip(graph.outputs, graph.output_names):
-            if not self._is_product(name):
-                self._walk(name, f'path of output {public}')
-        self.accumulators = {
-            n for n in graph.outputs if self._is_product(n) and not self.users[n]
-        }
-
-    def dtype(self, value: str) -> TensorConfig:
-        """Default dtype of an own value and why."""
-        if value in self.accumulators:
-            return TensorConfig('int32', 'template: a product feeds an output directly')
-        reader = self.narrow.get(self.placement.find(value))
-        reason = self.reasons.get(value)
-        if reader is not None:
-            kept = f', which the {reason} does not change' if reason else ''
-            return TensorConfig('int8', f'template: {reader.site} reads int8 only{kept}')
-        if reason is not None:
-            return TensorConfig('int16', f'template: {reason}')
-        return TensorConfig('int8', 'template: default')
-
-    def _is_product(self, value: str) -> bool:
-        op = self.producers.get(value)
-        return op is not None and op.kind in with_weights()
-
-    def _mark(self, value: str, reason: str) -> bool:
-        """Note the integers behind ``value``; False if they were noted before."""
-        value = self.placement.integers(value)
-        if self.graph.values[value].is_constant or value in self.reasons:
-            return False
-        self.reasons[value] = reason
-        return True
-
-    def _walk(self, value: str, reason: str, seen: Optional[set] = None) -> None:
-        """Everything from ``value`` back to the first matrix product."""
-        seen = set() if seen is None else seen
-        if value in seen or self.graph.values[value].is_constant:
-            return
-        seen.add(value)
-        op = self.producers.get(value)
-        if op is None or self.placement.kinds[value] == Role.INDEX:
-            return
-        if KINDS[op.kind].int8_only:
-            return  # samples are int8, as what they are taken from
-        if self.placement.kinds[value] == Role.OWN:
-            self._mark(value, reason)
-        if op.kind in PRODUCTS:
-            return
-        inputs = op.inputs[:1] if op.kind == 'gather' else op.inputs
-        for name in inputs:
-            # A residual add that took a product in: the product is the first one.
-            if self.placement.kinds.get(name) != Role.FUSED or name in self.placement.root:
-                self._walk(name, reason, seen)
-
-    def _inside(self, op: Op) -> None:
-        """Values inside a written-out softmax or norm, and what it reads."""
-        what = op.opened[-1]
-        for name in self.graph.variable_inputs(op):
-            self._mark(name, f'inside {what}')
-        readers = self._readers(op.output)
-        if any(r.opened == op.opened and r.path == op.path for r in readers):
-            self._mark(op.output, f'inside {what}')
-        elif 'softmax' in what and any(r.kind == 'matmul' for r in readers):
-            self._mark(op.output, 'softmax weights of a matrix product')
-
-    def _readers(self, value: str) -> List[Op]:
-        """Ops that read the integers of ``value``, through data movement."""
-        readers = []
-        for op in self.users[value]:
-            alias = self.placement.kinds[op.output] == Role.ALIAS
-            readers += self._readers(op.output) if alias else [op]
-        return readers
-
-
-def int8_groups(graph: OpGraph, placement: Placement) -> Dict[str, Op]:
-    """Representatives of the groups that are read as int8 and no wider -> the first reader."""
-    readers: Dict[str, Op] = {}
-    for op in graph.ops:
-        for index in KINDS[op.kind].int8_only:
-            if not graph.values[op.inputs[index]].is_constant:
-                readers.setdefault(placement.find(placement.integers(op.inputs[index])), op)
-    return readers
 
 
 def _matches(rule: dict, op: Op, model: nn.Module) -> bool:
@@ -208,50 +98,32 @@ def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],
             raise BpuError(f'bpu.qconfig[{index}] matches nothing: {rules[index]!r}; '
                            'tools/check_model.py CONFIG --sites lists the sites')
     configs = _grouped(graph, placement, configs)
-    _check_accumulators(graph, placement, configs)
-    _check_int8(placement, configs, template.narrow)
+    check_accumulators(graph, placement, configs)
+    check_int8(placement, configs, template.narrow)
+    check_sampling(graph, placement, configs)
     return configs
 
 
-def _check_int8(placement: Placement, configs: Dict[str, TensorConfig],
-                readers: Dict[str, Op]) -> None:
-    """Refuse a user's rule that widens what an operation reads as int8."""
-    for head, op in readers.items():
-        config = configs[head]
-        if config.dtype != 'int8':
-            raise BpuError(f'{config.rule} gives what {op.site} reads {config.dtype}: '
-                           f'{op.kind} takes int8 only; leave its input int8')
-
-
-def _check_accumulators(graph: OpGraph, placement: Placement,
-                        configs: Dict[str, TensorConfig]) -> None:
-    """Refuse int32 for anything but a convolution or linear layer that only the outputs read."""
-    producers = graph.producers()
-    read = {placement.integers(name) for op in graph.ops for name in graph.variable_inputs(op)}
-    for value, config in configs.items():
-        if config.dtype != 'int32':
-            continue
-        op = producers.get(value)
-        site = op.site if op else 'image'
-        if op is None or op.kind not in with_weights() or value in read:
-            raise BpuError(f'{config.rule} gives {site} int32: only a convolution or linear layer '
-                           'that makes an output directly may stay int32; use int16')
-
-
 def _ruled(config: TensorConfig, rule: Dict[str, Any], index: int) -> TensorConfig:
+    # A rule that is not about the scale leaves one that the template has fixed.
+    kept = config.scale if rule.get('dtype', config.dtype) == config.dtype \
+        and 'observer' not in rule else None
     return TensorConfig(rule.get('dtype', config.dtype), f'qconfig[{index}]', RuleSource.USER,
-                        rule.get('observer'), rule.get('scale'))
+                        rule.get('observer'), rule.get('scale', kept))
 
 
 def _grouped(graph: OpGraph, placement: Placement,
              configs: Dict[str, TensorConfig]) -> Dict[str, TensorConfig]:
-    """One config per group: the widest dtype; a user's rule goes before the template."""
+    """One config per group: the widest dtype; a user's rule goes before the template, a fixed scale
+    before an observed one."""
     order = {name: i for i, name in enumerate(USER_DTYPES)}
+
+    def rank(config: TensorConfig) -> tuple:
+        return (config.source is RuleSource.USER, order[config.dtype], config.scale is not None)
+
     best: Dict[str, TensorConfig] = {}
     for value, config in configs.items():
         head = placement.find(value)
-        rank = (config.source is RuleSource.USER, order[config.dtype])
-        if head not in best or rank > (best[head].source is RuleSource.USER,
-                                       order[best[head].dtype]):
+        if head not in best or rank(config) > rank(best[head]):
             best[head] = config
     return {value: best[placement.find(value)] for value in configs}

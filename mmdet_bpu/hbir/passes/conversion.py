@@ -13,6 +13,9 @@ from mmdet_bpu.program.kinds import KINDS, carried_operands, with_weights
 
 FAKE_QUANT = 'qnt.const_fake_quant'
 PRODUCTS = tuple(f'hbir.{KINDS[name].hbir}' for name in with_weights())
+# Those whose accumulator takes a residual.
+RESIDUAL_PRODUCTS = tuple(f'hbir.{KINDS[name].hbir}' for name in with_weights()
+                          if 'add' in KINDS[name].joins)
 # Operand whose integers the result of a data movement holds; of a top-k, the values.
 MOVEMENT = carried_operands()
 
@@ -41,17 +44,31 @@ class QuantizedConstant:
         return np.clip(scaled, low, high).astype({'si8': np.int8, 'si16': np.int16}[self.dtype])
 
 
+@dataclass(frozen=True)
+class Factor:
+    """The integers that the weights of a product meet.
+
+    Attributes:
+        scale (float): What one of them stands for.
+        largest (int): Their largest magnitude.
+        sample_bits (int): Of samples: bits below the LSB of what they are taken from.
+    """
+    scale: float
+    largest: int
+    sample_bits: int = 0
+
+
 @dataclass
 class Product:
-    """A conv2d or linear with what follows it up to its rounding.
+    """A product with weights and what follows it up to its rounding.
 
     Attributes:
         op (Operation): The product.
         residual (SSAValue, optional): Added to the accumulator.
         relu (bool): Whether the accumulator is cut at 0.
         out (IntType): Type of the result; an ``si32`` result has no fake quantizer.
-        weight (np.ndarray), weight_scale (np.ndarray), bias (np.ndarray): Integers and scales,
-            filled by the pass that bounds accumulators.
+        weight (np.ndarray), weight_scale (np.ndarray), bias (np.ndarray), factor (Factor): Integers
+            and scales, filled by the pass that bounds accumulators.
     """
     op: Operation
     residual: Optional[SSAValue] = None
@@ -60,6 +77,7 @@ class Product:
     weight: Optional[np.ndarray] = None
     weight_scale: Optional[np.ndarray] = None
     bias: Optional[np.ndarray] = None
+    factor: Optional[Factor] = None
 
 
 @dataclass

@@ -8,6 +8,7 @@ from mmdet_bpu.hbir.passes.conversion import IntType, Product, TableMatch
 from mmdet_bpu.hbir.passes.emit import Emitter
 from mmdet_bpu.hbir.passes.emit_resize import resize_bilinear
 from mmdet_bpu.hbir.reference_feature_maps import whole_windows
+from mmdet_bpu.hbir.passes.emit_deformable import deform_conv2d_attrs, sampled_at
 from mmdet_bpu.hbir.types import tensor_type, value_type
 from mmdet_bpu.program.dtypes import largest_magnitude
 from mmdet_bpu.program.guard_bits import choose_guard_bits
@@ -22,10 +23,9 @@ def _one(ratio: float) -> dict:
 
 
 def product(e: Emitter, match: Product) -> SSAValue:
-    """conv2d or linear with residual, relu and one requantization per output channel."""
+    """A product with residual, relu and one requantization per output channel."""
     op, site = match.op, site_of(match.op)
-    x_type = e.type_of(op.operands[0], op)
-    accumulator = x_type.scale * match.weight_scale
+    accumulator = match.factor.scale * match.weight_scale
     multiplier, shift = quantize_multipliers(accumulator / match.out.scale)
     attrs = dict(multiplier=multiplier, shift=shift, relu=match.relu)
     operands = [
@@ -44,6 +44,9 @@ def product(e: Emitter, match: Product) -> SSAValue:
         hbir = attrs_of(op)
         attrs.update(stride=hbir['stride'], pad=hbir['pad'], dilation=hbir['dilation'],
                      groups=hbir['groupNum'])
+    elif op.name == 'hbir.deform_conv2d':
+        operands += sampled_at(e, op)
+        attrs.update(deform_conv2d_attrs(e, match))
     return e.b.op(op.name.replace('hbir', 'bpu'), operands, attrs,
                   e.result_type(op.results[0], match.out), site=site)
 

@@ -11,7 +11,8 @@ A product without a fake quantizer keeps its accumulator: ``si32``.
 """
 from xdsl.ir import Operation, SSAValue
 
-from mmdet_bpu.hbir.passes.conversion import PRODUCTS, Conversion, Product
+from mmdet_bpu.hbir.passes.conversion import (PRODUCTS, RESIDUAL_PRODUCTS, Conversion,
+                                              Product)
 
 
 def _owner(value: SSAValue, name: str):
@@ -32,7 +33,7 @@ def _match(conversion: Conversion, fake_quant: Operation) -> None:
         if relu and not floats:
             conversion.activated.add(add)
             return
-        if len(floats) != 1 or getattr(floats[0].owner, 'name', '') not in PRODUCTS:
+        if len(floats) != 1 or getattr(floats[0].owner, 'name', '') not in RESIDUAL_PRODUCTS:
             return
         residual = next(v for v in add.operands if v is not floats[0])
         value = floats[0]

@@ -37,7 +37,8 @@ class Carrier:
 
 
 CARRIERS = {carrier.name: carrier for carrier in (
-    Carrier('float32', torch.float32, 2**24, 'conv2d, linear, matmul, grid_sample',
+    Carrier('float32', torch.float32, 2**24,
+            'conv2d, deform_conv2d, linear, matmul, grid_sample',
             'all partial sums are integers of at most 24 bits'),
     Carrier('float32_halves', torch.float32, 2**24, 'conv2d with an si16 input',
             'x = 256 * hi + lo, hi in [-128, 127], lo in [0, 255]: each of the two sums is an '
@@ -45,7 +46,8 @@ CARRIERS = {carrier.name: carrier for carrier in (
     Carrier('float32_chunks', torch.float32, 2**24, 'conv2d',
             'input channels are cut in groups whose sums are integers of at most 24 bits, '
             'added in int32'),
-    Carrier('float64', torch.float64, 2**53, 'conv2d, linear, matmul, grid_sample',
+    Carrier('float64', torch.float64, 2**53,
+            'conv2d, deform_conv2d, linear, matmul, grid_sample',
             'all partial sums are integers of at most 53 bits'),
     Carrier('select', torch.float32, 2**24, 'max_pool of si8 and si16',
             'float32 holds each value exactly and comparing keeps their order; no sum is formed'),

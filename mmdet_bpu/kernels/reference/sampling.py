@@ -58,15 +58,29 @@ class SamplePlan:
         # At and beyond these ends the result is constant, so the clamp does not change it.
         low, high = (0, (size - 1) * one) if self.border else (-one, size * one)
         torch.clamp(position, low, high, out=position)
-        lower = position >> self.bits
-        upper_weight = position.bitwise_and_(one - 1)
-        lower_weight = one - upper_weight
-        upper = lower + 1
-        if not self.border:
-            lower_weight.mul_((lower >= 0) & (lower < size))
-            upper_weight.mul_(upper < size)
-        return (lower.clamp_(0, size - 1), upper.clamp_(0, size - 1),
-                lower_weight, upper_weight)
+        return neighbours(position, size, self.bits)
+
+
+def neighbours(position: torch.Tensor, size: int, bits: int) -> tuple:
+    """Lower and upper pixel of positions along one axis, and their weights.
+
+    Args:
+        position (torch.Tensor): int32, in units of 2**-bits px, from -1 px to ``size`` px;
+            overwritten.
+        size (int): Image extent in px.
+        bits (int): Fraction bits.
+
+    Returns:
+        tuple: Indices (clamped into the image) and weights of 2**bits in sum; the weight of a pixel
+        outside the image is 0.
+    """
+    lower = position >> bits
+    upper_weight = position.bitwise_and_((1 << bits) - 1)
+    lower_weight = (1 << bits) - upper_weight
+    upper = lower + 1
+    lower_weight.mul_((lower >= 0) & (lower < size))
+    upper_weight.mul_(upper < size)
+    return lower.clamp_(0, size - 1), upper.clamp_(0, size - 1), lower_weight, upper_weight
 
 
 def plan_grid_sample(operands: list[Operand], attrs: dict) -> SamplePlan:

@@ -1,0 +1,143 @@
+"""The default dtypes of a graph's tensors: what they get where no rule of the user says more."""
+from typing import Dict, List, Optional
+
+from mmdet_bpu.graph.opgraph import Op, OpGraph
+from mmdet_bpu.graph.quantized_graph import Placement, Role, TensorConfig
+from mmdet_bpu.program.deformable_samples import OFFSET_SCALE
+from mmdet_bpu.program.kinds import KINDS, Group, of_group, with_weights
+
+PRODUCTS = of_group(Group.PRODUCT)
+# Written out, but neither softmax nor norm: no int16 inside.
+PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d', 'avg_pool2d')
+
+
+class Template:
+    """The default dtypes, read off the graph.
+
+    int8, but int16 (a) on every path from a sampling grid, from a box output, from a sine or from
+    top-k scores, from the offsets of a deformable convolution back to the first matrix product, its
+    output included, a deformable convolution that only samples being none; (b) inside softmax and
+    norms and at their inputs, and for softmax weights that enter a matrix product; int32 for an
+    output that a product makes directly (the scores). What a sampling or a resize reads is int8
+    whatever path it lies on. Offsets have a scale of :data:`OFFSET_SCALE` px, so that the integers'
+    positions are those of training.
+    """
+
+    def __init__(self, graph: OpGraph, placement: Placement) -> None:
+        self.graph, self.placement = graph, placement
+        self.producers = graph.producers()
+        self.reasons: Dict[str, str] = {}
+        self.offset_scales: Dict[str, float] = {}
+        self.users = graph.users()
+        self.narrow = int8_groups(graph, placement)
+        for op in graph.ops:
+            if op.kind == 'grid_sample':
+                self._walk(op.inputs[1], 'path of a sampling grid')
+            elif op.kind == 'deform_conv2d':
+                self._fix_offsets(op)
+            elif op.kind == 'unary' and op.params['fn'] in ('sin', 'cos'):
+                self._walk(op.inputs[0], 'path of a positional encoding')
+            elif op.kind == 'topk':
+                self._walk(op.inputs[0], 'scores of a top-k')
+            if op.opened and self.placement.kinds[op.output] != Role.ALIAS \
+                    and op.opened[-1] not in PLAIN_OPENED:
+                self._inside(op)
+        for name, public in zip(graph.outputs, graph.output_names):
+            if not self._is_product(name):
+                self._walk(name, f'path of output {public}')
+        self.accumulators = {
+            n for n in graph.outputs if self._is_product(n) and not self.users[n]
+        }
+
+    def dtype(self, value: str) -> TensorConfig:
+        """Default dtype of an own value and why."""
+        if value in self.accumulators:
+            return TensorConfig('int32', 'template: a product feeds an output directly')
+        reader = self.narrow.get(self.placement.find(value))
+        reason = self.reasons.get(value)
+        if reader is not None:
+            kept = f', which the {reason} does not change' if reason else ''
+            return TensorConfig('int8', f'template: {reader.site} reads int8 only{kept}')
+        if value in self.offset_scales:
+            return TensorConfig('int16', 'template: offsets of a deformable convolution',
+                                scale=self.offset_scales[value])
+        if reason is not None:
+            return TensorConfig('int16', f'template: {reason}')
+        return TensorConfig('int8', 'template: default')
+
+    def _is_product(self, value: str) -> bool:
+        op = self.producers.get(value)
+        return op is not None and op.kind in with_weights() and not self._only_samples(op)
+
+    def _only_samples(self, op: Op) -> bool:
+        """Whether a deformable convolution multiplies by constant ones, channel by channel."""
+        if op.kind != 'deform_conv2d' or len(op.inputs) > 4:
+            return False
+        weight = self.graph.values[op.inputs[1]]
+        return not weight.learned and weight.shape[1:] == (1, 1, 1) \
+            and weight.shape[0] == op.params['groups'] and bool((weight.data == 1).all())
+
+    def _fix_offsets(self, op: Op) -> None:
+        offset = op.inputs[3]
+        self._walk(offset, 'path of the offsets of a deformable convolution')
+        if not self.graph.values[offset].is_constant:
+            scale = OFFSET_SCALE / self.placement.scale_factor(offset)
+            self.offset_scales.setdefault(self.placement.integers(offset), scale)
+
+    def _mark(self, value: str, reason: str) -> bool:
+        """Note the integers behind ``value``; False if they were noted before."""
+        value = self.placement.integers(value)
+        if self.graph.values[value].is_constant or value in self.reasons:
+            return False
+        self.reasons[value] = reason
+        return True
+
+    def _walk(self, value: str, reason: str, seen: Optional[set] = None) -> None:
+        """Everything from ``value`` back to the first matrix product."""
+        seen = set() if seen is None else seen
+        if value in seen or self.graph.values[value].is_constant:
+            return
+        seen.add(value)
+        op = self.producers.get(value)
+        if op is None or self.placement.kinds[value] == Role.INDEX:
+            return
+        if KINDS[op.kind].int8_only:
+            return  # samples are int8, as what they are taken from
+        if self.placement.kinds[value] == Role.OWN:
+            self._mark(value, reason)
+        if op.kind in PRODUCTS and not self._only_samples(op):
+            return
+        inputs = op.inputs[:1] if op.kind in ('gather', 'deform_conv2d') else op.inputs
+        for name in inputs:
+            # A residual add that took a product in: the product is the first one.
+            if self.placement.kinds.get(name) != Role.FUSED or name in self.placement.root:
+                self._walk(name, reason, seen)
+
+    def _inside(self, op: Op) -> None:
+        """Values inside a written-out softmax or norm, and what it reads."""
+        what = op.opened[-1]
+        for name in self.graph.variable_inputs(op):
+            self._mark(name, f'inside {what}')
+        readers = self._readers(op.output)
+        if any(r.opened == op.opened and r.path == op.path for r in readers):
+            self._mark(op.output, f'inside {what}')
+        elif 'softmax' in what and any(r.kind == 'matmul' for r in readers):
+            self._mark(op.output, 'softmax weights of a matrix product')
+
+    def _readers(self, value: str) -> List[Op]:
+        """Ops that read the integers of ``value``, through data movement."""
+        readers = []
+        for op in self.users[value]:
+            alias = self.placement.kinds[op.output] == Role.ALIAS
+            readers += self._readers(op.output) if alias else [op]
+        return readers
+
+
+def int8_groups(graph: OpGraph, placement: Placement) -> Dict[str, Op]:
+    """Representatives of the groups that are read as int8 and no wider -> the first reader."""
+    readers: Dict[str, Op] = {}
+    for op in graph.ops:
+        for index in KINDS[op.kind].int8_only:
+            if not graph.values[op.inputs[index]].is_constant:
+                readers.setdefault(placement.find(placement.integers(op.inputs[index])), op)
+    return readers
