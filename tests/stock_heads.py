@@ -322,3 +322,28 @@ def stock_detections(head: nn.Module, tree: Tree, shape: Tuple[int, int],
     copies = copy.deepcopy(tree)  # YOLOv3's post-processing writes into them
     return head.predict_by_feat(*copies, batch_img_metas=[meta],
                                 rescale=scale_factor is not None, **options)[0]
+
+
+def quantized(tree: Tree, facts: Dict[str, Any]) -> Tuple[Tree, Dict[str, Any]]:
+    """Outputs rounded to integers.
+
+    Returns:
+        tuple: What the integers mean, for the stock head; a contract, with ``integers`` by name.
+    """
+    integers, outputs = {}, []
+
+    def visit(part, name):
+        if isinstance(part, list):
+            pairs = [visit(item, f'{name}.{index}') for index, item in enumerate(part)]
+            return [real for real, _ in pairs], [leaf for _, leaf in pairs]
+        scale = float(part.abs().max() / 2**22)  # fine: few scores become equal
+        levels = torch.round(part / scale).to(torch.int32)
+        integers[name] = (levels[0] if facts['family'] == 'detr' else levels).numpy()
+        outputs.append(dict(name=name, scale=scale))
+        return levels.float() * torch.tensor(scale), name
+
+    real, names = visit(tree, 'head')
+    height, width = facts['input_shape']
+    resize = dict(height=height, width=width, keep_ratio=False)
+    return real, dict(integers=integers, outputs=outputs, output_tree=names,
+                      preprocessing=dict(resize=resize), postprocessing=facts)
