@@ -187,7 +187,8 @@ CASES = {
                               head=dict(loss_cls=dict(_delete_=True, type='CrossEntropyLoss'))),
     'retinanet-all-kept': Case('retinanet/retinanet_r50_fpn_1x_coco.py',
                                dense(scores=dict(mean=-6.5)), test_cfg=dict(nms_pre=-1)),
-    'retinanet-unclipped': Case('retinanet/retinanet_r50_fpn_1x_coco.py', dense(boxes=dict(std=1.5)),
+    'retinanet-unclipped': Case('retinanet/retinanet_r50_fpn_1x_coco.py',
+                                dense(boxes=dict(std=1.5)),
                                 head=dict(bbox_coder=dict(clip_border=False))),
     'retinanet-agnostic': Case('retinanet/retinanet_r50_fpn_1x_coco.py', dense(), test_cfg=dict(
         nms=dict(type='nms', iou_thr=0.4, class_agnostic=True))),

@@ -80,8 +80,8 @@ def test_a_letterboxed_picture_gets_its_own_boxes(tood):
 
 
 @pytest.mark.usefixtures('stock_suppression')
-@pytest.mark.parametrize('case', ['retinanet', 'fcos', 'gfl', 'foveabox', 'reppoints', 'paa', 'sabl',
-                                  'ga-retinanet', 'detr'])
+@pytest.mark.parametrize('case', ['retinanet', 'fcos', 'gfl', 'foveabox', 'reppoints', 'paa',
+                                  'sabl', 'ga-retinanet', 'detr'])
 def test_boxes_are_clipped_to_the_picture_where_the_contract_says_so(case, assert_same):
     spec = CASES[case]
     head = build_head(spec)
