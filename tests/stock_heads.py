@@ -187,7 +187,8 @@ CASES = {
                               head=dict(loss_cls=dict(_delete_=True, type='CrossEntropyLoss'))),
     'retinanet-all-kept': Case('retinanet/retinanet_r50_fpn_1x_coco.py',
                                dense(scores=dict(mean=-6.5)), test_cfg=dict(nms_pre=-1)),
-    'retinanet-unclipped': Case('retinanet/retinanet_r50_fpn_1x_coco.py', dense(boxes=dict(std=1.5)),
+    'retinanet-unclipped': Case('retinanet/retinanet_r50_fpn_1x_coco.py',
+                                dense(boxes=dict(std=1.5)),
                                 head=dict(bbox_coder=dict(clip_border=False))),
     'retinanet-agnostic': Case('retinanet/retinanet_r50_fpn_1x_coco.py', dense(), test_cfg=dict(
         nms=dict(type='nms', iou_thr=0.4, class_agnostic=True))),
@@ -325,3 +326,28 @@ def stock_detections(head: nn.Module, tree: Tree, shape: Tuple[int, int],
     copies = copy.deepcopy(tree)  # YOLOv3's post-processing writes into them
     return head.predict_by_feat(*copies, batch_img_metas=[meta],
                                 rescale=scale_factor is not None, **options)[0]
+
+
+def quantized(tree: Tree, facts: Dict[str, Any]) -> Tuple[Tree, Dict[str, Any]]:
+    """Outputs rounded to integers.
+
+    Returns:
+        tuple: What the integers mean, for the stock head; a contract, with ``integers`` by name.
+    """
+    integers, outputs = {}, []
+
+    def visit(part, name):
+        if isinstance(part, list):
+            pairs = [visit(item, f'{name}.{index}') for index, item in enumerate(part)]
+            return [real for real, _ in pairs], [leaf for _, leaf in pairs]
+        scale = float(part.abs().max() / 2**22)  # fine: few scores become equal
+        levels = torch.round(part / scale).to(torch.int32)
+        integers[name] = (levels[0] if facts['family'] == 'detr' else levels).numpy()
+        outputs.append(dict(name=name, scale=scale))
+        return levels.float() * torch.tensor(scale), name
+
+    real, names = visit(tree, 'head')
+    height, width = facts['input_shape']
+    resize = dict(height=height, width=width, keep_ratio=False)
+    return real, dict(integers=integers, outputs=outputs, output_tree=names,
+                      preprocessing=dict(resize=resize), postprocessing=facts)

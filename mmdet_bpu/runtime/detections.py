@@ -11,7 +11,7 @@ from mmdet_bpu.runtime.candidates import Candidates
 from mmdet_bpu.runtime.decoders import load_decoder
 from mmdet_bpu.runtime.facts import COMMON, check_facts
 from mmdet_bpu.runtime.outputs import output_tree
-from mmdet_bpu.runtime.picture_frame import frame_of, to_picture
+from mmdet_bpu.runtime.picture_frame import framed_facts, place, to_picture
 from mmdet_bpu.runtime.score_voting import vote
 from mmdet_bpu.runtime.suppression import suppressed
 
@@ -35,9 +35,9 @@ def detect(outputs: Dict[str, np.ndarray], contract: Dict[str, Any], width: int,
     """
     facts = checked_facts(contract)
     decoder = load_decoder(facts['family'])
-    frame = frame_of(contract['preprocessing']['resize'], width, height)
-    tree = output_tree(outputs, contract)
-    candidates = decoder.decode(tree, dict(facts, origin=[frame.left, frame.top]))
+    resize = contract['preprocessing']['resize']
+    framed = framed_facts(facts, resize, place(resize, width, height))
+    candidates = decoder.decode(output_tree(outputs, contract), framed)
     candidates = candidates._replace(
         boxes=to_picture(candidates.boxes, contract, width, height))
     found = suppressed(candidates, facts)

@@ -4,7 +4,7 @@ A contract comes from a file. Every decoder lists the facts that it reads as nam
 kinds below, so that a missing or odd one is named before anything is computed.
 """
 from numbers import Integral, Real
-from typing import Any, Callable, Dict, NamedTuple
+from typing import Any, Callable, Dict, NamedTuple, Sequence
 
 from mmdet_bpu.errors import BpuError
 
@@ -93,6 +93,15 @@ COMMON = dict(
     min_bbox_size=optional(NUMBER),  # px of the picture; a side must exceed it
     nms=optional(Kind('a table of type nms or soft_nms with all of its options', _is_nms)),
     max_per_img=optional(COUNT))
+
+
+def image_shape(facts: Dict[str, Any]) -> Sequence[int]:
+    """Height and width, px, of what mmdet calls the image: boxes are clipped to it.
+
+    It starts where the network's input does, and is all of it unless the contract clips to the
+    picture; then ``detect`` adds ``image_shape``.
+    """
+    return facts.get('image_shape', facts['input_shape'])
 
 
 def check_facts(facts: Dict[str, Any], expected: Dict[str, Kind]) -> None:

@@ -5,28 +5,30 @@ import numpy as np
 
 from mmdet_bpu.errors import BpuError
 
+CORNERS = ('top_left', 'center')
 
-class Frame(NamedTuple):
-    """A resized picture inside the network's input.
+
+class Placement(NamedTuple):
+    """A resized picture inside the network's input, all in px of the input.
 
     Attributes:
-        width (int): Of the resized picture, px of the network's input.
-        height (int): Likewise.
-        left (int): What lies left of it, px of the network's input.
-        top (int): What lies above it.
+        left (int): Columns of padding before it.
+        top (int): Rows of padding above it.
+        width (int): Its width.
+        height (int): Its height.
     """
-    width: int
-    height: int
     left: int
     top: int
+    width: int
+    height: int
 
 
-def frame_of(resize: Dict[str, Any], width: int, height: int) -> Frame:
+def place(resize: Dict[str, Any], width: int, height: int) -> Placement:
     """Where a picture comes to lie.
 
-    Without ``keep_ratio`` it fills the input. With it, it becomes as large as fits, its sides
-    rounded as mmcv does, and lies where ``pad.corner`` says: in the ``top-left`` corner, or in the
-    ``center`` (one px more on the right or below if what is left over is odd).
+    Without ``keep_ratio`` it fills the input. With it, it becomes as large as fits (or stays as it
+    is, where ``enlarge`` is false and it fits), its sides rounded as mmcv does, and lies in the
+    ``corner``: ``top_left``, or ``center``, with one px more behind it if what is left over is odd.
 
     Args:
         resize (dict): ``preprocessing.resize`` of a contract.
@@ -37,17 +39,34 @@ def frame_of(resize: Dict[str, Any], width: int, height: int) -> Frame:
         BpuError: The corner is neither.
     """
     if not resize.get('keep_ratio'):
-        return Frame(resize['width'], resize['height'], 0, 0)
+        return Placement(0, 0, resize['width'], resize['height'])
+    if resize.get('corner') not in CORNERS:
+        raise BpuError(f'contract, preprocessing.resize.corner: expected {" or ".join(CORNERS)}, '
+                       f'found {resize.get("corner")!r}')
     ratio = min(resize['width'] / width, resize['height'] / height)
-    fitted = max(int(width * ratio + 0.5), 1), max(int(height * ratio + 0.5), 1)
-    corner = (resize.get('pad') or {}).get('corner')
-    if corner == 'top-left':
-        return Frame(*fitted, 0, 0)
-    if corner == 'center':
-        return Frame(*fitted, (resize['width'] - fitted[0]) // 2,
-                     (resize['height'] - fitted[1]) // 2)
-    raise BpuError('contract, preprocessing.resize.pad.corner: expected top-left or center, found '
-                   f'{corner!r}')
+    if not resize.get('enlarge', True):
+        ratio = min(ratio, 1.0)
+    # No side of a very long picture vanishes, and none is rounded beyond the input.
+    sides = [min(max(int(side * ratio + 0.5), 1), resize[name])
+             for side, name in ((width, 'width'), (height, 'height'))]
+    margins = [0, 0]
+    if resize['corner'] == 'center':
+        margins = [(resize['width'] - sides[0]) // 2, (resize['height'] - sides[1]) // 2]
+    return Placement(*margins, *sides)
+
+
+def framed_facts(facts: Dict[str, Any], resize: Dict[str, Any],
+                 placement: Placement) -> Dict[str, Any]:
+    """Facts for a decoder, with what depends on the picture.
+
+    Returns:
+        dict: With ``origin``, x and y of the picture in the input, px, and, where ``resize`` clips
+        to the ``picture`` and not to the ``input``, ``image_shape``: its height and width.
+    """
+    facts = dict(facts, origin=[placement.left, placement.top])
+    if resize.get('clip', 'input') == 'picture':
+        facts['image_shape'] = [placement.height, placement.width]
+    return facts
 
 
 def to_picture(boxes: np.ndarray, contract: Dict[str, Any], width: int, height: int) -> np.ndarray:
@@ -62,6 +81,6 @@ def to_picture(boxes: np.ndarray, contract: Dict[str, Any], width: int, height: 
     Returns:
         np.ndarray: (N, 4) float32.
     """
-    frame = frame_of(contract['preprocessing']['resize'], width, height)
-    origin = np.float32([frame.left, frame.top] * 2)
-    return (boxes - origin) / np.float32([frame.width / width, frame.height / height] * 2)
+    placed = place(contract['preprocessing']['resize'], width, height)
+    origin = np.float32([placed.left, placed.top] * 2)
+    return (boxes - origin) / np.float32([placed.width / width, placed.height / height] * 2)

@@ -10,7 +10,8 @@ SPREAD = 0.025  # two times the variance of 1 - IoU in a candidate's weight
 def vote(kept: Candidates, candidates: Candidates) -> Candidates:
     """Kept boxes, each at the mean of the candidates of its label that overlap it.
 
-    A candidate weighs ``score x exp(-(1 - IoU)^2 / 0.025)``. Scores and labels stay.
+    A candidate weighs ``score x exp(-(1 - IoU)^2 / 0.025)``. Scores and labels stay. A box of no
+    area overlaps none, not even itself: as in mmdet, it becomes NaN.
 
     Args:
         kept (Candidates): After suppression.
@@ -23,7 +24,7 @@ def vote(kept: Candidates, candidates: Candidates) -> Candidates:
             overlap = _overlaps(kept.boxes[row], voters.boxes)
             near = overlap > np.float32(LEAST_OVERLAP)
             weights = np.exp(-(1 - overlap[near])**2 / np.float32(SPREAD)) * voters.scores[near]
-            with np.errstate(divide='ignore', invalid='ignore'):  # a box of no area has no voter
+            with np.errstate(divide='ignore', invalid='ignore'):
                 boxes[row] = (weights[:, None] * voters.boxes[near]).sum(axis=0) / weights.sum()
     return Candidates(boxes, kept.scores, kept.labels)
 

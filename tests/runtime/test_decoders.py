@@ -1,13 +1,12 @@
 """Every decoder against the stock head of mmdet whose outputs it decodes."""
 import numpy as np
 import pytest
-import torch
 
 from mmdet_bpu.runtime.decoders import families, load_decoder
 from mmdet_bpu.runtime.detections import detect
 from mmdet_bpu.runtime.facts import COMMON, check_facts
-from tests.stock_heads import (CASES, as_arrays, build_head, config_of, families_by_head,
-                               facts_of_head, outputs_of, stock_detections)
+from tests.stock_heads import (CASES, as_arrays, build_head, config_of, facts_of_head,
+                               families_by_head, outputs_of, quantized, stock_detections)
 
 # Their stock post-processing has no way around its suppression.
 ALWAYS_SUPPRESSED = {'paa', 'paa-without-voting', 'lad', 'ga-retinanet'}
@@ -65,25 +64,6 @@ def test_detections_are_those_of_the_stock_head(case, assert_same):
     assert np.allclose(best, found.scores, rtol=1e-5, atol=0) == (case in NEVER_SUPPRESSED)
 
 
-def quantized(tree, facts):
-    """Outputs rounded to integers, and a contract that says so; ``integers`` by name."""
-    integers, outputs = {}, []
-
-    def visit(part, name):
-        if isinstance(part, list):
-            pairs = [visit(item, f'{name}.{index}') for index, item in enumerate(part)]
-            return [real for real, _ in pairs], [leaf for _, leaf in pairs]
-        scale = float(np.float32(part.abs().max() / 2**22))  # fine: few scores become equal
-        levels = torch.round(part / scale).to(torch.int32)
-        integers[name] = (levels[0] if facts['family'] == 'detr' else levels).numpy()
-        outputs.append(dict(name=name, scale=scale))
-        return levels.float() * torch.tensor(scale), name
-
-    real, names = visit(tree, 'head')
-    height, width = facts['input_shape']
-    resize = dict(height=height, width=width, keep_ratio=False)
-    return real, dict(integers=integers, outputs=outputs, output_tree=names,
-                      preprocessing=dict(resize=resize), postprocessing=facts)
 def test_every_decoder_has_a_case():
     kinds = {config_of(case).bbox_head.type for case in CASES.values()}
     served = {families_by_head()[kind].name for kind in kinds}

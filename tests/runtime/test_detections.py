@@ -14,7 +14,8 @@ import mmdet_bpu
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.runtime.decoders import families
 from mmdet_bpu.runtime.detections import detect
-from tests.stock_heads import CASES, build_head, stock_detections
+from tests.stock_heads import (CASES, build_head, facts_of_head, outputs_of, quantized,
+                               stock_detections)
 
 
 def contract_of(facts, outputs, **resize):
@@ -73,9 +74,27 @@ def test_small_boxes_are_measured_in_the_picture(tood):
 
 def test_a_letterboxed_picture_gets_its_own_boxes(tood):
     integers, contract = tood
-    contract['preprocessing']['resize'].update(keep_ratio=True, pad=dict(corner='center'))
+    contract['preprocessing']['resize'].update(keep_ratio=True, corner='center')
     # 100 x 100 px lie in the middle of 200 x 100.
     assert detect(integers, contract, 100, 100).boxes.tolist() == [[-46, 8, -38, 16]]
+
+
+@pytest.mark.usefixtures('stock_suppression')
+@pytest.mark.parametrize('case', ['retinanet', 'fcos', 'gfl', 'foveabox', 'reppoints', 'paa',
+                                  'sabl', 'ga-retinanet', 'detr'])
+def test_boxes_are_clipped_to_the_picture_where_the_contract_says_so(case, assert_same):
+    spec = CASES[case]
+    head = build_head(spec)
+    facts = facts_of_head(head, spec.shape)
+    tree, contract = quantized(outputs_of(spec, head), facts)
+    # 110 x 96 of 160 x 96 px, in the top left corner.
+    contract['preprocessing']['resize'].update(keep_ratio=True, corner='top_left', clip='picture')
+    found = detect(contract.pop('integers'), contract, 440, 384)
+    expected = stock_detections(head, tree, (96, 110), (0.25, 0.25))
+    order = np.argsort(-expected.scores.numpy(), kind='stable')
+    assert_same(found, *(getattr(expected, name).numpy()[order]
+                         for name in ('bboxes', 'scores', 'labels')))
+    assert np.nanmax(found.boxes[:, 2]) <= 440.001
 
 
 def altered(contract, path, value):

@@ -4,7 +4,7 @@ from typing import Any, Dict, List
 from mmdet_bpu.runtime.box_coders import ANCHOR_CODER, anchor_boxes
 from mmdet_bpu.runtime.candidates import Candidates
 from mmdet_bpu.runtime.dense_levels import dense_candidates
-from mmdet_bpu.runtime.facts import BASE_ANCHORS, STRIDES
+from mmdet_bpu.runtime.facts import BASE_ANCHORS, STRIDES, image_shape
 from mmdet_bpu.runtime.priors import anchors_at
 from mmdet_bpu.runtime.scoring import SCORING
 
@@ -17,6 +17,6 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
 
     def boxes_of(level, index, width, deltas):
         anchors = anchors_at(index, facts['anchors'][level], facts['strides'][level], width)
-        return anchor_boxes(anchors, deltas, facts['coder'], facts['input_shape'])
+        return anchor_boxes(anchors, deltas, facts['coder'], image_shape(facts))
 
     return dense_candidates(tree, facts, list(map(len, facts['anchors'])), 4, boxes_of)

@@ -8,7 +8,7 @@ from mmdet_bpu.runtime.activations import sigmoid, softmax
 from mmdet_bpu.runtime.box_coders import around, clipped
 from mmdet_bpu.runtime.candidates import Candidates, by_score
 from mmdet_bpu.runtime.dense_levels import score_channels
-from mmdet_bpu.runtime.facts import one_of
+from mmdet_bpu.runtime.facts import image_shape, one_of
 
 FACTS = dict(activation=one_of('sigmoid', 'softmax'))  # softmax: the last class is background
 
@@ -32,9 +32,9 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
         query = by_score(probabilities.max(axis=1))[:count]
         labels = probabilities[query].argmax(axis=1)
         scores = probabilities[query, labels]
-    height, width = facts['input_shape']
+    height, width = image_shape(facts)
     boxes = around(fractions[query, :2], fractions[query, 2:]) * np.float32([width, height] * 2)
-    return Candidates(clipped(boxes, facts['input_shape']), scores, labels)
+    return Candidates(clipped(boxes, image_shape(facts)), scores, labels)
 
 
 def _queries(tree: List[Any], channels: int) -> Tuple[np.ndarray, np.ndarray]:

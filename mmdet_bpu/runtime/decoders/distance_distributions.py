@@ -7,7 +7,7 @@ from mmdet_bpu.runtime.activations import softmax
 from mmdet_bpu.runtime.box_coders import clipped, distance_boxes
 from mmdet_bpu.runtime.candidates import Candidates
 from mmdet_bpu.runtime.dense_levels import dense_candidates
-from mmdet_bpu.runtime.facts import BASE_ANCHORS, COUNT, FLAG, STRIDES
+from mmdet_bpu.runtime.facts import BASE_ANCHORS, COUNT, FLAG, STRIDES, image_shape
 from mmdet_bpu.runtime.priors import anchors_at
 from mmdet_bpu.runtime.scoring import SCORING
 
@@ -26,6 +26,6 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
         centers = (anchors[:, :2] + anchors[:, 2:]) / np.float32(2)
         distances = softmax(logits.reshape(-1, 4, len(bins))) @ bins * np.float32(stride[0])
         boxes = distance_boxes(centers, distances)
-        return clipped(boxes, facts['input_shape']) if facts['clip'] else boxes
+        return clipped(boxes, image_shape(facts)) if facts['clip'] else boxes
 
     return dense_candidates(tree, facts, list(map(len, facts['anchors'])), 4 * len(bins), boxes_of)

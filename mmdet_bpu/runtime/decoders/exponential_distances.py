@@ -6,7 +6,7 @@ import numpy as np
 from mmdet_bpu.runtime.box_coders import clipped, distance_boxes
 from mmdet_bpu.runtime.candidates import Candidates
 from mmdet_bpu.runtime.dense_levels import dense_candidates
-from mmdet_bpu.runtime.facts import NUMBER, STRIDES, per_level
+from mmdet_bpu.runtime.facts import NUMBER, STRIDES, image_shape, per_level
 from mmdet_bpu.runtime.priors import points_at
 from mmdet_bpu.runtime.scoring import SCORING
 
@@ -21,6 +21,6 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
     def boxes_of(level, index, width, logarithms):
         points = points_at(index, facts['point_offset'], facts['strides'][level], width)
         distances = np.float32(facts['base_lengths'][level]) * np.exp(logarithms)
-        return clipped(distance_boxes(points, distances), facts['input_shape'], inset=1)
+        return clipped(distance_boxes(points, distances), image_shape(facts), inset=1)
 
     return dense_candidates(tree, facts, [1] * len(facts['strides']), 4, boxes_of)

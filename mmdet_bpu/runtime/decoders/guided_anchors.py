@@ -7,7 +7,7 @@ from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.box_coders import DELTA_CODER, delta_boxes
 from mmdet_bpu.runtime.candidates import Candidates, by_score, concatenated
 from mmdet_bpu.runtime.dense_levels import rows_of
-from mmdet_bpu.runtime.facts import BASE_ANCHORS, INTEGER, NUMBER, STRIDES, one_of
+from mmdet_bpu.runtime.facts import BASE_ANCHORS, INTEGER, NUMBER, STRIDES, image_shape, one_of
 from mmdet_bpu.runtime.outputs import check_levels
 from mmdet_bpu.runtime.priors import anchors_at
 
@@ -38,7 +38,7 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
         index = index[row]
         squares = anchors_at(index, base, stride, tree[0][level].shape[3])
         growth = np.concatenate([np.zeros_like(shapes), shapes], axis=1)[index]
-        anchors = delta_boxes(squares, growth, facts['anchor_coder'], facts['input_shape'])
-        boxes = delta_boxes(anchors, deltas[index], facts['coder'], facts['input_shape'])
+        anchors = delta_boxes(squares, growth, facts['anchor_coder'], image_shape(facts))
+        boxes = delta_boxes(anchors, deltas[index], facts['coder'], image_shape(facts))
         parts.append(Candidates(boxes, scores[row, labels], labels))
     return concatenated(parts)

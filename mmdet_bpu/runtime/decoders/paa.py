@@ -7,7 +7,7 @@ from mmdet_bpu.runtime.activations import sigmoid
 from mmdet_bpu.runtime.box_coders import ANCHOR_CODER, anchor_boxes
 from mmdet_bpu.runtime.candidates import Candidates, by_score, concatenated
 from mmdet_bpu.runtime.dense_levels import rows_of
-from mmdet_bpu.runtime.facts import BASE_ANCHORS, INTEGER, NUMBER, STRIDES
+from mmdet_bpu.runtime.facts import BASE_ANCHORS, INTEGER, NUMBER, STRIDES, image_shape
 from mmdet_bpu.runtime.outputs import check_levels
 from mmdet_bpu.runtime.priors import anchors_at
 
@@ -34,6 +34,6 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
         row, labels = np.nonzero(scores[index] > np.float32(facts['score_thr']))
         index = index[row]
         anchors = anchors_at(index, base, stride, tree[0][level].shape[3])
-        boxes = anchor_boxes(anchors, deltas[index], facts['coder'], facts['input_shape'])
+        boxes = anchor_boxes(anchors, deltas[index], facts['coder'], image_shape(facts))
         parts.append(Candidates(boxes, scores[index, labels], labels))
     return concatenated(parts)

@@ -6,7 +6,7 @@ import numpy as np
 from mmdet_bpu.runtime.box_coders import clipped
 from mmdet_bpu.runtime.candidates import Candidates
 from mmdet_bpu.runtime.dense_levels import dense_candidates
-from mmdet_bpu.runtime.facts import NUMBER, STRIDES
+from mmdet_bpu.runtime.facts import NUMBER, STRIDES, image_shape
 from mmdet_bpu.runtime.priors import points_at
 from mmdet_bpu.runtime.scoring import SCORING
 
@@ -20,6 +20,6 @@ def decode(tree: List[Any], facts: Dict[str, Any]) -> Candidates:
     def boxes_of(level, index, width, boxes):
         stride = facts['strides'][level]
         points = points_at(index, facts['point_offset'], stride, width)
-        return clipped(boxes * np.float32(stride[0]) + np.tile(points, 2), facts['input_shape'])
+        return clipped(boxes * np.float32(stride[0]) + np.tile(points, 2), image_shape(facts))
 
     return dense_candidates(tree, facts, [1] * len(facts['strides']), 4, boxes_of)

@@ -8,7 +8,7 @@ from mmdet_bpu.runtime.activations import softmax
 from mmdet_bpu.runtime.box_coders import around, clipped
 from mmdet_bpu.runtime.candidates import Candidates, concatenated
 from mmdet_bpu.runtime.dense_levels import rows_of, score_channels
-from mmdet_bpu.runtime.facts import BASE_ANCHORS, COUNT, FLAG, NUMBER, STRIDES
+from mmdet_bpu.runtime.facts import BASE_ANCHORS, COUNT, FLAG, NUMBER, STRIDES, image_shape
 from mmdet_bpu.runtime.outputs import check_levels
 from mmdet_bpu.runtime.priors import anchors_at
 from mmdet_bpu.runtime.scoring import SCORING, best_predictions
@@ -64,4 +64,4 @@ def _bucket_boxes(anchors: np.ndarray, logits: np.ndarray, offsets: np.ndarray,
     first, second = np.moveaxis(np.take_along_axis(probabilities, likeliest, axis=-1), -1, 0)
     neighbours = np.abs(likeliest[..., 0] - likeliest[..., 1]) == 1
     confidence = (first + second * neighbours).mean(axis=1, dtype=np.float32)
-    return (clipped(boxes, facts['input_shape'], inset=1) if facts['clip'] else boxes), confidence
+    return (clipped(boxes, image_shape(facts), inset=1) if facts['clip'] else boxes), confidence

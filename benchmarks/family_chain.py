@@ -1,0 +1,208 @@
+"""One stock mmdet config through the whole chain, step by step: what ``families.py`` runs.
+
+Random weights under which the stock float head detects something (``family_weights.py``), images of
+the embedded digits, then: capture, prepare, calibrate on two images, HBIR, integers, op by op
+against QAT, ``.hbm``, simulator, the stock head's decoding of both, and the host's numpy decoder.
+"""
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
+
+import numpy as np
+import torch
+from family_boxes import count_boxes
+from family_images import batch_of, digit_images
+from family_weights import ENOUGH, IMAGES, build_stock, give_meaning
+from mmengine.config import Config
+from mmengine.hub import get_config
+from torch import Tensor, nn
+
+from mmdet_bpu.analysis.qat_vs_int import compare_qat_int
+from mmdet_bpu.compiler.compile import compile_program
+from mmdet_bpu.engine.artifact_detector import ArtifactDetector, quantize_image
+from mmdet_bpu.engine.predictors import contract_of
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.executors import HbmSimulator, Interpreter
+from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.contract import deploy_metadata
+from mmdet_bpu.families.detector_path import run_tensor_path
+from mmdet_bpu.families.refusals import refuse_config, refuse_model
+from mmdet_bpu.graph.deploy_graph import capture_detector, open_attention
+from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.hbir.passes import conversion_of
+from mmdet_bpu.hbir.text import parse_text, print_text
+from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
+from mmdet_bpu.quantization import finish_calibration, prepare, quantized_graphs, set_quant_state
+from mmdet_bpu.runtime.detections import detect
+
+MARCH = 'nash-e'
+WORST_LSB = 1  # of a single op between neighbouring quantizers
+NEAR = 0.02  # px and 1e-3 of a score: the host computes in numpy's float32, the head in torch's
+
+
+class Failed(Exception):
+    """A step that ran and gave what it must not."""
+
+
+class Chain:
+    """Runs the steps of one config.
+
+    Args:
+        config (str): ``mmdet::folder/name.py``.
+        shape (tuple[int, int]): (height, width) of the input, px.
+    """
+
+    def __init__(self, config: str, shape: Tuple[int, int]) -> None:
+        self.config, self.shape = config, shape
+        self.step = 'build'
+        self.max_lsb = None
+        self.boxes: Dict[str, int] = {}
+
+    def run(self) -> Dict[str, Any]:
+        """All steps; the row of the table."""
+        began = time.time()
+        message, passed = '', True
+        steps: Tuple[Callable[[], None], ...] = (
+            self.build, self.capture, self.prepare, self.calibrate, self.hbir, self.integers,
+            self.op_by_op, self.compile, self.simulate, self.decode, self.decode_on_the_host)
+        try:
+            for step in steps:
+                self.step = step.__name__
+                with torch.no_grad():
+                    step()
+        except (BpuError, Failed) as error:
+            message, passed = str(error), False
+        except Exception as error:  # a program error: the table says where, the run goes on
+            message, passed = f'TRACEBACK {type(error).__name__}: {error}', False
+        return dict(config=self.config, family=self.config.partition('::')[2].partition('/')[0],
+                    passed=passed, step=self.step, message=message, max_lsb=self.max_lsb,
+                    boxes=self.boxes, seconds=round(time.time() - began, 1))
+
+    def build(self) -> None:
+        """The detector with weights under which it detects something."""
+        self.cfg = get_config(self.config) if '::' in self.config else Config.fromfile(self.config)
+        refuse_config(self.cfg)
+        self.model = build_stock(self.config)
+        refuse_model(self.model, self.cfg)
+        open_deformable_convolution(self.model)
+        self.pictures = digit_images(IMAGES, self.shape)
+        give_meaning(self.model, self.pictures)
+        self.boxes = count_boxes(self.model, self.pictures)
+        short = [f'{name} {self.boxes[name]} < {least}' for name, least in ENOUGH.items()
+                 if self.boxes[name] < least]
+        if short:
+            raise Failed(f'the float head gives too few boxes: {", ".join(short)}')
+        self.batch = batch_of(self.model, self.pictures)
+        self.images: List[Tensor] = list(self.batch.inputs.split(1))
+
+    def capture(self) -> None:
+        """Run back, the captured graph gives the stock model's outputs bit for bit."""
+        stock = run_tensor_path(self.model, self.images[0])
+        open_attention(self.model)
+        captured = capture_detector(self.model, self.shape)
+        replayed = captured.run(self.images[0])
+        if len(stock) != len(replayed) or not all(map(torch.equal, stock, replayed)):
+            raise Failed('the captured graph does not give the stock outputs')
+
+    def prepare(self) -> None:
+        """Fake quantizers in."""
+        prepare(self.model, dict(input_shape=self.shape, calibration=dict(observer='minmax')))
+
+    def calibrate(self) -> None:
+        """Ranges of two images."""
+        set_quant_state(self.model, 'observe')
+        for image, sample in zip(self.images, self.batch.samples):
+            self.model(image, [sample], mode='tensor')
+        finish_calibration(self.model)
+        set_quant_state(self.model, 'quantize')
+
+    def hbir(self) -> None:
+        """Fake-quantized HBIR whose text parses back to the same text."""
+        self.networks = quantized_graphs(self.model)
+        self.module = export_networks(self.networks)
+        text = print_text(self.module)
+        if print_text(parse_text(text)) != text:
+            raise Failed('HBIR does not parse back to the same text')
+
+    def integers(self) -> None:
+        """The integer program with its deploy contract."""
+        self.cfg.bpu = dict(input_shape=self.shape, march=MARCH)
+        metadata = deploy_metadata(self.cfg, self.model, self.networks[0].graph.output_tree)
+        self.conversion = conversion_of(self.module, metadata)
+        self.program = program_from_module(self.conversion.result)
+        self.interpreter = Interpreter(self.program)
+        scale = self.interpreter.inputs[0].scale
+        self.levels = [quantize_image(image[0], scale) for image in self.images]
+
+    def op_by_op(self) -> None:
+        """No operation between neighbouring quantizers is further than 1 LSB from QAT."""
+        result = compare_qat_int(self.conversion, self.levels[0])
+        self.max_lsb = result['max_lsb']
+        worse = [f'{row["site"]} ({row["kind"]}): {row["max_lsb"]} LSB' for row in result['ops']
+                 if row['max_lsb'] > WORST_LSB]
+        if worse:
+            raise Failed(f'{len(worse)} operations differ from QAT: {"; ".join(worse[:4])}')
+
+    def compile(self) -> None:
+        """A ``.hbm``."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / 'model.hbm'
+            compile_program(self.program, path, MARCH)
+            self.simulator = HbmSimulator(path.read_bytes())
+
+    def simulate(self) -> None:
+        """The simulator gives the interpreter's integers."""
+        name = self.interpreter.inputs[0].name
+        for levels in self.levels:
+            first, second = (e.run({name: levels}) for e in (self.interpreter, self.simulator))
+            if not all(torch.equal(first[key], second[key]) for key in {**first, **second}):
+                raise Failed('simulator and interpreter differ')
+
+    def decode(self) -> None:
+        """The stock head decodes integers and ``.hbm`` alike."""
+        found = [self._stock(executable) for executable in (self.interpreter, self.simulator)]
+        for left, right in zip(*found):
+            if not all(np.array_equal(a, b) for a, b in zip(left, right)):
+                raise Failed('the head decodes integers and .hbm to different boxes')
+        self.decoded = found[1]
+        self.boxes['int'] = min(len(scores) for _, scores, _ in self.decoded)
+        if not self.boxes['int']:
+            raise Failed('the head finds no box in the integer outputs')
+
+    def _stock(self, executable: Any) -> List[Tuple[np.ndarray, ...]]:
+        detector = ArtifactDetector(self.model, executable)
+        results = []
+        for image, sample in zip(self.images, self.batch.samples):
+            found = detector(image, [sample.clone()])[0].pred_instances
+            results.append(tuple(found[key].numpy() for key in ('bboxes', 'scores', 'labels')))
+        return results
+
+    def decode_on_the_host(self) -> None:
+        """The numpy decoder finds the stock head's boxes."""
+        contract = contract_of(self.simulator)
+        name = self.simulator.inputs[0].name
+        height, width = self.shape
+        for levels, stock in zip(self.levels, self.decoded):
+            outputs = {key: value.numpy() for key, value in
+                       self.simulator.run({name: levels}).items()}
+            self._compare(detect(outputs, contract, width, height), stock)
+
+    @staticmethod
+    def _compare(host: Any, stock: Tuple[np.ndarray, ...]) -> None:
+        if len(host[1]) != len(stock[1]):
+            raise Failed(f'the host finds {len(host[1])} boxes, the stock head {len(stock[1])}')
+        tables = []
+        for boxes, scores, labels in (host, stock):
+            rows = np.column_stack([np.round(-scores, 4), labels, np.round(boxes, 1)])
+            tables.append((boxes[np.lexsort(rows.T[::-1])], np.sort(scores)[::-1]))
+        if np.abs(tables[0][1] - tables[1][1]).max(initial=0) > 1e-3 \
+                or np.abs(tables[0][0] - tables[1][0]).max(initial=0) > NEAR * max(
+                    1.0, np.abs(tables[1][0]).max(initial=0) / 100):
+            raise Failed('the host decodes to other boxes than the stock head')
+
+
+def family_of(model: nn.Module) -> str:
+    """Name of the family that serves a detector."""
+    return FAMILIES.of(model).name
