@@ -10,8 +10,9 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_bpu.analysis.pictures import Detections
-from mmdet_bpu.runtime import postprocess
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.runtime import postprocess
+from mmdet_bpu.runtime.input_stage import int8_image
 
 
 class DetectorPredictor:
@@ -58,7 +59,7 @@ class ArtifactPredictor:
     def predict(self, image: np.ndarray) -> Detections:
         """Detect in a (height, width, 3) uint8 picture, blue first."""
         name = self.contract['inputs'][0]['name']
-        levels = torch.from_numpy(postprocess.int8_image(image, self.contract))
+        levels = torch.from_numpy(int8_image(image, self.contract))
         outputs = self.executable.run({name: levels})
         height, width = image.shape[:2]
         return Detections(*postprocess.detections(
