@@ -126,7 +126,10 @@ def shape_as_tested(cfg: Config, shape: Shape) -> Shape:
     padded = tuple(-(-side // divisor) * divisor for side in shape)
     if padded == tuple(shape):
         return shape
-    trunk = _Trunk(cfg).to('meta')
+    try:
+        trunk = _Trunk(cfg).to('meta')
+    except Exception:  # building the whole model says what is wrong
+        return shape
     if _failure(trunk, shape, input_channels(cfg)) is None:
         return shape
     return padded if _failure(trunk, padded, input_channels(cfg)) is None else shape
