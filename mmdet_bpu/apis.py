@@ -27,12 +27,15 @@ from mmdet_bpu.backends.choice import choose_backend
 from mmdet_bpu.backends.compile import compile_hbm
 from mmdet_bpu.compiler.compile import CompileResult
 from mmdet_bpu.compiler.march import get_march
+from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
 from mmdet_bpu.engine.picture_run import detect_in_pictures
 from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor, contract_of
 from mmdet_bpu.engine.prepared import prepare_from
+from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
 from mmdet_bpu.engine.stages import complete_config
+from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
 from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
@@ -47,8 +50,6 @@ from mmdet_bpu.quantization import quantization_of, quantized_graphs, set_quant_
 from mmdet_bpu.output_folder import staged_folder, write_atomically
 from mmdet_bpu.steps import Step, silent
 
-QUANTIZED = ('calibration', 'qat')
-
 
 def build_detector(cfg: Config) -> nn.Module:
     """The stock detector of a config, on CPU, without initialising its weights.
@@ -56,11 +57,23 @@ def build_detector(cfg: Config) -> nn.Module:
     Raises:
         BpuError: It is of a kind that cannot be deployed.
     """
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
     refuse_config(cfg)
     # mmdet's detectors write into the config that they are built from.
-    model = MODELS.build(copy.deepcopy(cfg.model)).eval()
+    model = plain_batch_norms(MODELS.build(copy.deepcopy(cfg.model))).eval()
     refuse_model(model, cfg)
+    return model
+
+
+def deployable_detector(cfg: Config, settings: Dict[str, Any]) -> nn.Module:
+    """The stock detector of a completed config, if it can take the deployed input.
+
+    Raises:
+        BpuError: Backbone and neck cannot take ``bpu.input_shape``; the message names shapes that
+            fit.
+    """
+    model = build_detector(cfg)
+    require_fitting_shape(model, settings['input_shape'])
     return model
 
 
@@ -73,7 +86,7 @@ def settings_of(cfg: Config) -> Dict[str, Any]:
     refuse_config(cfg)
     if cfg.get('bpu') is None:
         raise BpuError('the config has no key bpu; pass a stage, or inherit from configs/qat.py')
-    return complete_config(cfg)
+    return complete_config(cfg).as_dict()
 
 
 def load_quantized(cfg: Config, checkpoint: str) -> nn.Module:
@@ -84,8 +97,8 @@ def load_quantized(cfg: Config, checkpoint: str) -> nn.Module:
     """
     settings = settings_of(cfg)
     loaded = read_checkpoint(checkpoint)
-    check_stage(loaded, QUANTIZED, checkpoint, 'make an integer model')
-    model = prepare_from(build_detector(cfg), settings, loaded, checkpoint)
+    check_stage(loaded, QUANTIZED_STAGES, checkpoint, 'make an integer model')
+    model = prepare_from(deployable_detector(cfg, settings), settings, loaded, checkpoint)
     set_quant_state(model, 'quantize')
     return model
 
@@ -167,9 +180,9 @@ def check_model(cfg: Config, march: Optional[str] = None, checkpoint: Optional[s
     metadata = functools.partial(metadata_of, cfg)
     step('build')
     loaded = None if checkpoint is None else read_checkpoint(checkpoint)
-    if loaded is not None and stage_of(loaded) in QUANTIZED:
+    if loaded is not None and stage_of(loaded) in QUANTIZED_STAGES:
         return check_prepared(load_quantized(cfg, checkpoint), march, metadata, step)
-    model = build_detector(cfg)
+    model = deployable_detector(cfg, settings)
     if loaded is None:
         set_random_weights(model)
     else:
@@ -179,7 +192,8 @@ def check_model(cfg: Config, march: Optional[str] = None, checkpoint: Optional[s
 
 def sites_of(cfg: Config) -> List[dict]:
     """Rows of a config's tensors under the template alone: names for ``bpu.qconfig`` rules."""
-    return list_sites(build_detector(cfg), settings_of(cfg))
+    settings = settings_of(cfg)
+    return list_sites(deployable_detector(cfg, settings), settings)
 
 
 def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optional[str] = None,
@@ -240,7 +254,7 @@ def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config]) -> A
     stage = stage_of(loaded)
     cfg = cfg_of(stage)
     settings_of(cfg)
-    if stage in QUANTIZED:
+    if stage in QUANTIZED_STAGES:
         model = load_quantized(cfg, str(path))
     else:
         model = build_detector(cfg)

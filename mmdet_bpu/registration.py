@@ -3,9 +3,7 @@ import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
 
 from mmdet.utils import register_all_modules as register_mmdet
 
-import mmdet_bpu.datasets.coco_lmdb  # noqa: F401
-import mmdet_bpu.datasets.coco_lmdb_metric  # noqa: F401
-import mmdet_bpu.datasets.loading  # noqa: F401
+import mmdet_bpu.datasets  # noqa: F401
 import mmdet_bpu.engine.hooks  # noqa: F401
 import mmdet_bpu.engine.loops  # noqa: F401
 import mmdet_bpu.engine.runner  # noqa: F401

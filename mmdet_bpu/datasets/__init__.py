@@ -1,11 +1,13 @@
 """COCO in LMDB: packing, reading, and the data set, transforms and metric that mmdet sees.
 
 Importing this package registers ``CocoLMDBDataset``, ``LoadImageFromLMDB``,
-``LoadResizedImageFromLMDB``, ``CocoLMDBMetric`` and the storage backend ``coco_lmdb`` of mmengine.
+``LoadResizedImageFromLMDB``, ``Letterbox``, ``CocoLMDBMetric`` and the storage backend ``coco_lmdb`` of
+mmengine.
 """
 import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
 from mmdet_bpu.datasets.coco_lmdb import CocoLMDBDataset
 from mmdet_bpu.datasets.coco_lmdb_metric import CocoLMDBMetric, coco_api
+from mmdet_bpu.datasets.letterbox import Letterbox
 from mmdet_bpu.datasets.lmdb_backend import CocoLMDBBackend
 from mmdet_bpu.datasets.lmdb_packer import pack_coco
 from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
@@ -13,6 +15,7 @@ from mmdet_bpu.datasets.loading import LoadImageFromLMDB, read_images_from_lmdb
 from mmdet_bpu.datasets.scaled_loading import LoadResizedImageFromLMDB
 
 __all__ = [
-    'CocoLMDBBackend', 'CocoLMDBDataset', 'CocoLMDBMetric', 'CocoStore', 'LoadImageFromLMDB',
-    'LoadResizedImageFromLMDB', 'coco_api', 'open_store', 'pack_coco', 'read_images_from_lmdb'
+    'CocoLMDBBackend', 'CocoLMDBDataset', 'CocoLMDBMetric', 'CocoStore', 'Letterbox',
+    'LoadImageFromLMDB', 'LoadResizedImageFromLMDB', 'coco_api', 'open_store', 'pack_coco',
+    'read_images_from_lmdb'
 ]

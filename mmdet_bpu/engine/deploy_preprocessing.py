@@ -1,51 +1,79 @@
 """Rewrite a config's data pipelines to what the deployed model gets.
 
-The deployed graph has one input shape and no padding mask: every image is resized to
-``bpu.input_shape`` without keeping its ratio, and the data preprocessor pads nothing.
+The deployed graph has one input shape and no padding mask: every picture is brought to
+``bpu.input_shape``, stretched or letterboxed (:mod:`mmdet_bpu.families.picture_resize`), and the data
+preprocessor pads nothing.
 """
-from typing import Any, List
+from typing import Any, List, Optional
 
 from mmengine.config import ConfigDict
 
-from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.config_reading import type_name
+from mmdet_bpu.families.picture_format import swaps_colors
+from mmdet_bpu.families.picture_resize import OWN_LETTERBOX, PictureResize
 
-# Transforms that give an image another size or pad it: one Resize takes the place of all of them.
+# Transforms that give an image another size or pad it: one transform takes the place of all of them.
 RESIZERS = ('Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'FixScaleResize',
-            'FixShapeResize', 'Pad')
+            'FixShapeResize', 'Pad', OWN_LETTERBOX)
 # They change the size too, but show the model something else; they stay, before the Resize.
 CROPS = ('RandomCrop', 'RandomCenterCropPad', 'MinIoURandomCrop', 'Expand', 'RandomAffine',
          'Mosaic', 'MixUp', 'CachedMosaic', 'CachedMixUp')
+# Loading and resizing in one: a board decodes its pictures in full.
+REDUCED_LOADING = {'LoadResizedImageFromLMDB': 'LoadImageFromLMDB'}
 
 
-def rewrite_pipeline(pipeline: List[dict], input_shape: tuple) -> List[dict]:
-    """One fixed Resize in the place of the last transform that changes the image's size.
+def rewrite_pipeline(pipeline: List[dict], resize: PictureResize, preprocessor: dict,
+                     training: bool = False) -> List[dict]:
+    """One fixed resize in the place of the last transform that changes the picture's size.
 
     Transforms nested in wrappers such as ``RandomChoice`` are treated alike; a branch that only
-    resized becomes empty, so a branch that crops still crops.
+    resized becomes empty, so a branch that crops still crops. In training, a letterboxed pipeline
+    keeps its own sizes, crops and padding, and what comes out is made to fit the input.
 
     Args:
         pipeline (list[dict]): Transform configs; not changed.
-        input_shape (tuple): (height, width) in px.
+        resize (PictureResize): Of the deployed input.
+        preprocessor (dict): Config of the data preprocessor; tells the order of the padding.
+        training (bool): Whether the pipeline trains. Defaults to False: it evaluates.
 
     Returns:
         list[dict]: The new pipeline. It does not change when rewritten again.
     """
-    height, width = input_shape
-    resize = ConfigDict(type='Resize', scale=(width, height), keep_ratio=False)
+    fixed = fixed_resize(resize, preprocessor, enlarge=not training)
+    if training and resize.keep_ratio:
+        kept = [step for step in pipeline if type_name(step) != OWN_LETTERBOX]
+        return _inserted(kept, max(len(kept) - 1, 0), fixed)  # before the transform that packs
+    names = RESIZERS if training else (*RESIZERS, 'RandomCenterCropPad')
     kept, position = [], None
     for transform in pipeline:
         changes_size = _mentions(transform, RESIZERS + CROPS)
-        transform = _without_resizers(transform)
+        transform = _without(transform, names)
         if transform is not None:
-            kept.append(transform)
+            kept.append(transform if training else _as_deployed(transform))
         if changes_size:
             position = len(kept)
     if position is None:
-        position = max(len(kept) - 1, 0)  # before the transform that packs
-    return kept[:position] + [resize] + kept[position:]
+        position = max(len(kept) - 1, 0)
+    return _inserted(kept, position, fixed)
 
 
-def rewrite_dataset(dataset: Any, input_shape: tuple) -> None:
+def fixed_resize(resize: PictureResize, preprocessor: dict, enlarge: bool = True) -> ConfigDict:
+    """Config of the transform that brings a picture to the deployed input."""
+    scale = (resize.width, resize.height)
+    if not resize.keep_ratio:
+        named = {} if resize.interpolation == 'bilinear' else \
+            dict(interpolation=resize.interpolation)
+        return ConfigDict(type='Resize', scale=scale, keep_ratio=False, **named)
+    swapped = len(resize.pad_value) == 3 and swaps_colors(preprocessor)
+    return ConfigDict(
+        type=OWN_LETTERBOX, scale=scale,
+        pad_val=resize.pad_value[::-1] if swapped else resize.pad_value,
+        interpolation=resize.interpolation, corner=resize.corner, clip=resize.clip,
+        enlarge=enlarge)
+
+
+def rewrite_dataset(dataset: Any, resize: PictureResize, preprocessor: dict,
+                    training: bool = False) -> None:
     """Rewrite, in place, every pipeline of a dataset config, wrapped datasets included.
 
     Where a wrapper has a pipeline of its own (``MultiImageMixDataset``), the shape is fixed there
@@ -53,61 +81,72 @@ def rewrite_dataset(dataset: Any, input_shape: tuple) -> None:
     """
     if isinstance(dataset, (list, tuple)):
         for item in dataset:
-            rewrite_dataset(item, input_shape)
+            rewrite_dataset(item, resize, preprocessor, training)
     elif isinstance(dataset, dict):
         if dataset.get('pipeline') is not None:
-            dataset['pipeline'] = rewrite_pipeline(dataset['pipeline'], input_shape)
+            dataset['pipeline'] = rewrite_pipeline(
+                dataset['pipeline'], resize, preprocessor, training)
             return
         for key in ('dataset', 'datasets'):
             if key in dataset:
-                rewrite_dataset(dataset[key], input_shape)
+                rewrite_dataset(dataset[key], resize, preprocessor, training)
 
 
-def rewrite_data_preprocessor(preprocessor: dict, input_format: str) -> None:
-    """Let the data preprocessor pad nothing, and check that it agrees on the colour order.
+def rewrite_switched_pipelines(hooks: Optional[List[dict]], resize: PictureResize,
+                               preprocessor: dict) -> None:
+    """Rewrite, in place, the training pipelines that hooks switch to."""
+    for hook in hooks or ():
+        if hook.get('switch_pipeline') is not None:
+            hook['switch_pipeline'] = rewrite_pipeline(
+                hook['switch_pipeline'], resize, preprocessor, training=True)
+
+
+def rewrite_data_preprocessor(preprocessor: dict) -> None:
+    """Let the data preprocessor pad nothing.
 
     Args:
         preprocessor (dict): Config of a ``DetDataPreprocessor``; changed in place.
-        input_format (str): ``'rgb'`` or ``'bgr'``, what the deployed model is fed.
-
-    Raises:
-        BpuError: The model is trained on the other colour order.
     """
-    # mmdet reads images as BGR.
-    gives = 'rgb' if preprocessor.get('bgr_to_rgb') else 'bgr'
-    if gives != input_format:
-        raise BpuError(f'field bpu.input_format: expected {gives!r}, the order that '
-                       'model.data_preprocessor gives the model '
-                       f'(bgr_to_rgb={preprocessor.get("bgr_to_rgb", False)}), found '
-                       f'{input_format!r}')
     preprocessor['pad_size_divisor'] = 1
     preprocessor.pop('batch_augments', None)
 
 
+def _inserted(pipeline: List[dict], position: int, transform: dict) -> List[dict]:
+    return [*pipeline[:position], transform, *pipeline[position:]]
+
+
+def _as_deployed(transform: Any) -> Any:
+    """A transform as the board's host does it: 8-bit pictures, decoded in full."""
+    if not isinstance(transform, dict) or not type_name(transform).startswith('Load'):
+        return transform
+    transform = ConfigDict(transform)
+    full = REDUCED_LOADING.get(type_name(transform))
+    if full is not None:
+        transform.pop('resize', None)
+        transform['type'] = full
+    if transform.get('to_float32'):
+        transform['to_float32'] = False
+    return transform
+
+
 def _mentions(config: Any, names: tuple) -> bool:
     if isinstance(config, dict):
-        return _type_name(config) in names or any(_mentions(v, names) for v in config.values())
+        return type_name(config) in names or any(_mentions(v, names) for v in config.values())
     if isinstance(config, (list, tuple)):
         return any(_mentions(item, names) for item in config)
     return False
 
 
-def _without_resizers(config: Any) -> Any:
-    """``config`` without resizing transforms at any depth; None for such a transform itself."""
+def _without(config: Any, names: tuple) -> Any:
+    """``config`` without transforms of these names at any depth; None for such a one itself."""
     if isinstance(config, dict):
-        if _type_name(config) in RESIZERS:
+        if type_name(config) in names:
             return None
-        return ConfigDict({key: _without_resizers(value)
+        return ConfigDict({key: _without(value, names)
                            if isinstance(value, (list, tuple)) else value
                            for key, value in config.items()})
     if isinstance(config, (list, tuple)):
-        items = [_without_resizers(item) for item in config]
+        items = [_without(item, names) for item in config]
         return type(config)(item for item, old in zip(items, config)
                             if item is not None or old is None)
     return config
-
-
-def _type_name(config: dict) -> str:
-    """Last part of a transform's type: ``mmdet.Resize`` and the class itself are ``Resize``."""
-    kind = config.get('type', '')
-    return (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2]

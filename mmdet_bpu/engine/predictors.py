@@ -12,7 +12,7 @@ from torch import nn
 from mmdet_bpu.analysis.pictures import Detections
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.runtime.detections import checked_facts, detect
-from mmdet_bpu.runtime.postprocess import int8_image
+from mmdet_bpu.runtime.input_stage import int8_image
 
 
 class DetectorPredictor:

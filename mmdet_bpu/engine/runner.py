@@ -1,7 +1,8 @@
 """The runner: a stock mmengine runner that converts the model where it is built."""
 import copy
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Union
+from types import MappingProxyType
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 import torch
 from mmengine.config import Config
@@ -16,20 +17,24 @@ from mmdet_bpu.compat import has_compiled_ext
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector
 from mmdet_bpu.engine.hooks import (PlainCheckpointHook, QuantStateHook, RandomStateHook,
                                     StageMetricHook)
+from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
 from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
 from mmdet_bpu.engine.prepared import prepare_from
+from mmdet_bpu.engine.model_copies import carry_over_quantization
+from mmdet_bpu.engine.run_parts import leave_out_incomplete, refuse_incomplete
 from mmdet_bpu.engine.seeded_data import seeded_dataloader
-from mmdet_bpu.engine.settings import EXECUTABLE_STAGES
-from mmdet_bpu.engine.stages import complete_config
-from mmdet_bpu.engine.weights import (SOURCE_STAGES, check_stage, find_source, load_strictly,
-                                      newest_checkpoint, read_checkpoint, stage_of)
+from mmdet_bpu.engine.settings import BpuSettings
+from mmdet_bpu.engine.stage_names import CALIBRATION, FLOAT, SOURCE_STAGES
+from mmdet_bpu.engine.stages import calibration_dataloader, complete_config
+from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
+from mmdet_bpu.engine.weights import (check_stage, find_source, load_strictly, newest_checkpoint,
+                                      read_checkpoint, stage_of)
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.refusals import refuse_config, refuse_model
+from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
 from mmdet_bpu.quantization import prepare, set_quant_state
-
-QUANTIZED_STAGES = ('calibration', 'qat')
 
 
 @RUNNERS.register_module()
@@ -42,15 +47,18 @@ class BPURunner(Runner):
     needs neither.
 
     Attributes:
-        settings (dict): The validated ``bpu`` key.
+        settings (BpuSettings): The validated ``bpu`` key.
         source (str | None): Checkpoint that the model was built with.
         weights_stage (str | None): Stage that the model's weights have reached; None for a float
             model that was not loaded.
+        lacking (dict[str, tuple[str]]): What the run cannot do -> config fields that it lacks.
     """
 
-    settings: Dict[str, Any]
+    settings: BpuSettings
     source: Optional[str] = None
     weights_stage: Optional[str] = None
+    lacking: Mapping[str, Tuple[str, ...]] = MappingProxyType({})
+    _is_training = False
 
     @classmethod
     def from_cfg(cls, cfg: Union[Config, dict]) -> 'BPURunner':
@@ -64,7 +72,10 @@ class BPURunner(Runner):
         refuse_config(cfg)
         complete_config(cfg)
         cls._settle_resume(cfg)
-        return super().from_cfg(cfg)
+        lacking = leave_out_incomplete(cfg)
+        runner = super().from_cfg(cfg)
+        runner.lacking = lacking
+        return runner
 
     @staticmethod
     def _settle_resume(cfg: Config) -> None:
@@ -104,10 +115,14 @@ class BPURunner(Runner):
             if torch.cuda.is_available():
                 # Stock deformable attention calls mmcv's op there; on CPU it is plain torch.
                 open_deformable_attention(model)
-        stage = self.settings['stage']
-        if stage in EXECUTABLE_STAGES:
+        stage = self.settings.stage
+        if self.settings.is_executable:
             self._load_from = None
             return ArtifactDetector(model)
+        if stage != FLOAT or not self.distributed or get_device() == 'cpu':
+            model = plain_batch_norms(model)
+        if self.settings.deploy_preprocessing:
+            require_fitting_shape(model, self.settings.input_shape)
         checkpoint = None
         if not self._resume:
             self.source = find_source(stage, self.work_dir, self._load_from)
@@ -118,7 +133,7 @@ class BPURunner(Runner):
                         f'run stage {stage!r}')
             self.weights_stage = stage_of(checkpoint)
             self.logger.info(f'weights of stage {self.weights_stage!r} from {self.source}')
-        if stage == 'float':
+        if stage == FLOAT:
             if checkpoint is not None:
                 load_strictly(model, checkpoint['state_dict'], self.source)
             return model
@@ -129,16 +144,16 @@ class BPURunner(Runner):
         if self.needs_calibration:
             load_strictly(model, checkpoint['state_dict'], self.source)
         if checkpoint is not None and not self.needs_calibration:
-            model = prepare_from(model, self.settings, checkpoint, self.source)
+            model = prepare_from(model, self.settings.as_dict(), checkpoint, self.source)
         else:
-            model = prepare(model, self.settings)
+            model = prepare(model, self.settings.as_dict())
         set_quant_state(model, 'off' if self.needs_calibration else 'quantize')
         return model
 
     @property
     def needs_calibration(self) -> bool:
         """bool: Whether the model is to be quantized but its weights are float ones."""
-        return self.settings['stage'] in QUANTIZED_STAGES and self.weights_stage == 'float'
+        return self.settings.is_quantized and self.weights_stage == FLOAT
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
         """As in mmengine; on CPU, DDP gets no device ids, which it refuses there."""
@@ -156,14 +171,14 @@ class BPURunner(Runner):
                        custom_hooks: Optional[List] = None) -> None:
         """Register the configured hooks, and those without which checkpoints and stages fail."""
         super().register_hooks(default_hooks, custom_hooks)
-        stage = self.settings['stage']
-        deployed_float = stage == 'float' and self.settings['deploy_preprocessing']
+        stage = self.settings.stage
+        deployed_float = stage == FLOAT and self.settings.deploy_preprocessing
         own = [
             StageMetricHook('float_deploy' if deployed_float else stage, known=(UNQUANTIZED, )),
             RandomStateHook(),
             PlainCheckpointHook(stage),
         ]
-        if stage in QUANTIZED_STAGES:
+        if self.settings.is_quantized:
             own.append(QuantStateHook())
         for hook in own:
             if not any(isinstance(present, type(hook)) for present in self.hooks):
@@ -172,7 +187,11 @@ class BPURunner(Runner):
     def build_train_loop(self, loop: Any) -> Any:
         """Build the training loop on data whose augmentation is seeded per epoch and image."""
         self._train_dataloader = self.seeded(self._train_dataloader)
-        return super().build_train_loop(loop)
+        loop = super().build_train_loop(loop)
+        if self.settings.stage == CALIBRATION and not isinstance(loop, CalibrationLoop):
+            raise BpuError("field train_cfg.type: expected 'CalibrationLoop' in stage "
+                           f"'calibration', found {type(loop).__name__!r}, which would train")
+        return loop
 
     def seeded(self, dataloader: Any) -> Any:
         """A training dataloader's config with augmentation seeded by this run."""
@@ -180,7 +199,7 @@ class BPURunner(Runner):
 
     def _init_model_weights(self) -> None:
         """Initialise only a float model that no checkpoint is loaded into."""
-        if self.settings['stage'] == 'float' and self.source is None and not self._resume:
+        if self.settings.stage == FLOAT and self.source is None and not self._resume:
             super()._init_model_weights()
 
     def load_checkpoint(self,
@@ -200,7 +219,7 @@ class BPURunner(Runner):
             BpuError: Another stage's checkpoint, or missing or unexpected keys.
         """
         checkpoint = read_checkpoint(filename, map_location)
-        stage = self.settings['stage']
+        stage = self.settings.stage
         check_stage(checkpoint, (stage, ), filename, f'go on with stage {stage!r}')
         if self._resume and 'message_hub' not in checkpoint:
             raise BpuError(f'checkpoint {filename} holds weights only and cannot be resumed; '
@@ -216,31 +235,54 @@ class BPURunner(Runner):
 
     def train(self) -> nn.Module:
         """Train, or calibrate, from weights that this stage may start from."""
-        stage = self.settings['stage']
-        if stage in EXECUTABLE_STAGES:
+        stage = self.settings.stage
+        if self.settings.is_executable:
             raise BpuError(f'stage {stage!r} is evaluated, not trained')
+        if self._train_loop is None:
+            refuse_incomplete('train', self.lacking.get('train', ()), stage)
         if self.weights_stage not in (None, *SOURCE_STAGES[stage]):
             self._refuse_weights(SOURCE_STAGES[stage], 'start')
-        model = super().train()
+        self._is_training = True
+        try:
+            model = super().train()
+        finally:
+            self._is_training = False
         self.weights_stage = stage
         return model
 
+    def load_or_resume(self) -> None:
+        """As in mmengine; then calibrate, if QAT is about to start from float weights.
+
+        This is the last step before the train loop runs, whatever loop that is.
+        """
+        super().load_or_resume()
+        if not (self._is_training and self.needs_calibration) or self.settings.stage == CALIBRATION:
+            return
+        self.logger.info('the weights are float ones: calibrating first')
+        loader = self.build_dataloader(
+            self.seeded(calibration_dataloader(self.cfg)), seed=self.seed)
+        calibrate(self.model, loader, self.settings.calibration.num_batches)
+        self.weights_stage = CALIBRATION
+        carry_over_quantization(self)
+
     def val(self) -> dict:
         """Validate a model of this run's stage."""
-        self._expect_own_stage()
+        self._expect_own_stage('validate', self._val_loop)
         return super().val()
 
     def test(self) -> dict:
         """Test a model of this run's stage."""
-        self._expect_own_stage()
+        self._expect_own_stage('test', self._test_loop)
         return super().test()
 
-    def _expect_own_stage(self) -> None:
-        stage = self.settings['stage']
+    def _expect_own_stage(self, purpose: str, loop: Any) -> None:
+        stage = self.settings.stage
+        if loop is None:
+            refuse_incomplete(purpose, self.lacking.get(purpose, ()), stage)
         if self.weights_stage not in (None, stage):
             self._refuse_weights((stage, ), 'evaluate')
 
     def _refuse_weights(self, expected: tuple, verb: str) -> None:
         raise BpuError(f'checkpoint {self.source} is of stage {self.weights_stage!r}; expected '
                        f'{" or ".join(map(repr, expected))} to {verb} stage '
-                       f'{self.settings["stage"]!r}')
+                       f'{self.settings.stage!r}')

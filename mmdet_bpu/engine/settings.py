@@ -1,20 +1,80 @@
 """The one config key of ours, ``bpu``: its fields, their defaults and their validation.
 
 Every field is a row of :data:`FIELDS`. A message names the field, what was expected and what was
-found; an unknown field is refused with the closest known one.
+found; an unknown field is refused with the closest known one. What a valid section says is one
+frozen :class:`BpuSettings`.
 """
+import copy
 import difflib
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
+from mmdet_bpu.compiler.march import MARCHES
+from mmdet_bpu.engine.stage_names import (EXECUTABLE_STAGES, FLOAT, QUANTIZED_STAGES, STAGES,
+                                          TRAINING_STAGES)
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.picture_format import INPUT_FORMATS
+from mmdet_bpu.families.picture_resize import LETTERBOX, STRETCH
 from mmdet_bpu.quantization.observers import OBSERVERS
 
-TRAINING_STAGES = ('float', 'calibration', 'qat')
-EXECUTABLE_STAGES = ('int', 'hbm')
-STAGES = TRAINING_STAGES + EXECUTABLE_STAGES
-MARCHES = ('nash-e', 'nash-m', 'nash-p')
-INPUT_FORMATS = ('rgb', 'bgr')
+__all__ = ['BpuSettings', 'CalibrationSettings', 'EXECUTABLE_STAGES', 'FIELDS', 'STAGES',
+           'TRAINING_STAGES', 'validate_settings']
+
+DEFAULT_MARCH = next(iter(MARCHES))
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """``bpu.calibration``.
+
+    Attributes:
+        observer (str | dict): Name of an observer, or its config.
+        num_batches (int): Batches over all processes together, so that the result does not depend
+            on their number.
+    """
+    observer: Union[str, Dict[str, Any]]
+    num_batches: int
+
+
+@dataclass(frozen=True)
+class BpuSettings:
+    """``bpu``, validated. Where the config's test pipeline decides, None means: not read yet.
+
+    Attributes:
+        stage (str): One of :data:`mmdet_bpu.engine.stage_names.STAGES`.
+        march (str): March name.
+        input_shape (tuple[int, int] | None): (height, width) of the deployed input, px.
+        input_format (str | None): Channels of the deployed input, e.g. ``'rgb'``.
+        resize (str | None): ``'stretch'`` or ``'letterbox'``.
+        qconfig (tuple[dict]): Rules before the default template.
+        deploy_preprocessing (bool): Whether data comes as the deployed model gets it.
+        calibration (CalibrationSettings): How activations are observed.
+    """
+    stage: str
+    march: str
+    input_shape: Optional[Tuple[int, int]]
+    input_format: Optional[str]
+    resize: Optional[str]
+    qconfig: Tuple[Dict[str, Any], ...]
+    deploy_preprocessing: bool
+    calibration: CalibrationSettings
+
+    @property
+    def is_quantized(self) -> bool:
+        """bool: Whether the model of this stage has fake quantizers."""
+        return self.stage in QUANTIZED_STAGES
+
+    @property
+    def is_executable(self) -> bool:
+        """bool: Whether the network of this stage is an integer executable."""
+        return self.stage in EXECUTABLE_STAGES
+
+    def as_dict(self) -> Dict[str, Any]:
+        """The settings as plain data; :func:`validate_settings` of it gives them back."""
+        plain = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields(self)}
+        calibration = plain['calibration']
+        return dict(plain, qconfig=list(plain['qconfig']), calibration=dict(
+            observer=calibration.observer, num_batches=calibration.num_batches))
 
 
 @dataclass(frozen=True)
@@ -55,10 +115,11 @@ def _is_observer(value: Any) -> bool:
 
 FIELDS: Dict[str, Any] = {
     'stage': _one_of(STAGES),
-    'march': _one_of(MARCHES, 'nash-e'),
-    # 800 x 1333 px: the size that the reference recipe deploys for COCO.
-    'input_shape': Field('(height, width), two positive integers (px)', _is_shape, (800, 1333)),
-    'input_format': _one_of(INPUT_FORMATS, 'rgb'),
+    'march': _one_of(tuple(MARCHES), DEFAULT_MARCH),
+    # These three default to what the config's own test pipeline and data preprocessor do.
+    'input_shape': Field('(height, width), two positive integers (px)', _is_shape),
+    'input_format': _one_of(INPUT_FORMATS),
+    'resize': _one_of((STRETCH, LETTERBOX)),
     'qconfig': Field('a list of rules (dicts)', _is_rule_list, ()),
     'deploy_preprocessing': Field(
         'True, False, or None (every stage but float)',
@@ -67,45 +128,43 @@ FIELDS: Dict[str, Any] = {
         'observer': Field(
             'one of ' + ', '.join(map(repr, sorted(OBSERVERS.module_dict)))
             + ', or a dict with one of them as its type', _is_observer, 'mse'),
-        # Batches over all processes together, so that the result does not depend on their number.
         'num_batches': Field('a positive integer', _is_count, 100),
     },
 }
 
 
-def validate_settings(bpu: Any) -> Dict[str, Any]:
-    """Check the config key ``bpu`` and fill in defaults.
+def validate_settings(bpu: Any) -> BpuSettings:
+    """Check the config key ``bpu`` and fill in the defaults that do not depend on the config.
 
     Args:
         bpu (Mapping): What the config holds under ``bpu``; ``stage`` is required.
 
-    Returns:
-        dict: A new plain dict with every field of :data:`FIELDS`.
-
     Raises:
         BpuError: A field is unknown, absent or holds a value of the wrong kind.
     """
-    settings = _validate_section(bpu, FIELDS, 'bpu')
-    if settings['deploy_preprocessing'] is None:
-        settings['deploy_preprocessing'] = settings['stage'] != 'float'
-    if settings['stage'] != 'float' and not settings['deploy_preprocessing']:
+    values = _validate_section(bpu, FIELDS, 'bpu')
+    if values['deploy_preprocessing'] is None:
+        values['deploy_preprocessing'] = values['stage'] != FLOAT
+    if values['stage'] != FLOAT and not values['deploy_preprocessing']:
         raise BpuError("field bpu.deploy_preprocessing: expected True or None beyond the 'float' "
-                       f"stage, found False with bpu.stage = {settings['stage']!r}; the quantized "
+                       f"stage, found False with bpu.stage = {values['stage']!r}; the quantized "
                        'graph has one fixed input shape')
-    settings['input_shape'] = tuple(settings['input_shape'])
-    return settings
+    if values['input_shape'] is not None:
+        values['input_shape'] = tuple(values['input_shape'])
+    return BpuSettings(**dict(values, qconfig=tuple(values['qconfig']),
+                              calibration=CalibrationSettings(**values['calibration'])))
 
 
-def _validate_section(section: Any, fields: Mapping, path: str) -> Dict[str, Any]:
+def _validate_section(section: Any, known: Mapping, path: str) -> Dict[str, Any]:
     if not isinstance(section, Mapping):
-        raise BpuError(f'field {path}: expected a dict with {", ".join(fields)}, found {section!r}')
+        raise BpuError(f'field {path}: expected a dict with {", ".join(known)}, found {section!r}')
     for name in section:
-        if name not in fields:
-            close = difflib.get_close_matches(str(name), fields, n=1)
-            hint = f'did you mean {path}.{close[0]}?' if close else f'known: {", ".join(fields)}'
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f'did you mean {path}.{close[0]}?' if close else f'known: {", ".join(known)}'
             raise BpuError(f'unknown field {path}.{name} (value {section[name]!r}); {hint}')
     result = {}
-    for name, field in fields.items():
+    for name, field in known.items():
         if isinstance(field, Mapping):
             result[name] = _validate_section(section.get(name, {}), field, f'{path}.{name}')
             continue
@@ -121,5 +180,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        kept: List[Any] = [_plain(item) for item in value]
+        return kept
     return value

@@ -1,28 +1,36 @@
 """Stages and how a config gets one.
 
-A stage's overlay is the text of ``configs/float.py``, ``configs/calibration.py`` or
-``configs/qat.py``. As a file, its ``_base_`` is the stock Deformable DETR. ``--stage`` over any
-config takes the same text with that config as ``_base_``, so both ways end in the same config.
+``--stage`` merges a stage's recipe (:mod:`mmdet_bpu.engine.recipes`) into any config; a file under
+``configs/`` holds the same recipe spelled out, so both ways end in the same config.
 
 What depends on the rest of the config (data pipelines at the deployed shape, calibration data) is
 completed by :func:`complete_config` when the runner is built, after command-line overrides.
 """
-import ast
 import copy
 import os.path as osp
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Optional
 
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import ConfigParsingError
 from mmengine.hub import get_config
 
-import mmdet_bpu
-from mmdet_bpu.engine.deploy_preprocessing import rewrite_data_preprocessor, rewrite_dataset
-from mmdet_bpu.engine.settings import (EXECUTABLE_STAGES, STAGES, TRAINING_STAGES,
-                                       validate_settings)
+from mmdet_bpu.engine.deploy_preprocessing import (rewrite_data_preprocessor, rewrite_dataset,
+                                                   rewrite_switched_pipelines)
+from mmdet_bpu.engine.recipes import put_recipe, stage_file
+from mmdet_bpu.engine.settings import BpuSettings, validate_settings
+from mmdet_bpu.engine.stage_hooks import hooks_of_stage
+from mmdet_bpu.engine.stage_names import (CALIBRATION, EXECUTABLE_STAGES, QAT, STAGES,
+                                          TRAINING_STAGES)
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.config_reading import data_preprocessor, innermost
+from mmdet_bpu.families.fitting_shape import shape_as_tested
+from mmdet_bpu.families.picture_format import agreed_format
+from mmdet_bpu.families.picture_resize import LETTERBOX, STRETCH, picture_resize
 
-REGISTRATION = 'mmdet_bpu.registration'
+__all__ = ['calibration_dataloader', 'complete_config', 'default_work_dir', 'load_config',
+           'refuse_strategies', 'stage_file']
 
 
 def load_config(config: str, stage: Optional[str] = None,
@@ -30,7 +38,7 @@ def load_config(config: str, stage: Optional[str] = None,
     """Read a config, put a stage over it, then merge overrides.
 
     Args:
-        config (str): Path of a config, or ``mmdet::...`` of an installed package.
+        config (str): Path of a config in either style, or ``mmdet::...`` of an installed package.
         stage (str, optional): One of float, calibration, qat, int, hbm. None keeps the config's
             own. A config that already is of this stage keeps its own values.
         cfg_options (dict, optional): Overrides, dotted keys allowed; they win over the stage.
@@ -43,10 +51,12 @@ def load_config(config: str, stage: Optional[str] = None,
     cfg = _read_config(config)
     own = _own_stage(cfg)
     if stage in TRAINING_STAGES and own != stage:
-        cfg = _put_over(config, stage, cfg)
+        refuse_strategies(cfg)
+        put_recipe(cfg, stage)
     elif stage in EXECUTABLE_STAGES:
         if own is None:
-            cfg = _put_over(config, 'qat', cfg)
+            refuse_strategies(cfg)
+            put_recipe(cfg, QAT)
         cfg.bpu.stage = stage
     if cfg_options:
         try:
@@ -64,17 +74,19 @@ def default_work_dir(config: str, cfg: Config) -> str:
     return osp.join('work_dirs', name if name.endswith(stage) else f'{name}_{stage}')
 
 
-def complete_config(cfg: Config) -> Dict[str, Any]:
+def complete_config(cfg: Config) -> BpuSettings:
     """Validate ``cfg.bpu`` and rewrite what depends on it, in place.
 
-    Beyond the float stage all data gets the deploy preprocessing, and the calibration stage reads
-    training images through the validation transforms. Completing twice changes nothing more.
+    What ``bpu`` leaves open (shape, colour order and resize of the input) is read off the config and
+    written there. With deploy preprocessing, which every stage beyond float has, all data comes as
+    the deployed model gets it; the calibration stage reads training images through the validation
+    transforms. Completing twice changes nothing more.
 
     Args:
         cfg (Config): A config with a stage.
 
     Returns:
-        dict: The validated settings.
+        BpuSettings: The validated settings.
 
     Raises:
         BpuError: A setting is wrong, or the config asks for ``FlexibleRunner`` or ``strategy``.
@@ -84,18 +96,34 @@ def complete_config(cfg: Config) -> Dict[str, Any]:
         raise BpuError('the config has no key bpu, so its stage is unknown; pass --stage, or '
                        'inherit from configs/float.py, configs/calibration.py or configs/qat.py')
     settings = validate_settings(cfg.bpu)
-    if settings['deploy_preprocessing']:
-        preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-        if not preprocessor:
-            raise BpuError('field model.data_preprocessor: expected the config of the image '
-                           'normalisation, found none')
-        rewrite_data_preprocessor(preprocessor, settings['input_format'])
-        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            if cfg.get(name) is not None:
-                rewrite_dataset(cfg[name].get('dataset'), settings['input_shape'])
-    if settings['stage'] == 'calibration' and cfg.get('train_dataloader') is not None:
+    if not cfg.get('default_scope'):  # python-style configs have none
+        cfg.default_scope = 'mmdet'
+    if settings.deploy_preprocessing:
+        settings = _with_deployed_data(cfg, settings)
+    if cfg.get('custom_hooks') is not None:
+        cfg.custom_hooks = hooks_of_stage(cfg.custom_hooks, settings.stage)
+    if settings.stage == CALIBRATION and cfg.get('train_dataloader') is not None:
         cfg.train_dataloader = calibration_dataloader(cfg)
+    cfg.bpu = settings.as_dict()
     return settings
+
+
+def _with_deployed_data(cfg: Config, settings: BpuSettings) -> BpuSettings:
+    """Rewrite pipelines and data preprocessor; the settings with all that they stand for."""
+    preprocessor = data_preprocessor(cfg)
+    input_format = agreed_format(cfg, settings.input_format)
+    resize = picture_resize(cfg, settings.input_shape, settings.resize)
+    if settings.input_shape is None:
+        height, width = shape_as_tested(cfg, resize.shape)
+        resize = replace(resize, height=height, width=width)
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(name) is not None:
+            rewrite_dataset(cfg[name].get('dataset'), resize, preprocessor,
+                            training=name.startswith('train'))
+    rewrite_switched_pipelines(cfg.get('custom_hooks'), resize, preprocessor)
+    rewrite_data_preprocessor(preprocessor)
+    return replace(settings, input_shape=resize.shape, input_format=input_format,
+                   resize=LETTERBOX if resize.keep_ratio else STRETCH)
 
 
 def calibration_dataloader(cfg: Config) -> ConfigDict:
@@ -119,13 +147,13 @@ def calibration_dataloader(cfg: Config) -> ConfigDict:
     loader.setdefault('batch_size', batch_sampler.get('batch_size', 1))
     loader.sampler = ConfigDict(type='DefaultSampler', shuffle=True)
     dataset = loader.dataset
-    pipeline = _innermost(cfg.val_dataloader.dataset).get('pipeline')
+    pipeline = innermost(cfg.val_dataloader.dataset).get('pipeline')
     if pipeline is None:
         raise BpuError('field val_dataloader.dataset: expected a pipeline, found none')
     while dataset.get('dataset') is not None:  # repeating or mixing: here each image counts once
         dataset = dataset.dataset
     for member in dataset.get('datasets') or [dataset]:
-        _innermost(member).pipeline = copy.deepcopy(pipeline)
+        innermost(member).pipeline = copy.deepcopy(pipeline)
     loader.dataset = dataset
     return loader
 
@@ -144,44 +172,28 @@ def refuse_strategies(cfg: Config) -> None:
                        'builds models through strategies; remove it')
 
 
-def stage_file(stage: str) -> Path:
-    """The config file that is the overlay of a training stage, in a checkout or installed."""
-    package = Path(mmdet_bpu.__file__).parent
-    for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
-        if (folder / f'{stage}.py').is_file():
-            return folder / f'{stage}.py'
-    raise BpuError(f'configs/{stage}.py not found beside {package}; install mmdet_bpu again')
-
-
-def _put_over(config: str, stage: str, below: Config) -> Config:
-    """The text of a stage file with ``config`` as its ``_base_``."""
-    refuse_strategies(below)
-    tree = ast.parse(stage_file(stage).read_text(encoding='utf-8'))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == '_base_':
-            node.value = ast.Constant(config if '::' in config else osp.abspath(config))
-    cfg = Config.fromstring(ast.unparse(tree), '.py')
-    imports = [*below.get('custom_imports', {}).get('imports', []), *cfg.custom_imports.imports]
-    cfg.custom_imports.imports = list(dict.fromkeys(imports))
-    return Config(cfg.to_dict(), filename=below.filename)
-
-
 def _read_config(config: str) -> Config:
+    """The config as plain data, whatever its style: classes become their dotted names."""
     if '::' not in config and not Path(config).is_file():
         raise BpuError(f'config {config} not found; expected a file, or mmdet::FOLDER/NAME.py')
     try:
-        return get_config(config) if '::' in config else Config.fromfile(config)
-    except (FileNotFoundError, SyntaxError, KeyError, TypeError, ValueError, OSError) as error:
+        cfg = _read_installed(config) if '::' in config else Config.fromfile(config)
+        return Config(cfg.to_dict(), cfg_text=cfg.text or config,
+                      filename=config.partition('::')[2] or config)
+    except (ConfigParsingError, ImportError, FileNotFoundError, SyntaxError, KeyError, TypeError,
+            ValueError, OSError) as error:
         raise BpuError(
             f'config {config} cannot be read: {type(error).__name__}: {error}') from error
+
+
+def _read_installed(config: str) -> Config:
+    """A config of an installed package as a file that inherits from it sees it, with its scope."""
+    try:
+        return Config.fromstring(f'_base_ = {config!r}\n', '.py')
+    except ConfigParsingError:  # python-style ones are inherited from by import only
+        return get_config(config)
 
 
 def _own_stage(cfg: Config) -> Optional[str]:
     bpu = cfg.get('bpu')
     return bpu.get('stage') if isinstance(bpu, dict) else None
-
-
-def _innermost(dataset: dict) -> dict:
-    while dataset.get('dataset') is not None:
-        dataset = dataset['dataset']
-    return dataset

@@ -17,14 +17,9 @@ from torch import nn
 
 from mmdet_bpu.engine.foreign_checkpoint import read_foreign_checkpoint
 from mmdet_bpu.engine.plain_data import from_plain
+from mmdet_bpu.engine.stage_names import FLOAT, SOURCE_STAGES
 from mmdet_bpu.errors import BpuError
 
-# Stages whose checkpoints a stage may start from, the one to prefer first.
-SOURCE_STAGES = {
-    'float': ('float', ),
-    'calibration': ('float', ),
-    'qat': ('calibration', 'float', 'qat'),
-}
 # Names in a message about keys; the rest is counted.
 SHOWN_KEYS = 8
 
@@ -65,7 +60,7 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> Dict[str, Any]:
 def stage_of(checkpoint: Dict[str, Any]) -> str:
     """Stage that wrote a checkpoint; one that does not say (a stock one) is a float one."""
     meta = checkpoint.get('meta') or {}
-    return meta.get('bpu_stage', 'float')
+    return meta.get('bpu_stage', FLOAT)
 
 
 def check_stage(checkpoint: Dict[str, Any], expected: Tuple[str, ...], path: str,
@@ -139,7 +134,7 @@ def find_source(stage: str, work_dir: str, load_from: Optional[str]) -> Optional
         BpuError: Beyond float, nothing was given and nothing was found; the message says what to
             give and where was looked.
     """
-    if load_from is not None or stage == 'float':
+    if load_from is not None or stage == FLOAT:
         return load_from
     looked = []
     for source in SOURCE_STAGES[stage]:

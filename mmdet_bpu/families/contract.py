@@ -8,24 +8,30 @@ from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.detr import DETR
 from mmdet_bpu.families.output_tree import Tree, leaves, read_tree
 
+from mmdet_bpu.families.config_reading import data_preprocessor
+from mmdet_bpu.families.picture_format import agreed_format, input_channels
+from mmdet_bpu.families.picture_resize import per_channel, picture_resize
+
 
 def preprocessing(cfg: Config) -> Dict[str, Any]:
-    """Who resizes, the colour order, and the normalisation, from a completed config.
+    """Who resizes and how, the colour order, and the normalisation.
+
+    Args:
+        cfg (Config): A config with a stage, completed or not.
 
     Returns:
-        dict: ``resize`` (height, width in px, no kept ratio, bilinear), ``color_order`` of the
-        tensor, ``mean`` and ``std`` per channel of that order, and in words how the integer
-        image is made.
+        dict: ``resize`` (see :meth:`mmdet_bpu.families.picture_resize.PictureResize.as_contract`),
+        ``color_order`` of the tensor, ``mean`` and ``std`` per channel of that order, and in words
+        how the integer image is made.
     """
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    height, width = cfg.bpu['input_shape'] if 'input_shape' in cfg.bpu else (800, 1333)
-    channels = len(preprocessor.get('mean') or [0.0] * 3)
+    bpu = cfg.get('bpu') or {}
+    preprocessor, channels = data_preprocessor(cfg), input_channels(cfg)
+    resize = picture_resize(cfg, bpu.get('input_shape'), bpu.get('resize'))
     return dict(
-        resize=dict(height=int(height), width=int(width), keep_ratio=False,
-                    interpolation='bilinear', by='host'),
-        color_order='rgb' if preprocessor.get('bgr_to_rgb') else 'bgr',
-        mean=[float(v) for v in preprocessor.get('mean') or [0.0] * channels],
-        std=[float(v) for v in preprocessor.get('std') or [1.0] * channels],
+        resize=resize.as_contract(),
+        color_order=agreed_format(cfg, bpu.get('input_format')),
+        mean=per_channel(preprocessor.get('mean') or [0.0], channels),
+        std=per_channel(preprocessor.get('std') or [1.0], channels),
         by='host',
         formula='int8 = clamp(round_half_even((uint8 - mean) / std / scale), -128, 127), '
         'in float32')

@@ -55,7 +55,7 @@ def test_the_documents_code_detects_what_mmdet_detects(deployment, photos, detec
 def test_the_int8_image_is_that_of_the_metadata_formula(deployment, photos):
     import json
 
-    from mmdet_bpu.runtime.postprocess import int8_image
+    from mmdet_bpu.runtime.input_stage import int8_image
     contract = json.loads((deployment[0] / 'model.deploy.json').read_text())
     picture = cv2.imread(str(photos / 'a.png'))
     levels = int8_image(picture, contract)

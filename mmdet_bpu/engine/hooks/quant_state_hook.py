@@ -3,7 +3,12 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
-from mmdet_bpu.quantization import set_quant_state
+from mmdet_bpu.engine.model_copies import carry_over_quantization
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.quantization import model_report, set_quant_state
+
+# Names in a message; the rest is counted.
+SHOWN_SITES = 8
 
 
 @HOOKS.register_module()
@@ -11,7 +16,8 @@ class QuantStateHook(Hook):
     """Switch fake quantizers on when training, validation or test begins.
 
     Loops that need another state for a while (observing, validating unquantized) set it inside.
-    ``train()`` and ``eval()`` carry no state.
+    ``train()`` and ``eval()`` carry no state. Copies of the model that other hooks keep get scales and
+    state before they are used or saved.
     """
 
     # Before EMAHook and every hook that runs the model.
@@ -29,7 +35,35 @@ class QuantStateHook(Hook):
         """Quantize during test."""
         self._quantize(runner)
 
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Let an averaged model be saved with the scales."""
+        carry_over_quantization(runner)
+
     @staticmethod
     def _quantize(runner) -> None:
+        if runner.needs_calibration:  # its loop observes first
+            return
         model = runner.model
-        set_quant_state(model.module if is_model_wrapper(model) else model, 'quantize')
+        model = model.module if is_model_wrapper(model) else model
+        require_calibrated(model)
+        set_quant_state(model, 'quantize')
+        carry_over_quantization(runner)
+
+
+def require_calibrated(model) -> None:
+    """Refuse to quantize with a scale that nobody set.
+
+    Args:
+        model (nn.Module): A prepared model, not wrapped.
+
+    Raises:
+        BpuError: Fake quantizers have no scale; the message names their sites.
+    """
+    # int32 sums are never rounded: they have the scale of their product.
+    sites = [row['site'] for row in model_report(model)
+             if not row['calibrated'] and row['dtype'] != 'int32']
+    if sites:
+        more = f', and {len(sites) - SHOWN_SITES} more' if len(sites) > SHOWN_SITES else ''
+        raise BpuError(f'{len(sites)} tensors have no scale, because no calibration observed them: '
+                       f'{", ".join(sites[:SHOWN_SITES])}{more}; start from a checkpoint that a '
+                       'calibration has finished, or from a float one, which is calibrated first')

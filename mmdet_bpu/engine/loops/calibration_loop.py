@@ -10,6 +10,8 @@ from mmengine.runner import BaseLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmdet_bpu.engine.model_copies import carry_over_quantization
+from mmdet_bpu.engine.stage_names import CALIBRATION
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization import finish_calibration, set_quant_state
 
@@ -89,7 +91,7 @@ class CalibrationLoop(BaseLoop):
 
     def __init__(self, runner, dataloader: Union[DataLoader, Dict], num_batches: int = 0) -> None:
         super().__init__(runner, dataloader)
-        num_batches = num_batches or runner.settings['calibration']['num_batches']
+        num_batches = num_batches or runner.settings.calibration.num_batches
         self.max_iters = local_batches(num_batches, len(self.dataloader))
         self._epoch = 0
         self._iter = 0
@@ -125,7 +127,8 @@ class CalibrationLoop(BaseLoop):
                 'after_train_iter', batch_idx=index, data_batch=None, outputs=None)
             self._iter += 1
         finish(self.runner.model)
-        self.runner.weights_stage = 'calibration'
+        self.runner.weights_stage = CALIBRATION
+        carry_over_quantization(self.runner)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 

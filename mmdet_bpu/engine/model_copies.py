@@ -1,0 +1,29 @@
+"""Copies of the model that hooks keep, such as the averaged one of ``EMAHook``.
+
+They follow the parameters step by step. What changes outside optimizer steps, the scales and the state
+of fake quantizers, reaches them only if it is carried over.
+"""
+from typing import Iterator
+
+from mmengine.runner import Runner
+from torch import nn
+
+from mmdet_bpu.quantization import quantization_of
+
+
+def copied_quantizations(runner: Runner) -> Iterator[nn.Module]:
+    """What :func:`mmdet_bpu.quantization.quantization_of` would give of every copy of the model."""
+    own = quantization_of(runner.model)
+    for hook in runner.hooks:
+        for held in vars(hook).values():
+            if isinstance(held, nn.Module):
+                yield from (module for module in held.modules()
+                            if isinstance(module, type(own)) and module is not own)
+
+
+def carry_over_quantization(runner: Runner) -> None:
+    """Give every copy of the runner's model its scales and the state of its fake quantizers."""
+    own = quantization_of(runner.model)
+    for twin in copied_quantizations(runner):
+        twin.load_state_dict(own.state_dict())
+        twin.set_state(own.state)

@@ -1,0 +1,18 @@
+"""The stages of a detector: their names, their order, and what each starts from."""
+from typing import Dict, Tuple
+
+FLOAT, CALIBRATION, QAT, INT, HBM = 'float', 'calibration', 'qat', 'int', 'hbm'
+
+TRAINING_STAGES = (FLOAT, CALIBRATION, QAT)
+# Their model has fake quantizers.
+QUANTIZED_STAGES = (CALIBRATION, QAT)
+# Evaluated, not trained: their network is an integer executable.
+EXECUTABLE_STAGES = (INT, HBM)
+STAGES = TRAINING_STAGES + EXECUTABLE_STAGES
+
+# Stages whose checkpoints a stage may start from, the one to prefer first.
+SOURCE_STAGES: Dict[str, Tuple[str, ...]] = {
+    FLOAT: (FLOAT, ),
+    CALIBRATION: (FLOAT, ),
+    QAT: (CALIBRATION, FLOAT, QAT),
+}

@@ -1,0 +1,151 @@
+"""Input shapes that a detector's backbone and neck can take.
+
+A neck that joins a level with an enlarged one (``PAFPN`` of YOLOX and RTMDet) needs sides that every
+stride divides. What fits is found by running it, so no stride is known here by name. Runs are on
+torch's meta device: shapes without values, in no time.
+"""
+import copy
+from typing import Any, Callable, List, Optional, Tuple
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.config_reading import data_preprocessor
+from mmdet_bpu.families.detector_path import device_of
+from mmdet_bpu.families.picture_format import input_channels
+
+Shape = Tuple[int, int]
+
+# Strides of the coarsest level that a detector may have; backbones halve.
+STRIDES = (2, 4, 8, 16, 32, 64, 128, 256)
+# A picture too small for the last level (SSD) is tried larger, in multiples of this many px.
+LARGER = (1.5, 2, 3, 4)
+ROUND = 32
+COLORS = 3
+PROBE = (256, 256)  # px; fits every stride
+
+
+def require_fitting_shape(model: nn.Module, shape: Shape) -> None:
+    """Refuse an input shape that backbone and neck cannot take.
+
+    Args:
+        model (nn.Module): A float detector with ``extract_feat``; other models are let through.
+        shape (tuple[int, int]): (height, width), px.
+
+    Raises:
+        BpuError: They cannot; the message names the next shapes that fit.
+    """
+    if not hasattr(model, 'extract_feat'):
+        return
+    channels = channels_of(model)
+    shadow = copy.deepcopy(model).to('meta')
+    # What the meta device cannot run (a branch on a value) is no fault of the shape.
+    if _failure(shadow, shape, channels) is None:
+        return
+    failure = _failure(model, shape, channels)
+    if failure is None:
+        return
+    next_ones = fitting_shapes(
+        shape, lambda candidate: _failure(shadow, candidate, channels) is None)
+    if not next_ones:  # then it is not the shape: what runs next says what it is
+        return
+    neck = type(getattr(model, 'neck', None) or model).__name__
+    raise BpuError(f'field bpu.input_shape: expected (height, width) that {neck} can take, found '
+                   f'{tuple(shape)} ({failure}); the next that fit: '
+                   f'{" and ".join(map(str, next_ones))}')
+
+
+def fitting_shapes(shape: Shape, fits: Callable[[Shape], bool]) -> List[Shape]:
+    """The next smaller shape and the next larger one that fit, where there is one nearby.
+
+    Args:
+        shape (tuple[int, int]): (height, width) that does not fit, px.
+        fits (Callable): Whether a shape does.
+    """
+    smaller = [tuple(side // stride * stride for side in shape) for stride in STRIDES]
+    larger = [tuple(-(-side // stride) * stride for side in shape) for stride in STRIDES]
+    larger += [tuple(int(-(-side * factor // ROUND)) * ROUND for side in shape)
+               for factor in LARGER]
+    found = (next((candidate for candidate in row if min(candidate) > 0 and fits(candidate)), None)
+             for row in (smaller, larger))
+    return [candidate for candidate in found if candidate is not None]
+
+
+def channels_of(model: nn.Module) -> int:
+    """Channels of a detector's pictures.
+
+    As many as its normalisation has means; with one mean for all channels or none, what its backbone
+    takes, whose first convolution may see four pixels of a picture as channels (YOLOX).
+    """
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
+    if mean is not None and mean.numel() > 1:
+        return mean.numel()
+    backbone = getattr(model, 'backbone', model)
+    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or not hasattr(model, 'extract_feat'):
+        return COLORS
+    taken = first.in_channels
+    candidates = [taken] if taken % 4 else [taken, taken // 4]
+    shadow = copy.deepcopy(model).to('meta')
+    return next((channels for channels in candidates
+                 if _failure(shadow, PROBE, channels) is None), candidates[0])
+
+
+@torch.no_grad()
+def _failure(model: nn.Module, shape: Shape, channels: int) -> Optional[str]:
+    """Why backbone and neck cannot take ``shape``, in one line; None if they can."""
+    image = torch.zeros(1, channels, *shape, device=device_of(model))
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        model.extract_feat(image)
+    except Exception as error:  # whatever it is, it counts only if another shape cures it
+        return str(error).strip().partition('\n')[0] or type(error).__name__
+    finally:
+        for module in training:
+            module.training = True
+    return None
+
+
+def shape_as_tested(cfg: Config, shape: Shape) -> Shape:
+    """A test pipeline's size, padded as the data preprocessor pads it where the neck needs that.
+
+    Args:
+        cfg (Config): A config with a model and a data preprocessor.
+        shape (tuple[int, int]): (height, width) that the test pipeline gives pictures, px.
+
+    Returns:
+        tuple[int, int]: ``shape``; where only its multiple of ``pad_size_divisor`` fits (HRFPN at
+        800 x 1333), that one.
+    """
+    divisor = int(data_preprocessor(cfg).get('pad_size_divisor') or 1)
+    padded = tuple(-(-side // divisor) * divisor for side in shape)
+    if padded == tuple(shape):
+        return shape
+    try:
+        trunk = _Trunk(cfg).to('meta')
+    except Exception:  # building the whole model says what is wrong
+        return shape
+    if _failure(trunk, shape, input_channels(cfg)) is None:
+        return shape
+    return padded if _failure(trunk, padded, input_channels(cfg)) is None else shape
+
+
+class _Trunk(nn.Module):
+    """Backbone and neck of a config, without what may be costly to build behind them."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmdet'):
+            # Some modules write into the config that they are built from.
+            parts = [MODELS.build(copy.deepcopy(cfg.model[name])) for name in ('backbone', 'neck')
+                     if cfg.model.get(name) is not None]
+        self.parts = nn.Sequential(*parts)
+
+    def extract_feat(self, image: torch.Tensor) -> Any:
+        """Levels of ``image`` (N, C, H, W)."""
+        return self.parts(image)

@@ -1,0 +1,4 @@
+"""Calibration of two-stage Deformable DETR with iterative box refinement."""
+_base_ = './deformable-detr-refine_r50_calibration.py'
+
+model = dict(as_two_stage=True)

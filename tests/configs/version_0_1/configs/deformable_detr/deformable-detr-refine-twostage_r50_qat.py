@@ -1,0 +1,4 @@
+"""QAT of two-stage Deformable DETR with iterative box refinement."""
+_base_ = './deformable-detr-refine_r50_qat.py'
+
+model = dict(as_two_stage=True)
