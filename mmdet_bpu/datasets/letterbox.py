@@ -6,7 +6,8 @@ from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 
-from mmdet_bpu.runtime.input_stage import Placement, picture_metas, place
+from mmdet_bpu.runtime.input_stage import picture_metas
+from mmdet_bpu.runtime.picture_frame import Placement, place
 
 SEGMENTATION_PADDING = 255  # as mmdet's Pad: a class that no loss counts
 

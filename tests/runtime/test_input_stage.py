@@ -22,7 +22,8 @@ from mmdet_bpu.engine.predictors import picture_pipeline
 from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.families.contract import preprocessing
 from mmdet_bpu.runtime import input_stage
-from mmdet_bpu.runtime.input_stage import int8_image, picture_metas, place
+from mmdet_bpu.runtime.input_stage import int8_image, picture_metas
+from mmdet_bpu.runtime.picture_frame import place
 
 SIZES = [(96, 160), (160, 96), (37, 301), (640, 480), (1, 900), (96, 96)]  # height, width
 LETTERBOXED = ['rtmdet/rtmdet_tiny_8xb32-300e_coco.py', 'yolox/yolox_s_8xb8-300e_coco.py',
