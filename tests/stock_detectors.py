@@ -142,6 +142,11 @@ def _conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
     return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride, 0, dilation, groups)
 
 
+def _deform_conv2d(x, weight, bias, offset, mask=None, *, padding, **params):
+    from mmdet_bpu.models.deform_conv2d import deform_conv2d
+    return deform_conv2d(x, offset, weight, mask, bias, padding=padding[:2], **params)
+
+
 def _slice(x, p):
     index = [slice(None)] * x.dim()
     index[p['dim']] = slice(p['begin'], p['end'], p['step'])
@@ -180,6 +185,7 @@ def execute_op(op, inputs, shape):
     meanings = {
         'pad': lambda: F.pad(x, [p['padding'][i] for i in (1, 3, 0, 2)]),
         'conv2d': lambda: _conv2d(*inputs, **p),
+        'deform_conv2d': lambda: _deform_conv2d(*inputs, **p),
         'linear': lambda: F.linear(*inputs),
         'matmul': lambda: torch.matmul(*inputs),
         'add': lambda: x + inputs[1],

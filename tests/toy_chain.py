@@ -12,7 +12,8 @@ from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.hbir.text import parse_text, print_text
-from mmdet_bpu.lowering.export import export_model
+from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.quantization import quantized_graphs
 from mmdet_bpu.program.numerics import saturate
 from mmdet_bpu.quantization import model_report, prepare
 
@@ -55,7 +56,7 @@ def run_chain(model, image, calibrated, folder, qconfig=()) -> Chain:
                     calibration=dict(observer='minmax'))
     model = calibrated(prepare(model, settings), image)
     trained = model(image)
-    hbir = export_model(model)
+    hbir = export_networks(quantized_graphs(model))
     text = print_text(hbir)
     assert print_text(parse_text(text)) == text
     integer, _ = convert(parse_text(text))

@@ -65,8 +65,7 @@ _CONV2D = _product('input', 'weight') + (
     ('range', 'dilation', (1, 18)),
     ('range', 'pad', (None, 256)), ('range', 'pad + half of H, W', (0, None)),
     ('odd_or_two', 'stride of int16 depthwise'))
-_DEFORM_CONV2D = _typed('input', I8_I16, 'offset', I16, 'mask', I8, 'weight', I8,
-                        'output', I8_I16_I32) + tuple(
+_DEFORM_CONV2D = _typed('offset', I16, 'mask', I8, 'weight', I8, 'output', I8_I16_I32) + tuple(
     (*row, 'warning', SAMPLED_ELSEWHERE) for row in (
         ('dtype', 'input', I8), ('range', 'stride', (1, 1)), ('range', 'dilation', (1, 1)),
         ('range', 'offset groups', (1, 2)), ('range', 'offset maps', (2, 256)),

@@ -140,6 +140,48 @@ def test_a_resize_takes_int8_only(maker):
     assert only(check_program(maker.finish(), 'nash-e')).rule == 'input must be si8'
 
 
+def deformable(maker, dtype='si8', kernel=3, size=(20, 30), groups=1, **attrs):
+    maps = groups * kernel**2
+    x, offset = maker.input('x', (1, *size, 8), dtype), maker.input('o', (1, *size, 2 * maps), 'si16')
+    weight, bias = maker.integers((8, kernel, kernel, 8)), maker.integers((8,), 'int32')
+    attrs = dict(dict(stride=[1, 1], pad=[kernel // 2] * 4, dilation=[1, 1]), **attrs)
+    maker.op('deform_conv2d', [x, weight, bias, offset, maker.input('m', (1, *size, maps))],
+             (1, *size, 8), groups=1, offset_groups=groups, **attrs)
+    return check_program(maker.finish(), 'nash-e')
+
+
+def test_a_deformable_convolution_of_the_units_geometry_is_legal(maker):
+    assert deformable(maker, groups=2) == []
+
+
+@pytest.mark.parametrize('case, rule', [
+    (dict(dtype='si16'), 'input must be si8'), (dict(stride=[2, 2]), 'stride in [1, 1]'),
+    (dict(dilation=[1, 2]), 'dilation in [1, 1]'), (dict(groups=4), 'offset groups in [1, 2]'),
+    (dict(kernel=9), 'KH, KW in [1, 8]'), (dict(size=(400, 300)), 'OH*KH*OW*KW in [1, 737280]'),
+], ids=str)
+def test_other_deformable_convolutions_run_partly_elsewhere(maker, case, rule):
+    findings = deformable(maker, **case)
+    finding = only([finding for finding in findings if finding.rule.startswith(rule)])
+    assert 'not wholly on the BPU' in finding.rule
+    assert {finding.level for finding in findings} == {'warning'}
+
+
+def test_a_deformable_convolution_in_hbir_is_judged_by_its_planned_types():
+    builder = OpBuilder([('x', tensor_type((1, 6, 6, 4), 'f32')),
+                         ('offset', tensor_type((1, 6, 6, 18), 'f32')),
+                         ('mask', tensor_type((1, 6, 6, 9), 'f32'))])
+    x, offset, mask = (builder.fake_quant(value, bits=8, scale=0.1) for value in builder.inputs)
+    weight = builder.fake_quant(builder.constant(np.ones((4, 3, 3, 4), np.float32)), bits=8,
+                                scale=0.1)
+    attrs = dict(stride=[2, 1], pad=[1] * 4, dilation=[1, 1], groupNum=1, offsetGroupNum=1,
+                 useMask=True)
+    y = builder.op('hbir.deform_conv2d', [x, weight, offset, mask], attrs,
+                   tensor_type((1, 6, 6, 4), 'f32'), site='backbone/deform_conv2d.0')
+    errors, warnings = check_program(builder.finish([('y', y)]), 'nash-e')
+    assert errors.rule == 'offset must be si16' and errors.level == 'error'
+    assert warnings.rule.startswith('stride in [1, 1]') and warnings.site.startswith('backbone')
+
+
 def test_padding_of_a_pool_is_narrower_on_nash_p(maker):
     x = maker.input('x', (1, 32, 32, 4))
     maker.op('max_pool', [x], (1, 32, 32, 4), kernel=[11, 11], stride=[1, 1],

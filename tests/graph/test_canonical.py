@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.models.deform_conv2d import deform_conv2d
 from mmdet_bpu.graph.deploy_graph import deploy_graph
 from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.lowering.export import export_networks
@@ -27,7 +28,18 @@ def grid():
     return torch.rand(1, 3, 5, 2) * 2.4 - 1.2
 
 
+def deformed(x, masked=True, **params):
+    params = dict(stride=1, padding=1, dilation=1, groups=1, offset_groups=1, **params)
+    offset, bias = F.conv2d(x, weight(18), padding=1), None
+    if masked:
+        params.update(mask=F.conv2d(x, weight(9), padding=1).sigmoid())
+        bias = torch.randn(5)
+    return deform_conv2d(x, offset, weight(), bias=bias, **params)
+
+
 SPELLINGS = {
+    'deformable conv': lambda x: deformed(x, masked=False),
+    'deformable conv with a mask': lambda x: deformed(x),
     'pad that others read': lambda x: F.pad(x, (1, 0, 2, 1)) * 2,
     'add': lambda x: torch.add(x, x.exp()) + positive(),
     'add number': lambda x: 1.5 + x + 0.25,
@@ -144,13 +156,16 @@ def test_what_the_graph_holds_has_an_integer_form(toy, calibrated, name):
     (lambda self, x: torch.add(x, x.exp(), alpha=2), 'add with alpha'),
     (lambda self, x: x.div(2, rounding_mode='floor'), 'rounding_mode'),
     (lambda self, x: F.conv2d(x, weight(), padding='same'), "padding 'same'"),
+    (lambda self, x: deform_conv2d(x, x[:, :2], x[0, :, None, :1, :1], stride=1, padding=0,
+                                   dilation=1, groups=3, offset_groups=1),
+     'its weight or bias depends on the image'),
     (lambda self, x: F.pad(x, (1, 1), value=1.0), 'only zeros'),
     (lambda self, x: F.pad(x, (1, 1, 1, 1), mode='reflect'), 'only zeros'),
     (lambda self, x: x.topk(2, largest=False).values, 'smallest'),
     (lambda self, x: F.grid_sample(x, grid(), align_corners=True), 'align_corners=False'),
     (lambda self, x: F.grid_sample(x, grid(), mode='nearest'), 'only bilinear'),
     (lambda self, x: (x * 3).to(torch.int64), 'a cast from torch.float32 to torch.int64'),
-], ids=['alpha', 'rounding', 'same', 'pad value', 'reflect', 'smallest', 'corners',
+], ids=['alpha', 'rounding', 'same', 'weight', 'pad value', 'reflect', 'smallest', 'corners',
         'nearest', 'cast'])
 def test_arguments_without_an_integer_form_are_refused(toy, body, message):
     with pytest.raises(BpuError, match=rf'^/\S+ cannot be lowered: .*{message}'):

@@ -45,6 +45,10 @@ SAMPLE = dict(x_multiplier=[20000], x_shift=[10], x_offset=100, y_multiplier=[20
               y_shift=[10], y_offset=-7, fraction_bits=8, padding='zeros')
 RESIZE = dict(size=[4, 6], start=[0, -5], step=[1 << 19, 1 << 19], position_bits=20,
               fraction_bits=11, mode='bilinear')
+DEFORM = dict(stride=[2, 2], pad=[1, 1, 1, 1], dilation=[1, 1], groups=2, offset_groups=2,
+              fraction_bits=8, sample_bits=7, offset_multiplier=[1 << 14], offset_shift=[14],
+              relu=True, **RQ)
+DEFORM_TYPES = [i8(1, 8, 8, 4), i8(6, 3, 3, 2), i32(6), i16(1, 4, 4, 36)]
 POOL = dict(kernel=[3, 3], stride=[2, 2], pad=[1, 1, 1, 1], dilation=[1, 1], ceil_mode=False)
 SEGMENTS = dict(entries=list(range(8 * 64 + 1)), segment_shift=[7] * 8,
                 segment_start=list(range(-32768, 32768, 8192)))
@@ -56,6 +60,9 @@ VALID = [
     ('conv2d', [i8(1, 8, 8, 4), i8(6, 3, 3, 2), i32(6)], {**CONV, 'groups': 2}, i8(1, 4, 4, 6)),
     ('conv2d', CONV_TYPES, {**CONV, 'multiplier': [20000] * 6, 'shift': [9] * 6},
      i8(1, 4, 4, 6)),
+    ('deform_conv2d', DEFORM_TYPES, DEFORM, i8(1, 4, 4, 6)),
+    ('deform_conv2d', [i16(1, 8, 8, 4), *DEFORM_TYPES[1:], i8(1, 4, 4, 18)],
+     {**DEFORM, 'sample_bits': 16, 'multiplier': [20000] * 6, 'shift': [9] * 6}, i16(1, 4, 4, 6)),
     ('linear', [i16(2, 5, 4), i8(6, 4), i32(6)], RQ, i32(2, 5, 6)),
     ('matmul', [i16(2, 5, 4), i8(2, 4, 3)], RQ, i16(2, 5, 3)),
     ('add', [i8(2, 5, 4), i16(4)], ADD, i8(2, 5, 4)),
@@ -111,6 +118,22 @@ REFUSED = [
     ('conv2d', CONV_TYPES, {**CONV, 'multiplier': [9]}, i8(1, 4, 4, 6), 'neither 0 nor in'),
     ('conv2d', CONV_TYPES, {**CONV, 'pad': [1, 1]}, i8(1, 4, 4, 6), '4 elements'),
     ('conv2d', CONV_TYPES, {**CONV, 'stride': [0, 1]}, i8(1, 4, 4, 6), 'stride 0'),
+    ('deform_conv2d', DEFORM_TYPES, {**DEFORM, 'groups': 1}, i8(1, 4, 4, 6), '4 channels'),
+    ('deform_conv2d', DEFORM_TYPES, DEFORM, i8(1, 8, 8, 6), r'expected \(1, 4, 4, 6\)'),
+    ('deform_conv2d', [*DEFORM_TYPES[:2], i32(5), DEFORM_TYPES[3]], DEFORM, i8(1, 4, 4, 6),
+     'bias has shape'),
+    ('deform_conv2d', DEFORM_TYPES, {**DEFORM, 'offset_groups': 1}, i8(1, 4, 4, 6),
+     r'offset has shape .*expected \(1, 4, 4, 18\)'),
+    ('deform_conv2d', DEFORM_TYPES, {**DEFORM, 'offset_groups': 3}, i8(1, 4, 4, 6),
+     '3 offset groups of 4 channels'),
+    ('deform_conv2d', [*DEFORM_TYPES, i8(1, 4, 4, 36)], DEFORM, i8(1, 4, 4, 6), 'mask has shape'),
+    ('deform_conv2d', [*DEFORM_TYPES, i16(1, 4, 4, 18)], DEFORM, i8(1, 4, 4, 6), 'tensor of si8'),
+    ('deform_conv2d', DEFORM_TYPES, {**DEFORM, 'fraction_bits': 9}, i8(1, 4, 4, 6),
+     'fraction_bits is 9, expected 1 to 8'),
+    ('deform_conv2d', DEFORM_TYPES, {**DEFORM, 'fraction_bits': 3}, i8(1, 4, 4, 6),
+     'sample_bits is 7, expected 0 to 6'),
+    ('deform_conv2d', DEFORM_TYPES, {**DEFORM, 'offset_multiplier': [9]}, i8(1, 4, 4, 6),
+     'offset_multiplier .*neither 0 nor in'),
     ('linear', [i8(2, 5), i8(6, 4), i32(6)], RQ, i8(2, 6), '5 channels'),
     ('matmul', [i8(3, 2, 4), i8(2, 4, 6)], RQ, i8(3, 2, 6), 'cannot be multiplied'),
     ('add', [i8(2, 3), i8(2, 4)], ADD, i8(2, 4), 'broadcast'),

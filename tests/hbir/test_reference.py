@@ -12,6 +12,7 @@ from mmdet_bpu.hbir.builder import OpBuilder, operations
 from mmdet_bpu.hbir.reference import FUNCTIONS, FloatReference, evaluate, evaluate_value
 from mmdet_bpu.hbir.types import tensor_type
 from mmdet_bpu.lowering import hbir as lowering
+from mmdet_bpu.models.deform_conv2d import deform_conv2d
 from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.quantization import quantization_of, quantized_graphs
 
@@ -156,6 +157,22 @@ def test_grid_sample_is_channels_last(mode, padding):
     expected = F.grid_sample(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(grid),
                              padding_mode=padding, align_corners=False)
     torch.testing.assert_close(found, expected.permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('groups, offset_groups', [(1, 1), (2, 1), (1, 4), (4, 2)])
+def test_deform_conv2d_is_channels_last(masked, groups, offset_groups):
+    x, weight, bias = random(2, 5, 6, 8), random(4, 3, 2, 8 // groups), random(4)
+    offset = random(2, 3, 2, offset_groups * 12) * 3
+    mask = random(2, 3, 2, offset_groups * 6)
+    attrs = dict(stride=[2, 2], pad=[1, 0, 1, 0], dilation=[1, 2], groupNum=groups,
+                 offsetGroupNum=offset_groups, useMask=masked)
+    found = one_op('hbir.deform_conv2d', [x, weight, offset, mask, bias], attrs, (2, 3, 2, 4))
+    nchw = [torch.from_numpy(a).permute(0, 3, 1, 2) for a in (x, offset, weight, mask)]
+    expected = deform_conv2d(nchw[0], nchw[1], nchw[2], nchw[3] if masked else None,
+                             torch.from_numpy(bias), stride=2, padding=(1, 0), dilation=(1, 2),
+                             groups=groups, offset_groups=offset_groups)
+    torch.testing.assert_close(found, expected.permute(0, 2, 3, 1), atol=1e-5, rtol=1e-5)
 
 
 def test_topk_takes_the_lower_index_of_equal_values():
