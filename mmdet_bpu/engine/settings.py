@@ -7,12 +7,10 @@ import difflib
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping
 
+from mmdet_bpu.engine.stage_names import EXECUTABLE_STAGES, STAGES, TRAINING_STAGES  # noqa: F401
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization.observers import OBSERVERS
 
-TRAINING_STAGES = ('float', 'calibration', 'qat')
-EXECUTABLE_STAGES = ('int', 'hbm')
-STAGES = TRAINING_STAGES + EXECUTABLE_STAGES
 MARCHES = ('nash-e', 'nash-m', 'nash-p')
 INPUT_FORMATS = ('rgb', 'bgr')
 
