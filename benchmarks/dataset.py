@@ -167,7 +167,7 @@ def size_of(coco: CocoFiles) -> int:
     return len(coco.content()['images'])
 
 
-@exit_on_error
+@exit_on_error()
 def main() -> None:
     args = parse_args()
     # pycocotools reports its progress on stdout, in every process: that goes to stderr.

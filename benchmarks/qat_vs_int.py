@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace) -> dict:
         unrounded=[row for result in results for row in result['unrounded']])
 
 
-@exit_on_error
+@exit_on_error()
 def main() -> None:
     """Parse arguments and print the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

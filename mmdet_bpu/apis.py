@@ -1,7 +1,7 @@
 """The verbs of the command line as functions.
 
-Each takes a config (see :func:`mmdet_bpu.engine.stages.load_config`) and paths, and returns what
-it made. ``tools/*.py`` parse arguments and call these.
+Most take a config (see :func:`load_config`) and paths, and return what they made. ``tools/*.py``
+parse arguments and call these.
 """
 import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
 
@@ -19,6 +19,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 import mmdet_bpu.registration  # noqa: F401  (registers our modules)
+from mmdet_bpu.analysis import model_check
 from mmdet_bpu.analysis.flops import FlopCount, count_model
 from mmdet_bpu.analysis.model_check import (ModelCheck, check_float, check_prepared, list_sites,
                                             set_random_weights)
@@ -26,29 +27,64 @@ from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, summarize
 from mmdet_bpu.backends.choice import choose_backend
 from mmdet_bpu.backends.compile import compile_hbm
 from mmdet_bpu.compiler.compile import CompileResult
+from mmdet_bpu.compiler.legality import refuse_errors
 from mmdet_bpu.compiler.march import get_march
-from mmdet_bpu.families.fitting_shape import require_fitting_shape
-from mmdet_bpu.families.refusals import refuse_config, refuse_model
+from mmdet_bpu.datasets.digits import make_digits
+from mmdet_bpu.datasets.lmdb_packer import pack_coco as pack
+from mmdet_bpu.datasets.lmdb_verify import verify_database as verify
+from mmdet_bpu.datasets.packing_report import report_lines
+from mmdet_bpu.engine import stages
 from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
+from mmdet_bpu.engine.config_options import parse_options
+from mmdet_bpu.engine.evaluation import evaluate as run_evaluation
 from mmdet_bpu.engine.picture_run import detect_in_pictures
 from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor, contract_of
 from mmdet_bpu.engine.prepared import prepare_from
-from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
+from mmdet_bpu.engine.stage_names import EXECUTABLE_STAGES, QUANTIZED_STAGES
 from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
+from mmdet_bpu.engine.training import set_run, train
 from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.families.contract import deploy_metadata
+from mmdet_bpu.families.fitting_shape import require_fitting_shape
+from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.text import print_text
-from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, load_artifact,
-                                          to_integers, write_export)
+from mmdet_bpu.lowering.artifact_formats import FORMATS, load_artifact
+from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, to_integers,
+                                          write_export)
 from mmdet_bpu.lowering.export import export_networks
-from mmdet_bpu.quantization import quantization_of, quantized_graphs, set_quant_state
 from mmdet_bpu.output_folder import staged_folder, write_atomically
+from mmdet_bpu.quantization import quantization_of, quantized_graphs, set_quant_state
 from mmdet_bpu.steps import Step, silent
+
+__all__ = ['check_model', 'compare_stages', 'count_flops', 'deploy', 'evaluate', 'export', 'infer',
+           'load_config', 'make_digits', 'pack', 'refuse_errors', 'report_lines', 'sites_of',
+           'train', 'verify']
+
+CHECKPOINT_SUFFIXES = ('.pth', '.pt')
+CHECK_STEPS = 1 + model_check.STEPS
+EXPORT_STEPS = 2
+DEPLOY_STEPS = 4
+"""How many steps :func:`check_model`, :func:`export` and :func:`deploy` tell of."""
+
+
+def load_config(config: str, stage: Optional[str] = None,
+                cfg_options: Sequence[str] = ()) -> Config:
+    """Read a config and put a stage over it.
+
+    Args:
+        config (str): Path of a config, or ``mmdet::...`` of an installed package.
+        stage (str, optional): See :func:`mmdet_bpu.engine.stages.load_config`.
+        cfg_options (Sequence[str]): Overrides, each KEY=VALUE; they win over the stage.
+
+    Raises:
+        BpuError: No such config, it cannot be parsed, no such stage, or a wrong override.
+    """
+    return stages.load_config(config, stage, parse_options(cfg_options or ()))
 
 
 def build_detector(cfg: Config) -> nn.Module:
@@ -146,13 +182,42 @@ def load_executable(cfg: Config, path: Union[str, Path], stage: str) -> Any:
     Raises:
         BpuError: The file is of another kind than the stage takes.
     """
-    suffix = Path(path).suffix
-    expected = {'hbm': ('.hbm', ), 'int': ('.mlir', '.pth', '.pt')}[stage]
-    if suffix not in expected:
+    checkpoints = CHECKPOINT_SUFFIXES if stage == 'int' else ()
+    expected = (FORMATS[stage].suffix, *checkpoints)
+    if not Path(path).name.endswith(expected):
         raise BpuError(f'stage {stage!r} takes a {" or ".join(expected)} file, found {path}')
-    if stage == 'int' and suffix != '.mlir':
+    if Path(path).suffix in checkpoints:
         return Interpreter(program_from_module(export_hbir(cfg, str(path)).integer))
     return load_artifact(path)
+
+
+def evaluate(cfg: Config, model: Union[str, Path], work_dir: Optional[str] = None,
+             deploy_preprocessing: bool = False, launcher: str = 'none') -> Dict[str, float]:
+    """Metrics of a checkpoint or an artefact on the config's test data.
+
+    Args:
+        cfg (Config): A config with the stage to evaluate; completed in place.
+        model (str | Path): A checkpoint of that stage, or see :func:`load_executable`.
+        work_dir (str, optional): Folder of logs. Defaults to the config's, else
+            ``work_dirs/CONFIG_STAGE``.
+        deploy_preprocessing (bool): Feed a float model as every later stage is fed.
+        launcher (str): Job launcher.
+
+    Raises:
+        BpuError: The config has no stage, or the file does not fit it.
+    """
+    if cfg.get('bpu') is None:
+        raise BpuError(f'config {cfg.filename} has no stage of its own; give parameter stage')
+    stage = cfg.bpu.stage
+    set_run(cfg, work_dir, launcher)
+    cfg.resume = False
+    if deploy_preprocessing:
+        cfg.bpu.deploy_preprocessing = True
+    if stage in EXECUTABLE_STAGES:
+        cfg.load_from = None
+        return run_evaluation(cfg, load_executable(cfg, model, stage))
+    cfg.load_from = str(model)
+    return run_evaluation(cfg)
 
 
 def count_flops(cfg: Config, shape: Tuple[int, int]) -> FlopCount:
@@ -194,6 +259,30 @@ def sites_of(cfg: Config) -> List[dict]:
     """Rows of a config's tensors under the template alone: names for ``bpu.qconfig`` rules."""
     settings = settings_of(cfg)
     return list_sites(deployable_detector(cfg, settings), settings)
+
+
+def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path],
+           step: Step = silent) -> List[Path]:
+    """HBIR, integer module and report of a calibration or QAT checkpoint, or none of them.
+
+    Args:
+        cfg (Config): A config with a stage.
+        checkpoint (str): Of stage calibration or qat.
+        out_dir (str | Path): Folder to write.
+        step (Step): Told of each step.
+
+    Returns:
+        list[Path]: The files.
+
+    Raises:
+        BpuError: A checkpoint of another stage, or a folder that cannot be written.
+    """
+    step('load and export')
+    exported = export_hbir(cfg, checkpoint)
+    step('write')
+    with staged_folder(out_dir) as folder:
+        names = sorted(write_export(exported, folder))
+    return [Path(out_dir) / name for name in names]
 
 
 def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optional[str] = None,
@@ -248,7 +337,7 @@ def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config]) -> A
     Raises:
         BpuError: No such file, or it does not fit the config.
     """
-    if Path(path).suffix not in ('.pth', '.pt'):
+    if Path(path).suffix not in CHECKPOINT_SUFFIXES:
         return ArtifactPredictor(load_artifact(path), title=Path(path).name)
     loaded = read_checkpoint(str(path))
     stage = stage_of(loaded)

@@ -5,11 +5,12 @@ Whatever is written stands beside its place first, is synced to the disk, and is
 import contextlib
 import errno
 import functools
+import json
 import os
 import secrets
 import shutil
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Union
+from typing import Any, Callable, Iterator, List, Optional, Union
 
 from mmdet_bpu.errors import BpuError
 
@@ -46,6 +47,18 @@ def write_atomically(path: Union[str, Path], data: bytes) -> None:
     """
     with atomic_file(path) as partial:
         partial.write_bytes(data)
+
+
+def write_json(path: Union[str, Path], content: Any) -> None:
+    """Write JSON for people; the folder is made if needed.
+
+    Raises:
+        BpuError: It cannot be written.
+    """
+    path = Path(path)
+    with _reported(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
 
 
 @contextlib.contextmanager

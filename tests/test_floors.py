@@ -16,6 +16,7 @@ PACKAGE = CHECKOUT / 'mmdet_bpu'
 # floor do not import each other.
 FLOORS = (
     ('tools', ),
+    ('command_line', ),
     ('apis', ),
     ('registration', ),
     ('engine', 'backends'),
@@ -31,7 +32,7 @@ FLOORS = (
     ('runtime', ),
     ('openmmlab', 'steps', 'output_folder'),
     ('compat', ),
-    ('errors', 'version'),
+    ('errors', 'version', 'choices'),
 )
 FLOOR_OF = {package: index for index, floor in enumerate(FLOORS) for package in floor}
 OPENMMLAB = {'mmdet', 'mmengine', 'mmcv'}
@@ -46,6 +47,12 @@ KNOWN = {
     ('mmdet_bpu.lowering.export', 'mmdet_bpu.quantization.prepare'):
         LOWERING_READS_THE_PREPARED_MODEL,
 }
+
+# Commands take from the package `apis`, `errors`, and these, which are quick to import: how arguments
+# are written, what they are chosen from, how progress is shown and a file written.
+QUICK_MODULES = {f'mmdet_bpu.{name}' for name in (
+    'command_line', 'choices', 'steps', 'output_folder', 'engine.stage_names', 'backends.choice',
+    'compiler.march', 'compiler.published')}
 
 
 def modules() -> dict[str, Path]:
@@ -124,6 +131,22 @@ def test_there_is_no_circle_of_modules():
 
     for name in MODULES:
         visit(name)
+
+
+def test_commands_import_apis_errors_and_what_arguments_need():
+    allowed = {'mmdet_bpu.apis', 'mmdet_bpu.errors'} | QUICK_MODULES
+    assert {name: sorted(extra) for name in under('tools')
+            if (extra := IMPORTS[name] & set(MODULES) - allowed)} == {}
+    assert {name: sorted(extra) for name in under('tools')
+            if (extra := outside(name) - set(sys.stdlib_module_names))} == {}
+
+
+def test_commands_import_apis_after_their_arguments_are_parsed():
+    for name in under('tools', 'command_line'):
+        tree = ast.parse(MODULES[name].read_text(encoding='utf-8'))
+        slow = [ast.unparse(node) for node in tree.body
+                if isinstance(node, (ast.Import, ast.ImportFrom)) and 'apis' in ast.unparse(node)]
+        assert slow == [], name
 
 
 def test_what_makes_an_integer_program_calls_no_kernel():

@@ -1,12 +1,13 @@
 """Files appear whole, and together or not at all."""
 import errno
+import json
 import os
 import stat
 
 import pytest
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.output_folder import atomic_file, staged_folder, write_atomically
+from mmdet_bpu.output_folder import atomic_file, staged_folder, write_atomically, write_json
 
 
 def content(folder):
@@ -179,3 +180,11 @@ def test_a_file_that_cannot_be_replaced_is_named(tmp_path):
     with pytest.raises(BpuError, match='model.hbm cannot be written'):
         write_atomically(tmp_path / 'model.hbm', b'')
     assert content(tmp_path) == {'model.hbm': None}
+
+
+def test_json_is_written_whole_into_a_folder_that_is_made(tmp_path):
+    write_json(tmp_path / 'a' / 'b.json', {'x': [1, 'é']})
+    assert json.loads((tmp_path / 'a' / 'b.json').read_text()) == {'x': [1, 'é']}
+    with pytest.raises(BpuError, match='b.json/c.json cannot be written'):
+        write_json(tmp_path / 'a' / 'b.json' / 'c.json', {})
+    assert [path.name for path in (tmp_path / 'a').iterdir()] == ['b.json']

@@ -8,16 +8,14 @@ differences are in LSB of the result.
 """
 import argparse
 import json
-from pathlib import Path
 
-from mmengine.config import DictAction
-
+from mmdet_bpu.command_line import add_config_options, command
 from mmdet_bpu.errors import exit_on_error
+from mmdet_bpu.output_folder import write_json
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument('config', help='config of a calibration or QAT stage')
     parser.add_argument('checkpoint', help='calibration or QAT checkpoint')
     parser.add_argument('--int', dest='integer', required=True, metavar='FILE',
@@ -28,22 +26,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--qat-images', type=int, default=2, metavar='N',
                         help='images for QAT against integers (default: %(default)s)')
     parser.add_argument('--out', metavar='FILE', help='write the comparison there as JSON')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='override settings of the config')
+    add_config_options(parser)
     return parser.parse_args()
 
 
-@exit_on_error
+@exit_on_error('cfg_options')
 def main() -> None:
     args = parse_args()
     from mmdet_bpu import apis
-    from mmdet_bpu.engine.stages import load_config
-    cfg = load_config(args.config, None, args.cfg_options)
+    cfg = apis.load_config(args.config, None, args.cfg_options)
     result = apis.compare_stages(cfg, args.checkpoint, args.integer, args.hbm, args.images,
                                  args.qat_images)
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+        write_json(args.out, result)
     print(f'\nint equals hbm on {result["images"]} images: {result["int_equals_hbm"]}')
     print(f'QAT against int, op by op: {json.dumps(result["qat_vs_int"])}')
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable, Dict, List
 
 from mmdet_bpu.errors import BpuError, exit_on_error
-from mmdet_bpu.output_folder import write_atomically
+from mmdet_bpu.output_folder import write_json
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs' / 'demo'
@@ -59,7 +59,7 @@ class Demo:
         if not result.exists():
             raise BpuError(f'step {name} ended without writing {result}')
         self.state[name] = dict(given, seconds=round(time.time() - began, 1))
-        write_atomically(self.state_file, (json.dumps(self.state, indent=1) + '\n').encode())
+        write_json(self.state_file, self.state)
         print(f'[{name}] done in {self.state[name]["seconds"]:.0f} s', flush=True)
         return self.state[name]
 
@@ -198,7 +198,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@exit_on_error
+@exit_on_error()
 def main() -> None:
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -222,7 +222,7 @@ def main() -> None:
         demo.test('float_control', 'digits_float_control.py', checkpoint)
     summary = summarise(demo, control)
     out = args.out / 'summary.json'
-    out.write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+    write_json(out, summary)
     stages = {k: v for k, v in summary.items() if isinstance(v, dict) and 'mAP50' in v}
     print(f'\n{table(stages, summary["seconds"])}\n')
     print(f'integer equals compiled on {summary["images_compared"]} images, bit for bit: '

@@ -9,47 +9,43 @@ docs/deploy.md explains the files and the way to the board.
 import argparse
 from collections import Counter
 
-from mmengine.config import DictAction
-
-from mmdet_bpu.backends.choice import BACKENDS
-from mmdet_bpu.compiler.legality import summarize
-from mmdet_bpu.compiler.march import MARCHES
-from mmdet_bpu.engine.stages import load_config
+from mmdet_bpu.backends.choice import BACKENDS, choose_backend
+from mmdet_bpu.command_line import (add_checkpoint, add_config, add_config_options, add_march,
+                                    add_out_folder, command)
 from mmdet_bpu.errors import exit_on_error
 from mmdet_bpu.steps import Steps
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
-    parser.add_argument('checkpoint', help='checkpoint of stage calibration or qat')
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')
-    parser.add_argument(
-        '--march', help=f"{', '.join(MARCHES)} (default: the config's bpu.march)")
+    parser = command(__doc__)
+    add_config(parser)
+    add_checkpoint(parser)
+    add_out_folder(parser)
+    add_march(parser)
     parser.add_argument(
         '--backend', choices=BACKENDS, default='auto',
         help='auto: hbdk4 if it is installed, else sim (default)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='override settings of the config')
-    return parser.parse_args()
+    add_config_options(parser)
+    args = parser.parse_args()
+    choose_backend(args.backend)
+    return args
 
 
 def print_summary(result, files: list, march: str) -> None:
     estimate = result.estimate
     print(f'compiled for {march} by {result.backend} in {result.seconds:.1f} s')
     if result.backend == 'sim':
-        print(f'  latency   {estimate.latency_ms:.3f} ms, {estimate.images_per_second:.2f} images/s '
+        print(f'  latency   {estimate.latency_ms:.3f} ms, '
+              f'{estimate.images_per_second:.2f} images/s '
               '(estimate, one core, without the host)')
         print(f'  DDR       {estimate.ddr_megabytes:.3f} MB per image (estimate)')
     else:
         speed = result.vendor_report.get('summary', {}).get('performance', {})
         print(f'  latency   {speed} (the vendor\'s report)')
     print(f'  memory    {estimate.memory_bytes / 2**20:.1f} MiB, weights and activations')
-    counts = summarize(result.findings)
-    print('  findings  ' + ', '.join(f'{n} {level}s' for level, n in counts.items()))
+    counts = Counter(finding.level for finding in result.findings)
+    print('  findings  ' + ', '.join(f'{counts[level]} {level}s'
+                                     for level in ('error', 'warning', 'note')))
     rules = Counter(f'{f.level}: {f.op}: {f.rule}' for f in result.findings)
     for rule, number in rules.items():
         print(f'    {number} x {rule}')
@@ -64,13 +60,12 @@ def print_summary(result, files: list, march: str) -> None:
         print(f'{result.path} is for the board; {result.simulator_path} runs in the simulator.')
 
 
-@exit_on_error
+@exit_on_error('march', 'backend', 'cfg_options', out_dir='--out')
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, 'int', args.cfg_options)
-
     from mmdet_bpu import apis
-    with Steps(4) as step:
+    cfg = apis.load_config(args.config, 'int', args.cfg_options)
+    with Steps(apis.DEPLOY_STEPS) as step:
         result, files = apis.deploy(cfg, args.checkpoint, args.out, args.march, args.backend, step)
     print_summary(result, files, cfg.bpu.march)
 

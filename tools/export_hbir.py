@@ -7,41 +7,30 @@ this package) and model.quant.json (every tensor with its dtype, scale and the r
 """
 import argparse
 
-from mmengine.config import DictAction
-
-from mmdet_bpu.engine.stages import load_config
+from mmdet_bpu.command_line import (add_checkpoint, add_config, add_config_options, add_out_folder,
+                                    command)
 from mmdet_bpu.errors import exit_on_error
 from mmdet_bpu.steps import Steps
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
-    parser.add_argument('checkpoint', help='checkpoint of stage calibration or qat')
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='override settings of the config')
+    parser = command(__doc__)
+    add_config(parser)
+    add_checkpoint(parser)
+    add_out_folder(parser)
+    add_config_options(parser)
     return parser.parse_args()
 
 
-@exit_on_error
+@exit_on_error('cfg_options', out_dir='--out')
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, 'int', args.cfg_options)
-
     from mmdet_bpu import apis
-    from mmdet_bpu.output_folder import staged_folder
-    with Steps(2) as step:
-        step('load and export')
-        exported = apis.export_hbir(cfg, args.checkpoint)
-        step('write')
-        with staged_folder(args.out) as folder:
-            names = sorted(apis.write_export(exported, folder))
-    for name in names:
-        print(f'{args.out}/{name}')
+    cfg = apis.load_config(args.config, 'int', args.cfg_options)
+    with Steps(apis.EXPORT_STEPS) as step:
+        files = apis.export(cfg, args.checkpoint, args.out, step)
+    for file in files:
+        print(file)
 
 
 if __name__ == '__main__':

@@ -8,15 +8,11 @@ GOPs are 2 x MAC of conv2d, linear and matmul, as in published tables. Bilinear 
 element-wise work, reductions and norms are not counted. mmengine's counter calls a MAC one FLOP.
 """
 import argparse
-import json
-from pathlib import Path
 
-from mmengine.config import DictAction
-
+from mmdet_bpu.command_line import add_config, add_config_options, command
 from mmdet_bpu.compiler.published import PUBLISHED_NASH_E, SOURCE
-from mmdet_bpu.engine.settings import TRAINING_STAGES
-from mmdet_bpu.engine.stages import load_config
 from mmdet_bpu.errors import exit_on_error
+from mmdet_bpu.output_folder import write_json
 from mmdet_bpu.steps import Steps
 
 PUBLISHED = {model.name: model for model in PUBLISHED_NASH_E}
@@ -24,10 +20,9 @@ DEFAULT_SHAPE = (800, 1333)  # px: what the reference recipe deploys for COCO
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
+    from mmdet_bpu.engine.stage_names import TRAINING_STAGES
+    parser = command(__doc__)
+    add_config(parser)
     parser.add_argument(
         '--shape', type=int, nargs=2, metavar=('H', 'W'),
         help="height and width in px (default: the config's bpu.input_shape, else 800 1333)")
@@ -37,9 +32,7 @@ def parse_args() -> argparse.Namespace:
         '--published', choices=PUBLISHED, metavar='MODEL',
         help='print a count that the vendor published beside ours: ' + ', '.join(PUBLISHED))
     parser.add_argument('--out', metavar='FILE', help='write the count there as JSON')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='override settings of the config')
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -69,15 +62,14 @@ def print_published(published, count) -> None:
           f'{published.gops} GOPs; ours: {ours:.2f} GOPs ({remark})\n{SOURCE}')
 
 
-@exit_on_error
+@exit_on_error('shape', 'stage', 'cfg_options')
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.stage, args.cfg_options)
+    from mmdet_bpu import apis
+    cfg = apis.load_config(args.config, args.stage, args.cfg_options)
     published = PUBLISHED.get(args.published)
     shape = args.shape or (published and published.input_shape[2:]) \
         or (cfg.get('bpu') or {}).get('input_shape') or DEFAULT_SHAPE
-
-    from mmdet_bpu import apis
     with Steps(1) as step:
         step('build, capture, count')
         count = apis.count_flops(cfg, tuple(shape))
@@ -85,8 +77,7 @@ def main() -> None:
     if published:
         print_published(published, count)
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(json.dumps(count.as_dict(), indent=1) + '\n', encoding='utf-8')
+        write_json(args.out, count.as_dict())
 
 
 if __name__ == '__main__':

@@ -9,20 +9,16 @@ MODEL is a .pth of any stage, which needs --config, or a model.int.mlir or model
 nothing. The drawn pictures and detections.json appear in the folder together.
 """
 import argparse
-import functools
 
-from mmengine.config import Config, DictAction
-
-from mmdet_bpu.engine.stages import load_config
+from mmdet_bpu.command_line import add_config_options, add_out_folder, command
 from mmdet_bpu.errors import BpuError, exit_on_error
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument('model', help='a .pth, .int.mlir or .hbm file')
     parser.add_argument('images', nargs='+', help='pictures, or folders of pictures')
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')
+    add_out_folder(parser)
     parser.add_argument('--config', help='config of a .pth')
     parser.add_argument(
         '--compare', metavar='MODEL', help='draw what this model detects beside it')
@@ -31,29 +27,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--deploy-preprocessing', action='store_true',
         help='feed a float model as the board is fed: resized without keeping the ratio')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='override settings of the config')
+    add_config_options(parser)
     return parser.parse_args()
 
 
-def config_of(args: argparse.Namespace, stage: str) -> Config:
-    if args.config is None:
-        raise BpuError('a .pth needs the config that it was made with: --config FILE')
-    cfg = load_config(args.config, stage, args.cfg_options)
-    if args.deploy_preprocessing:
-        cfg.bpu.deploy_preprocessing = True
-    return cfg
-
-
-@exit_on_error
+@exit_on_error('score_thr', 'cfg_options', out_dir='--out')
 def main() -> None:
     args = parse_args()
-
     from mmdet_bpu import apis
+
+    def config_of(stage: str):
+        if args.config is None:
+            raise BpuError('a .pth needs the config that it was made with: --config FILE')
+        cfg = apis.load_config(args.config, stage, args.cfg_options)
+        if args.deploy_preprocessing:
+            cfg.bpu.deploy_preprocessing = True
+        return cfg
+
     models = [args.model] + ([args.compare] if args.compare else [])
-    result = apis.infer(models, args.images, args.out, functools.partial(config_of, args),
-                        args.score_thr)
+    result = apis.infer(models, args.images, args.out, config_of, args.score_thr)
     boxes = [sum(len(image['detections'][i]) for image in result['images'])
              for i in range(len(models))]
     for title, number in zip(result['models'], boxes):

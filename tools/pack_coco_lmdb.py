@@ -5,10 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from mmdet_bpu.datasets.image_check import CHECKS
-from mmdet_bpu.datasets.lmdb_packer import ON_ERROR, pack_coco
-from mmdet_bpu.datasets.lmdb_verify import verify_database
-from mmdet_bpu.datasets.packing_report import report_lines
+from mmdet_bpu.choices import CHECKS, ON_ERROR
 from mmdet_bpu.errors import exit_on_error
 
 YEAR = '2017'  # of the COCO files that --data-root looks for
@@ -75,15 +72,16 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-@exit_on_error
+@exit_on_error('subset', 'shards', 'check_images', 'on_error', 'processes', 'overwrite', 'resume')
 def main() -> None:
     args = parse_args()
-    start = time.monotonic()
     try:
+        from mmdet_bpu import apis
+        start = time.monotonic()
         if args.verify is not None:
-            meta, verb, path = verify_database(args.verify, progress=True), 'verified', args.verify
+            meta, verb, path = apis.verify(args.verify, progress=True), 'verified', args.verify
         else:
-            meta = pack_coco(args.img_dir, args.ann, args.out, args.overwrite, progress=True,
+            meta = apis.pack(args.img_dir, args.ann, args.out, args.overwrite, progress=True,
                              resume=args.resume, check_images=args.check_images,
                              on_error=args.on_error, subset=args.subset, shards=args.shards,
                              processes=args.processes)
@@ -92,7 +90,7 @@ def main() -> None:
         advice = '' if args.verify is not None else ': go on with --resume'
         print(f'interrupted{advice}', file=sys.stderr)
         sys.exit(INTERRUPTED)
-    for line in report_lines(meta):
+    for line in apis.report_lines(meta):
         print(line, file=sys.stderr)
     counts = meta['counts']
     left_out = len(meta['report']['skipped'])

@@ -8,22 +8,17 @@ Stage int takes a calibration or QAT checkpoint, which is converted on the fly, 
 stage hbm takes a model.hbm.
 """
 import argparse
-import json
 import os
-from pathlib import Path
 
-from mmengine.config import DictAction
-
-from mmdet_bpu.engine.settings import EXECUTABLE_STAGES, STAGES
-from mmdet_bpu.engine.stages import default_work_dir, load_config
-from mmdet_bpu.errors import BpuError, exit_on_error
+from mmdet_bpu.command_line import add_config, add_config_options, add_launcher, command
+from mmdet_bpu.errors import exit_on_error
+from mmdet_bpu.output_folder import write_json
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'config', help='config file, or mmdet::FOLDER/NAME.py of an installed package')
+    from mmdet_bpu.engine.stage_names import STAGES
+    parser = command(__doc__)
+    add_config(parser)
     parser.add_argument(
         'model', metavar='CHECKPOINT_OR_ARTIFACT', help='a .pth, .int.mlir or .hbm file')
     parser.add_argument(
@@ -34,43 +29,22 @@ def parse_args() -> argparse.Namespace:
         'ratio, as every later stage is')
     parser.add_argument('--work-dir', help='folder of logs (default: work_dirs/CONFIG_STAGE)')
     parser.add_argument('--out', metavar='FILE', help='write the metrics there as JSON')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='override settings of the config')
-    parser.add_argument(
-        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
-        help='job launcher')
-    # torch.distributed.launch passes it; torchrun sets the environment variable.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_config_options(parser)
+    add_launcher(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
-@exit_on_error
+@exit_on_error('stage', 'cfg_options', 'launcher')
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.stage, args.cfg_options)
-    if cfg.get('bpu') is None:
-        raise BpuError(f'config {args.config} has no stage of its own; pass --stage')
-    stage = cfg.bpu.stage
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, cfg)
-    cfg.resume = False
-    if args.deploy_preprocessing:
-        cfg.bpu.deploy_preprocessing = True
-
-    from mmdet_bpu.engine.evaluation import evaluate
-    if stage in EXECUTABLE_STAGES:
-        from mmdet_bpu import apis
-        cfg.load_from = None
-        metrics = evaluate(cfg, apis.load_executable(cfg, args.model, stage))
-    else:
-        cfg.load_from = args.model
-        metrics = evaluate(cfg)
+    from mmdet_bpu import apis
+    cfg = apis.load_config(args.config, args.stage, args.cfg_options)
+    metrics = apis.evaluate(cfg, args.model, args.work_dir, args.deploy_preprocessing,
+                            args.launcher)
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(json.dumps(metrics, indent=2) + '\n', encoding='utf-8')
+        write_json(args.out, metrics)
 
 
 if __name__ == '__main__':

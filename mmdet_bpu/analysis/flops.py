@@ -136,7 +136,8 @@ def count_model(model: nn.Module, shape: Tuple[int, int]) -> FlopCount:
         BpuError: The shape is too small, or the model holds an op that is not known (site named).
     """
     if min(shape) < SMALLEST_SIDE:
-        raise BpuError(f'--shape {shape[0]} {shape[1]}: expected at least {SMALLEST_SIDE} px')
+        raise BpuError(f'parameter shape: expected at least {SMALLEST_SIDE} px, found '
+                       f'{shape[0]} x {shape[1]}')
     parameters = sum(p.numel() for p in model.parameters())
     open_attention(model)
     captured = capture_detector(model, shape)

@@ -43,11 +43,16 @@ class ModelCheck:
     notes: List[dict] = field(default_factory=list)
     instructions: int = 0
 
+    @property
+    def counts(self) -> Dict[str, int]:
+        """Findings of each level."""
+        return summarize(self.findings)
+
     def as_dict(self) -> Dict[str, Any]:
         """Plain form for JSON."""
         rows = [{key: value for key, value in row.items() if key not in ('scale', 'calibrated')}
                 for row in self.sites]
-        return dict(march=self.march, counts=summarize(self.findings), sites=rows,
+        return dict(march=self.march, counts=self.counts, sites=rows,
                     findings=[finding.as_dict() for finding in self.findings],
                     instructions=self.instructions)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from mmdet_bpu.errors import BpuError
 
-MISSING = ('backend hbdk4: the package hbdk4 is not installed here. It comes with the vendor\'s '
-           'OpenExplorer toolkit. Without it, --backend sim makes a .hbm for the simulator.')
+MISSING = ("backend hbdk4: the package hbdk4 is not installed here. It comes with the vendor's "
+           "OpenExplorer toolkit. Without it, parameter backend='sim' makes a .hbm for the "
+           'simulator.')
 _FUNCTIONS = ('convert', 'compile', 'hbm_perf')
 
 

@@ -1,4 +1,4 @@
-"""From an integer program to a ``.hbm`` of the simulator with its report: :func:`compile_program`."""
+"""From an integer program to a ``.hbm`` of the simulator, with its report."""
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is known about a compiled model, as one value that gives a JSON document and an HTML page."""
+"""What is known about a compiled model, as one value; JSON and HTML are made of it."""
 from dataclasses import asdict, dataclass, field
 
 from mmdet_bpu.compiler.estimate import ESTIMATE_NOTE, Estimate

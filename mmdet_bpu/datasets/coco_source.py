@@ -66,7 +66,7 @@ class CocoSource:
         if orphans and not skip_faults:
             raise BpuError(f'{ann_file}: {len(orphans)} annotation(s) point at an image id that is '
                            f'not in "images": {first_names(orphans)}; remove them, add the images, '
-                           'or leave them out with --on-error skip')
+                           "or leave them out with parameter on_error='skip'")
         if subset is not None:
             images = cls._first_images(ann_file, images, subset)
             annotations = {image['id']: annotations[image['id']] for image in images}
@@ -103,8 +103,8 @@ class CocoSource:
     @staticmethod
     def _first_images(ann_file: Path, images: list[dict], subset: int) -> list[dict]:
         if not 1 <= subset <= len(images):
-            raise BpuError(f'--subset: expected 1 to {len(images)}, the number of images of '
-                           f'{ann_file}, found {subset}')
+            raise BpuError(f'parameter subset: expected 1 to {len(images)}, the number of images '
+                           f'of {ann_file}, found {subset}')
         return images[:subset]
 
     def _look_for_images(self, skip_faults: bool) -> None:
@@ -122,7 +122,7 @@ class CocoSource:
             raise BpuError(f'{len(missing)} of {len(self.images)} images named by {self.ann_file} '
                            f'are not in {self.img_dir}: '
                            f'{first_names(image["file_name"] for image in missing)}; add them, or '
-                           'leave them out with --on-error skip')
+                           "leave them out with parameter on_error='skip'")
         for image in missing:
             self.leave_out(image, MISSING)
 

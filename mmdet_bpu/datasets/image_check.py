@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-CHECKS = ('decode', 'header', 'none')
 # Most headers end in here; a JPEG with a large colour profile or thumbnail is parsed as a whole.
 HEADER_BYTES = 1 << 15
 JPEG_END = b'\xff\xd9'

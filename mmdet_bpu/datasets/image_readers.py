@@ -147,8 +147,8 @@ class ImageReaders:
             end = signal.Signals(-code).name if code < 0 else f'exit code {code}'
             raise BpuError(
                 f'a reader process was ended by {end} at one of {len(batch)} images from '
-                f'{batch[0].path} to {batch[-1].path}; try --check-images none, which does not '
-                'decode them') from None
+                f'{batch[0].path} to {batch[-1].path}; try parameter '
+                "check_images='none', which does not decode them") from None
 
 
 def _serve(connection: Connection, others: list[Connection], arenas: list[mmap.mmap],

@@ -12,7 +12,8 @@ import lmdb
 
 from mmdet_bpu.datasets.coco_annotations import note_unusual
 from mmdet_bpu.datasets.coco_source import CocoSource
-from mmdet_bpu.datasets.image_check import CHECKS, ImageFault, check_image
+from mmdet_bpu.choices import CHECKS, ON_ERROR
+from mmdet_bpu.datasets.image_check import ImageFault, check_image
 from mmdet_bpu.datasets.image_index import index_records
 from mmdet_bpu.datasets.image_readers import ImageRead, ImageReaders, ImageRequest
 from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE, FORMAT,
@@ -28,7 +29,6 @@ from mmdet_bpu.datasets.sample_record import encode_sample
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.steps import progress_bar
 
-ON_ERROR = ('stop', 'skip')
 MAX_SHARDS = 1000
 # What LMDB reports of a file whose pages are not what it wrote.
 DAMAGE = (lmdb.CorruptedError, lmdb.CursorFullError, lmdb.InvalidError, lmdb.PageNotFoundError,
@@ -238,10 +238,10 @@ class _Packing:
     def _fault_message(self, faulty: list[ImageRead]) -> str:
         named = first_names(f'{read.request.path} {read.fault}' for read in faulty)
         advice = 'Replace ' + ('it' if len(faulty) == 1 else 'them')
-        advice += ', or leave out such images with --on-error skip'
+        advice += ", or leave out such images with parameter on_error='skip'"
         if self.sha256:
-            advice += (f', and go on with --resume: {self.folder} keeps the {len(self.sha256)} '
-                       'images packed so far')
+            advice += (f', and go on with parameter resume=True: {self.folder} keeps the '
+                       f'{len(self.sha256)} images packed so far')
         return f'{named}. {advice}'
 
 
@@ -251,10 +251,10 @@ def _disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        raise BpuError(f'{partial} is damaged, LMDB reports {error}: start over with --overwrite'
-                       ) from error
+        raise BpuError(f'{partial} is damaged, LMDB reports {error}: start over with '
+                       'parameter overwrite=True') from error
     except (OSError, lmdb.Error) as error:
-        kept = (f'; {partial} keeps what was packed so far: go on with --resume'
+        kept = (f'; {partial} keeps what was packed so far: go on with parameter resume=True'
                 if partial.is_dir() else '')
         cause = str(error)
         if cause.endswith(os.strerror(errno.EIO)):
@@ -266,11 +266,12 @@ def _disk_errors(out: Path) -> Iterator[None]:
 
 def _check_arguments(check_images: str, on_error: str, shards: int,
                      processes: int | None) -> None:
-    for name, value, allowed in (('--check-images', check_images, CHECKS),
-                                 ('--on-error', on_error, ON_ERROR)):
+    for name, value, allowed in (('check_images', check_images, CHECKS),
+                                 ('on_error', on_error, ON_ERROR)):
         if value not in allowed:
-            raise BpuError(f'{name}: expected one of {", ".join(allowed)}, found {value!r}')
+            raise BpuError(f'parameter {name}: expected one of {", ".join(allowed)}, found '
+                           f'{value!r}')
     if not 1 <= shards <= MAX_SHARDS:
-        raise BpuError(f'--shards: expected 1 to {MAX_SHARDS}, found {shards}')
+        raise BpuError(f'parameter shards: expected 1 to {MAX_SHARDS}, found {shards}')
     if processes is not None and processes < 1:
-        raise BpuError(f'--processes: expected 1 or more, found {processes}')
+        raise BpuError(f'parameter processes: expected 1 or more, found {processes}')

@@ -10,7 +10,7 @@ from typing import Iterator
 from mmdet_bpu.datasets.lmdb_format import DATA_FILE
 from mmdet_bpu.errors import BpuError
 
-PLAN_FILE = 'packing.json'  # what is being packed: --resume goes on only with the same
+PLAN_FILE = 'packing.json'  # what is being packed: resuming goes on only with the same
 
 
 def check_target(out: Path, overwrite: bool) -> None:
@@ -22,7 +22,8 @@ def check_target(out: Path, overwrite: bool) -> None:
     if not os.path.lexists(out):
         return
     if not overwrite:
-        raise BpuError(f'{out} exists; choose another name, or replace it with --overwrite')
+        raise BpuError(f'{out} exists; choose another name, or replace it with parameter '
+                       'overwrite=True')
     # Replacing deletes: only ever a folder that holds a database and nothing else.
     if not out.is_dir() or out.is_symlink() or not all(map(_is_ours, os.listdir(out))):
         raise BpuError(f'{out} is not an LMDB database (a folder of {DATA_FILE} alone): it is not '
@@ -76,18 +77,19 @@ def partial_folder(out: Path, plan: dict, resume: bool, overwrite: bool) -> Path
             differences = '; '.join(
                 f'{name} was {earlier.get(name)!r}, is {plan[name]!r}' for name in changed)
             raise BpuError(f'cannot resume {partial}, it was begun from other input ({differences})'
-                           ': give the same, or start over with --overwrite')
+                           ': give the same, or start over with parameter overwrite=True')
         return partial
     if earlier is not None and not overwrite:
-        raise BpuError(f'{partial} is an interrupted packing: go on with --resume, or start over '
-                       'with --overwrite')
+        raise BpuError(f'{partial} is an interrupted packing: go on with parameter resume=True, or '
+                       'start over with parameter overwrite=True')
     if os.path.lexists(partial):
         if not partial.is_dir() or partial.is_symlink() or not all(map(_is_ours,
                                                                       os.listdir(partial))):
             raise BpuError(f'{partial} is in the way and no interrupted packing; remove it')
         if not overwrite and any(partial.glob('*.mdb')):
             raise BpuError(f'{partial} is in the way: it holds data, but no {PLAN_FILE} that says '
-                           'of what; move it away, or discard it with --overwrite')
+                           'of what; move it away, or discard it with parameter '
+                           'overwrite=True')
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     draft = partial / f'{PLAN_FILE}.new'

@@ -91,7 +91,7 @@ def detect_in_pictures(predictors: Sequence[Any], images: Union[str, Path, Seque
             as it was.
     """
     if not 0 <= score_thr <= 1:
-        raise BpuError(f'--score-thr: expected a number from 0 to 1, found {score_thr}')
+        raise BpuError(f'parameter score_thr: expected a number from 0 to 1, found {score_thr}')
     rows = []
     with staged_folder(out_dir) as folder:
         for path, name in with_bar(find_pictures(images), 'pictures'):
@@ -103,7 +103,7 @@ def detect_in_pictures(predictors: Sequence[Any], images: Union[str, Path, Seque
             target.parent.mkdir(parents=True, exist_ok=True)
             picture = drawn[0][1] if len(drawn) == 1 else side_by_side(drawn)
             if not cv2.imwrite(str(target), picture):
-                raise BpuError(f'--out {out_dir}: cannot write {name}')
+                raise BpuError(f'parameter out_dir: cannot write {name} into {out_dir}')
             rows.append(dict(
                 file=str(path), picture=str(name), width=image.shape[1], height=image.shape[0],
                 detections=[each.as_rows(predictor.classes)

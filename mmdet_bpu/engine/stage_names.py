@@ -1,13 +1,15 @@
 """The stages of a detector: their names, their order, and what each starts from."""
 from typing import Dict, Tuple
 
+from mmdet_bpu.lowering.artifact_formats import FORMATS
+
 FLOAT, CALIBRATION, QAT, INT, HBM = 'float', 'calibration', 'qat', 'int', 'hbm'
 
 TRAINING_STAGES = (FLOAT, CALIBRATION, QAT)
 # Their model has fake quantizers.
 QUANTIZED_STAGES = (CALIBRATION, QAT)
-# Evaluated, not trained: their network is an integer executable.
-EXECUTABLE_STAGES = (INT, HBM)
+# Evaluated, not trained: their network is an executable, one stage for each format of artefacts.
+EXECUTABLE_STAGES = tuple(FORMATS)
 STAGES = TRAINING_STAGES + EXECUTABLE_STAGES
 
 # Stages whose checkpoints a stage may start from, the one to prefer first.

@@ -62,7 +62,7 @@ def load_config(config: str, stage: Optional[str] = None,
         try:
             cfg.merge_from_dict(cfg_options)
         except (TypeError, KeyError, IndexError) as error:
-            raise BpuError(f'--cfg-options {cfg_options} cannot be merged into {config}: '
+            raise BpuError(f'parameter cfg_options: {cfg_options} cannot be merged into {config}: '
                            f'{error}') from error
     return cfg
 
@@ -93,8 +93,8 @@ def complete_config(cfg: Config) -> BpuSettings:
     """
     refuse_strategies(cfg)
     if cfg.get('bpu') is None:
-        raise BpuError('the config has no key bpu, so its stage is unknown; pass --stage, or '
-                       'inherit from configs/float.py, configs/calibration.py or configs/qat.py')
+        raise BpuError('the config has no key bpu, so its stage is unknown; give parameter stage, '
+                       'or inherit from configs/float.py, configs/calibration.py or configs/qat.py')
     settings = validate_settings(cfg.bpu)
     if not cfg.get('default_scope'):  # python-style configs have none
         cfg.default_scope = 'mmdet'
@@ -166,7 +166,8 @@ def refuse_strategies(cfg: Config) -> None:
     if cfg.get('strategy') is not None:
         raise BpuError('field strategy: expected none, found '
                        f'{dict(cfg.strategy).get("type", cfg.strategy)!r}; the model is converted '
-                       "where BPURunner builds it. Remove strategy; distribute with --launcher")
+                       'where BPURunner builds it. Remove strategy; distribute by '
+                       'parameter launcher')
     if cfg.get('runner_type', 'BPURunner') == 'FlexibleRunner':
         raise BpuError("field runner_type: expected 'BPURunner', found 'FlexibleRunner', which "
                        'builds models through strategies; remove it')

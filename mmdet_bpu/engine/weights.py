@@ -150,8 +150,7 @@ def find_source(stage: str, work_dir: str, load_from: Optional[str]) -> Optional
         f'work_dir {work_dir} does not end with {stage!r}, so no sibling folder was searched'
     raise BpuError(f'stage {stage!r} needs a checkpoint to start from: load_from is not set, and '
                    f'{where}. Give one of stage {expected} (a stock mmdet checkpoint counts as '
-                   "'float'): --load-from FILE, or --cfg-options load_from=FILE, or set load_from "
-                   'in the config')
+                   "'float') by parameter load_from=FILE, or as load_from in the config")
 
 
 def _complain(complaints: List[str], what: str, keys: List[str]) -> None:

@@ -16,7 +16,8 @@ KERNELS: dict[str, Kernel] = REFERENCE.kernels
 
 def kernel_set_names() -> list[str]:
     """Names that :func:`kernel_set` takes."""
-    folders = {module.name for module in pkgutil.iter_modules(mmdet_bpu.kernels.__path__) if module.ispkg}
+    folders = {module.name for module in pkgutil.iter_modules(mmdet_bpu.kernels.__path__)
+               if module.ispkg}
     return sorted(folders | set(SETS))
 
 

@@ -1,24 +1,20 @@
-"""What a detector becomes on disk: HBIR, integer module, report, ``.hbm``; and reading them back."""
+"""What a detector becomes on disk: HBIR, integer module, report, ``.hbm``."""
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Union
 
 from xdsl.dialects.builtin import ModuleOp
 
-from mmdet_bpu.errors import BpuError
-from mmdet_bpu.executors.interpreter import Interpreter
-from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
-from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.passes import convert
-from mmdet_bpu.hbir.text import read_text, write_text
+from mmdet_bpu.hbir.text import write_text
+from mmdet_bpu.lowering.artifact_formats import FORMATS
 from mmdet_bpu.lowering.export import export_networks
 from mmdet_bpu.output_folder import atomic_file, write_atomically
 
-HBIR_FILE, INT_FILE, REPORT_FILE, HBM_FILE = ('model.hbir.mlir', 'model.int.mlir',
-                                              'model.quant.json', 'model.hbm')
-CONTRACT_FILE = 'model.deploy.json'
+HBIR_FILE, REPORT_FILE, CONTRACT_FILE = 'model.hbir.mlir', 'model.quant.json', 'model.deploy.json'
+INT_FILE, HBM_FILE = FORMATS['int'].file, FORMATS['hbm'].file
 
 
 @dataclass
@@ -60,19 +56,3 @@ def write_export(exported: IntegerModel, out_dir: Union[str, Path]) -> Dict[str,
     content = dict(tensors=exported.report, notes=exported.notes)
     write_atomically(paths[REPORT_FILE], (json.dumps(content, indent=1) + '\n').encode())
     return paths
-
-
-def load_artifact(path: Union[str, Path]) -> Any:
-    """Executable of a ``model.int.mlir`` or a ``model.hbm``: ``run({name: integers})``.
-
-    Raises:
-        BpuError: No such file, neither kind, or damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise BpuError(f'artefact {path} not found')
-    if path.suffix == '.hbm':
-        return HbmSimulator(path)
-    if path.suffix == '.mlir':
-        return Interpreter(program_from_module(read_text(path)))
-    raise BpuError(f'{path}: expected a model.int.mlir or a model.hbm')

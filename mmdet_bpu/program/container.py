@@ -23,7 +23,7 @@ SECTIONS = ('program', 'memory', 'weights', 'metadata', 'performance')
 _PREFIX = struct.Struct('<8sIQ32s')
 _ALIGNMENT = 64
 NOTICE = ('Runs in the mmdet_bpu simulator, not on a board. For the board, install the vendor\'s '
-          'hbdk4 and deploy again with --backend hbdk4.')
+          'hbdk4 and deploy again with the backend hbdk4.')
 
 
 def canonical_json(value) -> bytes:

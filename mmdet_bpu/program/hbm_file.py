@@ -13,8 +13,8 @@ performance    JSON: per network the estimate for the march
 =============  ==================================================================================
 
 A detector that the host interrupts (proposals, then their heads) is several networks. "Per network"
-is a list under ``networks``, in one order in every section. Format version 1 knew one network: there
-each section is that network's entry itself, without a name.
+is a list under ``networks``, in one order in every section. Format version 1 knew one network:
+there each section is that network's entry itself, without a name.
 """
 import json
 from dataclasses import asdict, dataclass

@@ -50,5 +50,5 @@ def test_the_count_agrees_with_mmengines_within_2_percent(variant, shape):
 
 
 def test_a_shape_below_the_strides_is_refused():
-    with pytest.raises(BpuError, match='--shape 16 64: expected at least 32 px'):
+    with pytest.raises(BpuError, match='parameter shape: expected at least 32 px, found 16 x 64'):
         count_model(nn.Module(), (16, 64))

@@ -105,7 +105,7 @@ def test_auto_takes_the_vendor_s_compiler_where_it_is_installed(vendor):
 
 
 def test_asking_for_the_vendor_s_compiler_without_it_says_what_to_do():
-    with pytest.raises(BpuError, match='not installed.*--backend sim'):
+    with pytest.raises(BpuError, match="not installed.*parameter backend='sim'"):
         choose_backend('hbdk4')
     with pytest.raises(BpuError, match='not installed'):
         hbdk4.compile_for_board('module {}', 'model.hbm', 'nash-e')

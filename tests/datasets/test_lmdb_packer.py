@@ -49,7 +49,7 @@ def test_small_map_and_batches_give_the_same_records(coco_files, target, monkeyp
 def test_existing_target_is_refused_and_stays(coco_files, target):
     pack_coco(*coco_files, target)
     before = records(target)
-    with pytest.raises(BpuError, match='train_lmdb exists.*--overwrite'):
+    with pytest.raises(BpuError, match='train_lmdb exists.*parameter overwrite=True'):
         pack_coco(*coco_files, target)
     assert records(target) == before
 
@@ -97,12 +97,12 @@ def test_stop_at_a_bad_image_keeps_what_was_packed_for_resume(coco_files, target
     path = coco_files.img_dir / 'b.png'
     whole = path.read_bytes()
     path.write_bytes(b'<html>404</html>')
-    with pytest.raises(BpuError, match=r'b\.png is not a readable image .*--on-error skip, and go '
-                       r'on with --resume: .*train_lmdb\.partial keeps the 7 images'):
+    with pytest.raises(BpuError, match=r"b\.png is not a readable image .*on_error='skip', and go "
+                       r'on with parameter resume=True: .*train_lmdb\.partial keeps the 7 images'):
         pack_coco(*coco_files, target)
     assert not target.exists()
-    with pytest.raises(BpuError, match='is an interrupted packing: go on with --resume, or start '
-                       'over with --overwrite'):
+    with pytest.raises(BpuError, match='is an interrupted packing: go on with parameter '
+                       'resume=True, or start over with parameter overwrite=True'):
         pack_coco(*coco_files, target)
     path.write_bytes(whole)
     pack_coco(*coco_files, target, resume=True)
@@ -154,16 +154,16 @@ def test_subset_takes_the_first_images_of_the_file(coco_files, target):
 
 @pytest.mark.parametrize('subset', [0, -1, 9])
 def test_subset_out_of_range_is_refused(coco_files, target, subset):
-    with pytest.raises(BpuError, match=f'--subset: expected 1 to 8, .* found {subset}'):
+    with pytest.raises(BpuError, match=f'parameter subset: expected 1 to 8, .* found {subset}'):
         pack_coco(*coco_files, target, subset=subset)
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(shards=0), '--shards: expected 1 to 1000, found 0'),
-    (dict(processes=0), '--processes: expected 1 or more, found 0'),
-    (dict(check_images='thoroughly'), "--check-images: expected one of decode, header, none, found "
-     "'thoroughly'"),
-    (dict(on_error='ignore'), "--on-error: expected one of stop, skip, found 'ignore'"),
+    (dict(shards=0), 'parameter shards: expected 1 to 1000, found 0'),
+    (dict(processes=0), 'parameter processes: expected 1 or more, found 0'),
+    (dict(check_images='thoroughly'),
+     "parameter check_images: expected one of decode, header, none, found 'thoroughly'"),
+    (dict(on_error='ignore'), "parameter on_error: expected one of stop, skip, found 'ignore'"),
 ])
 def test_argument_out_of_range_is_refused(coco_files, target, arguments, message):
     with pytest.raises(BpuError, match=message):

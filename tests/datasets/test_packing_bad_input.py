@@ -37,7 +37,7 @@ def test_unusable_file_is_named_and_skipped_only_when_told(coco_files, tmp_path,
     spoil, reason = UNUSABLE[kind]
     spoil(coco_files.img_dir / 'a.jpg')
     out = tmp_path / 'train_lmdb'
-    with pytest.raises(BpuError, match=r'a\.jpg.*--on-error skip'):
+    with pytest.raises(BpuError, match=r"a\.jpg.*parameter on_error='skip'"):
         pack_coco(*coco_files, out, shards=shards)
     assert not out.exists()
     meta = pack_coco(*coco_files, out, shards=shards, on_error='skip', overwrite=True)
@@ -97,7 +97,7 @@ def test_annotation_of_no_image_is_left_out_only_when_told(coco_files, tmp_path)
     annotations[3]['image_id'] = 4711
     coco_files.rewrite(annotations=annotations)
     out = tmp_path / 'train_lmdb'
-    with pytest.raises(BpuError, match=r'4 \(image_id 4711\).*--on-error skip'):
+    with pytest.raises(BpuError, match=r"4 \(image_id 4711\).*parameter on_error='skip'"):
         pack_coco(*coco_files, out)
     meta = pack_coco(*coco_files, out, on_error='skip')
     assert meta['counts'] == dict(meta['counts'], images=8, annotations=11)

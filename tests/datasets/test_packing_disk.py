@@ -76,7 +76,7 @@ def test_disk_that_fills_up_at_any_point_is_said_and_resume_finishes(
         assert error.startswith(f'cannot write {target}: ')
         assert 'No space left on device' in error or 'the disk is full' in error
     assert errors[-1].endswith('train_lmdb.partial keeps what was packed so far: go on with '
-                               '--resume')
+                               'parameter resume=True')
 
 
 def test_full_disk_leaves_the_earlier_database(coco_files, disk):

@@ -69,7 +69,7 @@ def test_other_input_is_refused_with_what_differs(
         img_dir = img_dir.rename(img_dir.with_name(change['folder']))
     options = {key: value for key, value in change.items() if key in ('subset', 'shards')}
     with pytest.raises(BpuError, match=f'cannot resume .*partial, it was begun from other input .*'
-                       f'{words}.*: give the same, or start over with --overwrite'):
+                       f'{words}.*: give the same, or start over with parameter overwrite=True'):
         pack_coco(img_dir, ann_file, target, resume=True, **options)
     ann_file.rename(coco_files.ann_file).write_text(before)
     img_dir.rename(coco_files.img_dir)
@@ -104,7 +104,7 @@ def test_damaged_page_is_said_and_overwritten(coco_files, target, partial, pack_
             content[page + 10] = 0  # no branch or leaf of the tree any more: LMDB refuses the page
     (partial / 'data.mdb').write_bytes(content)
     with pytest.raises(BpuError, match=r'partial is damaged, LMDB reports .*: start over with '
-                       '--overwrite'):
+                       'parameter overwrite=True'):
         pack_coco(*coco_files, target, resume=True)
     pack_coco(*coco_files, target, overwrite=True)
     assert verify_database(target)['counts']['images'] == 8

@@ -173,11 +173,11 @@ def test_strategies_are_refused(tmp_path, line, words):
 
 def test_a_config_without_a_stage_is_refused():
     cfg = load_once(STOCK.format(''))
-    with pytest.raises(BpuError, match='no key bpu.*--stage'):
+    with pytest.raises(BpuError, match='no key bpu.*parameter stage'):
         complete_config(cfg)
 
 
 def test_an_override_that_does_not_fit_the_config_is_named():
-    with pytest.raises(BpuError, match='cfg-options.*cannot be merged'):
+    with pytest.raises(BpuError, match='parameter cfg_options: .*cannot be merged'):
         load_config('mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', 'qat',
                     {'train_dataloader.dataset.pipeline.99.type': 'Resize'})

@@ -1,8 +1,8 @@
 """A ``.hbm`` of an earlier format version opens and gives the outputs that it gave then.
 
-``tests/data/version_0_1.hbm`` was written by mmdet_bpu 0.1.0 from convolutions (one with a residual),
-a max-pool, a table, a reshape and two linear layers; ``version_0_1.npz`` holds an image and the outputs
-that the simulator of that version gave for it.
+``tests/data/version_0_1.hbm`` was written by mmdet_bpu 0.1.0 from convolutions (one with a
+residual), a max-pool, a table, a reshape and two linear layers; ``version_0_1.npz`` holds an image
+and the outputs that the simulator of that version gave for it.
 """
 from pathlib import Path
 

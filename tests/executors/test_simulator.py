@@ -195,7 +195,8 @@ def test_wrong_inputs_are_named(detector, data):
     ('memory', lambda c: c['buffers'].popitem(), "section 'memory'"),
     ('memory', lambda c: c.update(arena_bytes=64), "section 'memory'"),
     ('memory', lambda c: c.pop('buffers'), "section 'memory' cannot be read"),
-    ('program', lambda c: c['instructions'][0].update(op='bpu.magic'), "no integer kernel for 'bpu.magic'"),
+    ('program', lambda c: c['instructions'][0].update(op='bpu.magic'),
+     "no integer kernel for 'bpu.magic'"),
     ('program', lambda c: c['instructions'][0].pop('inputs'), "section 'program' cannot be read"),
     ('program', lambda c: c['values'].popitem(), 'no place for'),
 ])

@@ -27,7 +27,7 @@ def test_sections_start_at_multiples_of_64(sealed):
 
 
 def test_the_notice_says_where_it_runs_and_how_to_make_one_for_the_board(sealed):
-    assert b'not on a board' in sealed and b'--backend hbdk4' in sealed
+    assert b'not on a board' in sealed and b'with the backend hbdk4' in sealed
 
 
 @pytest.mark.parametrize('name', SECTIONS)

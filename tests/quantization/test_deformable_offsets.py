@@ -9,7 +9,8 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.deploy_graph import open_attention
 from mmdet_bpu.models.deformable_convolution import OpenTOODHead
 from mmdet_bpu.quantization import model_report, prepare, quantization_of
-from mmdet_bpu.quantization.fold import fold_batch_norms
+from mmdet_bpu.graph.deploy_graph import capture_detector
+from mmdet_bpu.quantization.fold import fold_captured
 
 SHAPE = (8, 12)
 IMAGE = torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(3))
@@ -157,7 +158,7 @@ def test_a_batch_norm_behind_it_is_folded(toy, cls):
     open_attention(model)
     with torch.no_grad():
         expected = model(IMAGE)
-        assert fold_batch_norms(model, SHAPE) == [('dcn', 'norm')]
+        assert fold_captured(model, capture_detector(model, SHAPE)) == [('dcn', 'norm')]
         assert isinstance(model.norm, nn.Identity)
         torch.testing.assert_close(model(IMAGE), expected, atol=1e-5, rtol=1e-5)
     assert model.dcn.bias.requires_grad

@@ -1,0 +1,63 @@
+"""Train a stage: a detector in float, its calibration, or QAT."""
+from typing import Optional
+
+from mmengine.config import Config
+from torch import nn
+
+from mmdet_bpu.engine.runner import BPURunner
+from mmdet_bpu.engine.stages import default_work_dir
+from mmdet_bpu.errors import BpuError
+
+AUTO = 'auto'
+"""Resume from the newest checkpoint of the run's own folder."""
+
+
+def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] = None,
+          resume: Optional[str] = None, amp: bool = False, auto_scale_lr: bool = False,
+          launcher: str = 'none') -> nn.Module:
+    """Train a detector, calibrate it, or train it quantization-aware, as its config says.
+
+    Args:
+        cfg (Config): A config with a stage; completed in place.
+        work_dir (str, optional): Folder of logs and checkpoints. Defaults to the config's, else
+            ``work_dirs/CONFIG_STAGE``.
+        load_from (str, optional): Checkpoint to start from. Defaults to the config's, else the
+            newest one of the stage before.
+        resume (str, optional): Go on with an interrupted run from this checkpoint, or from its
+            newest one for :data:`AUTO`.
+        amp (bool): Automatic mixed precision.
+        auto_scale_lr (bool): Scale the learning rate by the batch size.
+        launcher (str): Job launcher.
+
+    Returns:
+        nn.Module: The trained model.
+
+    Raises:
+        BpuError: Parameters that exclude each other, a wrong setting, or no checkpoint to start
+            from.
+    """
+    set_run(cfg, work_dir, launcher)
+    if resume and load_from:
+        raise BpuError('parameter resume and parameter load_from exclude each other: a resumed run '
+                       'goes on with its own weights')
+    if load_from:
+        cfg.load_from = load_from
+    if resume:
+        cfg.resume = True
+        cfg.load_from = None if resume == AUTO else resume
+    if amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+    if auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise BpuError('parameter auto_scale_lr: expected auto_scale_lr.base_batch_size in the '
+                           'config, found none')
+        cfg.auto_scale_lr.enable = True
+    return BPURunner.from_cfg(cfg).train()
+
+
+def set_run(cfg: Config, work_dir: Optional[str], launcher: str) -> None:
+    """Give a config the folder and the launcher of a run."""
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get('work_dir') or default_work_dir(cfg.filename or 'config',
+                                                                       cfg)

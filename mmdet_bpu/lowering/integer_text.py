@@ -1,0 +1,15 @@
+"""The integer module ``model.int.mlir`` as an executable."""
+from pathlib import Path
+
+from mmdet_bpu.executors.interpreter import Interpreter
+from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.hbir.text import read_text
+
+
+def load(path: Path) -> Interpreter:
+    """Read a module of the ``bpu`` dialect and make it ready to run.
+
+    Raises:
+        BpuError: Not such a module, or an instruction that the numeric contract excludes.
+    """
+    return Interpreter(program_from_module(read_text(path)))
