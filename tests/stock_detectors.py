@@ -142,6 +142,14 @@ def _conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
     return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride, 0, dilation, groups)
 
 
+def _conv_transpose2d(x, weight, bias=None, *, stride, padding, dilation, groups):
+    """The whole result with room behind it, cut by the padding on each side."""
+    top, left, bottom, right = padding
+    behind = [max(-bottom, 0), max(-right, 0)]
+    whole = F.conv_transpose2d(x, weight, bias, stride, 0, behind, groups, dilation)
+    return whole[:, :, top:whole.shape[2] - max(bottom, 0), left:whole.shape[3] - max(right, 0)]
+
+
 def _slice(x, p):
     index = [slice(None)] * x.dim()
     index[p['dim']] = slice(p['begin'], p['end'], p['step'])
@@ -180,6 +188,7 @@ def execute_op(op, inputs, shape):
     meanings = {
         'pad': lambda: F.pad(x, [p['padding'][i] for i in (1, 3, 0, 2)]),
         'conv2d': lambda: _conv2d(*inputs, **p),
+        'conv_transpose2d': lambda: _conv_transpose2d(*inputs, **p),
         'linear': lambda: F.linear(*inputs),
         'matmul': lambda: torch.matmul(*inputs),
         'add': lambda: x + inputs[1],

@@ -1,6 +1,6 @@
 """Multiply-accumulates of a detector, counted on the graph that is deployed.
 
-Counted are ``conv2d``, ``linear`` and ``matmul``: the operations that a BPU's array runs and the
+Counted are convolutions, also transposed ones, ``linear`` and ``matmul``: the operations that a BPU's array runs and the
 ones that published GOPs mean, with
 
     FLOPs = 2 x MAC
@@ -31,7 +31,7 @@ from mmdet_bpu.graph.deploy_graph import deploy_graph, open_attention
 from mmdet_bpu.quantization.fold import fold_batch_norms
 from mmdet_bpu.graph.opgraph import Op, OpGraph
 
-COUNTED = ('conv2d', 'linear', 'matmul')
+COUNTED = ('conv2d', 'conv_transpose2d', 'linear', 'matmul')
 SAMPLING = 'grid_sample'
 CORNERS = 4  # of a bilinear sample, one MAC each
 SMALLEST_SIDE = 32  # px: the coarsest stride of the usual backbones
@@ -44,7 +44,7 @@ class OpCount:
     Attributes:
         site (str): Where in the model.
         path (str): Module path.
-        kind (str): ``conv2d``, ``linear``, ``matmul`` or ``grid_sample``.
+        kind (str): One of :data:`COUNTED`, or ``grid_sample``.
         macs (int): Multiply-accumulates of one image.
     """
     site: str
@@ -117,6 +117,9 @@ def macs_of(op: Op, graph: OpGraph) -> int:
     out = prod(graph.values[op.output].shape)
     if op.kind == 'conv2d':
         return out * prod(graph.values[op.inputs[1]].shape[1:])
+    if op.kind == 'conv_transpose2d':  # every pixel meets every weight of its group once
+        weight = graph.values[op.inputs[1]].shape
+        return prod(graph.values[op.inputs[0]].shape) * prod(weight[1:])
     if op.kind in ('linear', 'matmul'):
         return out * graph.values[op.inputs[0]].shape[-1]
     return out * CORNERS if op.kind == SAMPLING else 0

@@ -17,16 +17,20 @@ from mmdet_bpu.version import __version__
 
 # Input channels that one step of a MAC array reduces; fewer leave lanes idle. Assumed.
 CHANNEL_LANES = 16
+CONVOLUTIONS = ('bpu.conv2d', 'bpu.conv_transpose2d')
 ESTIMATE_NOTE = ('Estimate by a roofline fitted to published latencies, not a measurement on a '
                  'board. A published model left out of the fit is predicted within -23 % to +27 %.')
 
 
 def count_macs(program, instruction) -> int:
-    """Multiply-accumulates of an instruction; 0 for all but conv2d, linear and matmul."""
+    """Multiply-accumulates of an instruction; 0 for all but products."""
     shapes = [program.values[name].type.shape for name in instruction.inputs]
     out = program.values[instruction.outputs[0]].type.shape
     if instruction.op == 'bpu.conv2d':
         return prod(out) * prod(shapes[1][1:])
+    if instruction.op == 'bpu.conv_transpose2d':  # every pixel meets every weight of its group once
+        channels, *window, _ = shapes[1]
+        return prod(shapes[0]) * prod(window) * channels // instruction.attrs['groups']
     if instruction.op in ('bpu.linear', 'bpu.matmul'):
         return prod(out) * shapes[0][-1]
     return 0
@@ -35,7 +39,7 @@ def count_macs(program, instruction) -> int:
 def _compute_cycles(program, instruction, macs: int, march) -> float:
     values = [program.values[name] for name in instruction.inputs]
     if macs:
-        depth = values[1].type.shape[-1] if instruction.op == 'bpu.conv2d' else (
+        depth = values[1].type.shape[-1] if instruction.op in CONVOLUTIONS else (
             values[0].type.shape[-1])
         filled = -(-depth // CHANNEL_LANES) * CHANNEL_LANES
         slowdown = march.int16_slowdown.value if any(

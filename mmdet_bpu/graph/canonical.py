@@ -24,6 +24,7 @@ def _spellings(names: Sequence[str], handler: Handler) -> Dict[str, Handler]:
 
 HANDLERS: Dict[str, Handler] = {
     'conv2d': arithmetic.conv2d,
+    'conv_transpose2d': arithmetic.conv_transpose2d,
     'pad': arithmetic.pad,
     'linear': arithmetic.linear,
     **_spellings(('matmul', 'bmm'), arithmetic.matmul),

@@ -63,18 +63,31 @@ def binary(kind: str, swapped: bool = False) -> Handler:
     return handler
 
 
+def _pair(value) -> list:
+    return [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)] * 2
+
+
 def conv2d(b, node, args, kwargs):
     names = ('input', 'weight', 'bias', 'stride', 'padding', 'dilation', 'groups')
     p = {**dict(zip(names, args)), **kwargs}
 
-    def pair(value):
-        return [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)] * 2
-
     if isinstance(p.get('padding'), str):
         refuse(node, f'padding {p["padding"]!r}; give it in px')
     inputs = [b.value(p[n]) for n in ('input', 'weight', 'bias') if p.get(n) is not None]
-    return b.op('conv2d', inputs, shape_of(node), stride=pair(p.get('stride', 1)),
-                padding=pair(p.get('padding', 0)) * 2, dilation=pair(p.get('dilation', 1)),
+    return b.op('conv2d', inputs, shape_of(node), stride=_pair(p.get('stride', 1)),
+                padding=_pair(p.get('padding', 0)) * 2, dilation=_pair(p.get('dilation', 1)),
+                groups=int(p.get('groups', 1)))
+
+
+def conv_transpose2d(b, node, args, kwargs):
+    """Rows and columns of ``output_padding`` are padding left out behind."""
+    names = ('input', 'weight', 'bias', 'stride', 'padding', 'output_padding', 'groups', 'dilation')
+    p = {**dict(zip(names, args)), **kwargs}
+    inputs = [b.value(p[n]) for n in ('input', 'weight', 'bias') if p.get(n) is not None]
+    padding = _pair(p.get('padding', 0))
+    behind = [n - extra for n, extra in zip(padding, _pair(p.get('output_padding', 0)))]
+    return b.op('conv_transpose2d', inputs, shape_of(node), stride=_pair(p.get('stride', 1)),
+                padding=[*padding, *behind], dilation=_pair(p.get('dilation', 1)),
                 groups=int(p.get('groups', 1)))
 
 

@@ -70,13 +70,19 @@ def open_batch_norm(input: Tensor,
                     training: bool = False,
                     momentum: float = 0.1,
                     eps: float = 1e-5) -> Tensor:
-    """A batch norm that no convolution took in: ``x * scale + shift`` with frozen statistics."""
-    if running_mean is None or training:
+    """A batch norm that no convolution took in: ``x * scale + shift`` with frozen statistics.
+
+    Of feature maps it is a convolution of every channel with one weight: one rounding, and a relu
+    or a residual joins it. Frozen in training too, as the statistics that are folded are.
+    """
+    if running_mean is None:
         return NotImplemented
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale
     shift = shift if bias is None else shift + bias
+    if input.dim() == 4:
+        return F.conv2d(input, scale.view(-1, 1, 1, 1), shift, groups=len(scale))
     shape = (1, -1) + (1, ) * (input.dim() - 2)
     return input * scale.view(shape) + shift.view(shape)
 

@@ -10,6 +10,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
+from mmdet_bpu.program.kinds import KINDS
+
 Shape = Tuple[int, ...]
 
 
@@ -53,6 +55,11 @@ class ValueInfo:
     def is_constant(self) -> bool:
         """Whether the value does not depend on the image."""
         return self.data is not None
+
+
+def transposed_groups(op: Op) -> Optional[int]:
+    """Groups of a product whose weights torch holds input channels first, None of any other."""
+    return op.params['groups'] if KINDS[op.kind].transposed else None
 
 
 class OpGraph:

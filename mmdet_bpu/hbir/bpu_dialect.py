@@ -18,6 +18,9 @@ constant = -> output: all {value: elements, site?: str}
 conv2d = input: si8|si16[4], weight: si8|si16[4], bias: si32[1], residual~: q[4] -> output: q[4]
     {stride: ints[2], pad: ints[4], dilation: ints[2], groups: i64, multiplier: ints, shift: ints,
     residual_multiplier?: ints, residual_shift?: ints, relu?: bool, site?: str}
+conv_transpose2d = input: si8|si16[4], weight: si8|si16[4], bias: si32[1], residual~: q[4] ->
+    output: q[4] {stride: ints[2], pad: ints[4], dilation: ints[2], groups: i64, multiplier: ints,
+    shift: ints, residual_multiplier?: ints, residual_shift?: ints, relu?: bool, site?: str}
 linear = input: si8|si16, weight: si8|si16[2], bias: si32[1], residual~: q -> output: q
     {multiplier: ints, shift: ints, residual_multiplier?: ints, residual_shift?: ints,
     relu?: bool, site?: str}

@@ -5,7 +5,7 @@ import torch
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.kernels.reference import (elementwise, movement, pooling, products, reductions,
-                                         resize, sampling, tables)
+                                         resize, sampling, tables, transposed)
 from mmdet_bpu.kernels.reference.carriers import check_carriers
 from mmdet_bpu.program.numerics import Operand
 
@@ -14,6 +14,7 @@ Planner = Callable[[list[Operand], dict], Any]
 
 KERNELS: dict[str, Kernel] = {
     'bpu.conv2d': products.conv2d,
+    'bpu.conv_transpose2d': transposed.conv_transpose2d,
     'bpu.linear': products.linear,
     'bpu.matmul': products.matmul,
     'bpu.add': elementwise.add,
@@ -41,6 +42,7 @@ KERNELS: dict[str, Kernel] = {
 
 PREPARE: dict[str, Planner] = {
     'bpu.conv2d': products.plan_conv2d,
+    'bpu.conv_transpose2d': transposed.plan_conv_transpose2d,
     'bpu.linear': products.plan_linear,
     'bpu.matmul': products.plan_matmul,
     'bpu.add': elementwise.plan_add,
@@ -55,7 +57,7 @@ PREPARE: dict[str, Planner] = {
 }
 
 # Their sums run on a float unit (see carriers.py).
-CARRIED = ('bpu.conv2d', 'bpu.linear', 'bpu.matmul', 'bpu.grid_sample')
+CARRIED = ('bpu.conv2d', 'bpu.conv_transpose2d', 'bpu.linear', 'bpu.matmul', 'bpu.grid_sample')
 
 
 def prepare_attrs(op: str, operands: list[Operand], attrs: dict) -> dict:

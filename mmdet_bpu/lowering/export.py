@@ -4,8 +4,10 @@ from torch import nn
 from xdsl.dialects.builtin import ModuleOp
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.opgraph import transposed_groups
 from mmdet_bpu.lowering.hbir import Scales, lower_graph
 from mmdet_bpu.program.kinds import KINDS
+from mmdet_bpu.program.weight_layout import channels_exchanged
 from mmdet_bpu.quantization.fake_quant import constant_scale, weight_scale
 from mmdet_bpu.quantization.prepare import QuantizedGraph, quantization_of
 
@@ -34,10 +36,12 @@ def collect_scales(quantized: QuantizedGraph, model: nn.Module) -> Scales:
         dtype = quantized.constant_dtype(op, index)
         data = graph.values[op.inputs[index]].data
         constants[output, index] = (dtype, constant_scale(data, dtype).item())
-    weights = {
-        op.output: ('int8', weight_scale(graph.values[op.inputs[1]].data).cpu().numpy())
-        for op in graph.ops if KINDS[op.kind].weight is not None
-    }
+    weights = {}
+    for op in graph.ops:
+        if KINDS[op.kind].weight is not None:
+            weight, groups = graph.values[op.inputs[1]].data, transposed_groups(op)
+            weight = weight if groups is None else channels_exchanged(weight, groups)
+            weights[op.output] = ('int8', weight_scale(weight).cpu().numpy())
     return Scales(own, constants, weights)
 
 

@@ -46,6 +46,7 @@ class Kind:
         carries (int, optional): Operand whose integers the result has.
         hbir_carries (int, optional): The same among the operands in HBIR, where they differ.
         weight (int, optional): Operand that holds weights, quantized per output channel.
+        transposed (bool): Whether torch holds those weights with the input channels first.
         joins (tuple[str]): Kinds that may take its accumulator, the first one first.
         operand_dtypes (dict[int, str]): Operands whose dtype the unit fixes; position -> dtype.
         int8_only (tuple[int]): Operands that are read as int8 and no wider, whatever makes them.
@@ -60,6 +61,7 @@ class Kind:
     carries: Optional[int] = None
     hbir_carries: Optional[int] = None
     weight: Optional[int] = None
+    transposed: bool = False
     joins: Tuple[str, ...] = ()
     operand_dtypes: Mapping[int, str] = field(default_factory=dict)
     int8_only: Tuple[int, ...] = ()
@@ -80,6 +82,8 @@ def _movement(name: str, hbir: str, integer: str, onnx: str, **facts) -> Kind:
 _ROWS = (
     Kind('conv2d', Group.PRODUCT, 'conv2d', 'conv2d', 'Conv', weight=1, joins=('add', 'relu'),
          cost=Cost.MAC, tiled=True),
+    Kind('conv_transpose2d', Group.PRODUCT, 'convtranspose', 'conv_transpose2d', 'ConvTranspose',
+         weight=1, transposed=True, joins=('add', 'relu'), cost=Cost.MAC, tiled=True),
     Kind('linear', Group.PRODUCT, 'linear', 'linear', 'MatMul', weight=1, joins=('add', 'relu'),
          cost=Cost.MAC),
     Kind('matmul', Group.PRODUCT, 'matmul', 'matmul', 'MatMul', cost=Cost.MAC,

@@ -1,29 +1,44 @@
 """Batch norms folded into the convolutions before them."""
-from typing import List, Tuple
+from typing import Dict, List, Tuple
 
 import torch
-from torch import nn
+from mmdet.models.layers import FrozenBatchNorm2d
+from torch import Tensor, fx, nn
 
 from mmdet_bpu.families.detector_path import device_of
 from mmdet_bpu.graph.capture import CapturedGraph, capture
 from mmdet_bpu.graph.sites import function_name
+from mmdet_bpu.program.weight_layout import channels_exchanged
 
 SMALL_IMAGE = 256  # px; enough positions for the queries of the stock two-stage configs
+CONVOLUTIONS = {'conv2d': nn.Conv2d, 'conv_transpose2d': nn.ConvTranspose2d}
+"""Name of a torch function -> class of the modules whose weights it reads."""
+NORMS = (nn.modules.batchnorm._BatchNorm, FrozenBatchNorm2d)
 
 
 def _calls(captured: CapturedGraph) -> dict:
     """Module path -> convolutions and norms that ran in it; padding of its own does not count."""
     calls: dict = {}
     for node in captured.graph.nodes:
-        if node.op == 'call_function' and function_name(node.target) in ('conv2d', 'batch_norm'):
+        if node.op == 'call_function' and function_name(node.target) in (*CONVOLUTIONS,
+                                                                         'batch_norm'):
             calls.setdefault(node.meta['path'], []).append(node)
     return calls
+
+
+def _reads(node: fx.Node, captured: CapturedGraph, parameter: Tensor) -> bool:
+    """Whether the second argument of a call is this parameter itself, not something made of it."""
+    weight = node.args[1] if len(node.args) > 1 else node.kwargs['weight']
+    return weight.op == 'get_attr' and \
+        captured.constants[weight.target].data_ptr() == parameter.data_ptr()
 
 
 def foldable_pairs(model: nn.Module, captured: CapturedGraph) -> List[Tuple[str, str]]:
     """(convolution path, batch norm path) where only the norm reads the convolution.
 
-    Both modules must be called once: a shared one has no single scale to take in.
+    Both modules must be called once: a shared one has no single scale to take in. The convolution
+    must read its own weight: one that is computed at each call (weight standardisation) would undo
+    what is folded into it.
     """
     calls = _calls(captured)
     pairs = []
@@ -31,19 +46,20 @@ def foldable_pairs(model: nn.Module, captured: CapturedGraph) -> List[Tuple[str,
         if node.op != 'call_function' or function_name(node.target) != 'batch_norm':
             continue
         conv = node.args[0]
-        if conv.op != 'call_function' or function_name(conv.target) != 'conv2d' \
+        if conv.op != 'call_function' or function_name(conv.target) not in CONVOLUTIONS \
                 or len(conv.users) != 1:
             continue
         paths = conv.meta['path'], node.meta['path']
         conv_module, norm = (model.get_submodule(p) for p in paths)
-        if isinstance(conv_module, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) \
-                and norm.track_running_stats and all(len(calls[p]) == 1 for p in paths):
+        if isinstance(conv_module, CONVOLUTIONS[function_name(conv.target)]) \
+                and _reads(conv, captured, conv_module.weight) and isinstance(norm, NORMS) \
+                and norm.running_mean is not None and all(len(calls[p]) == 1 for p in paths):
             pairs.append(paths)
     return pairs
 
 
 @torch.no_grad()
-def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+def fold_pair(conv: nn.Module, norm: nn.Module) -> None:
     """``norm(conv(x))`` as one convolution, with the running statistics of ``norm``.
 
     weight' = weight * gamma / sqrt(var + eps); bias' = beta + (bias - mean) * gamma / sqrt(...).
@@ -54,12 +70,34 @@ def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     factor = gamma.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     bias = torch.zeros_like(norm.running_mean) if conv.bias is None else conv.bias
     bias = beta.double() + (bias.double() - norm.running_mean.double()) * factor
-    conv.weight.copy_((conv.weight.double() * factor.view(-1, 1, 1, 1)).to(conv.weight.dtype))
+    weight = conv.weight.double()
+    if isinstance(conv, nn.ConvTranspose2d):
+        weight = channels_exchanged(weight, conv.groups) * factor.view(-1, 1, 1, 1)
+        weight = channels_exchanged(weight, conv.groups)
+    else:
+        weight = weight * factor.view(-1, 1, 1, 1)
+    conv.weight.copy_(weight.to(conv.weight.dtype))
     if conv.bias is None:
         conv.bias = nn.Parameter(
             bias.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
     else:
         conv.bias.copy_(bias.to(conv.bias.dtype))
+
+
+class FrozenStatistics(nn.BatchNorm2d):
+    """A batch norm that never trains: one call of one function, whether gradients flow or not."""
+
+    def train(self, mode: bool = True) -> 'FrozenStatistics':
+        """Stay in eval mode."""
+        return super().train(False)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, norm: FrozenBatchNorm2d) -> 'FrozenStatistics':
+        """The same function with the same parameters."""
+        plain = cls(norm.num_features, norm.eps).to(norm.weight)
+        plain.load_state_dict(norm.state_dict(), strict=False)
+        return plain.eval().requires_grad_(False)
 
 
 def _capture_calls(model: nn.Module, input_shape: Tuple[int, int]) -> CapturedGraph:
@@ -75,6 +113,9 @@ def _capture_calls(model: nn.Module, input_shape: Tuple[int, int]) -> CapturedGr
 def fold_batch_norms(model: nn.Module, input_shape: Tuple[int, int]) -> List[Tuple[str, str]]:
     """Fold every batch norm of ``model`` that follows a convolution; it becomes an identity.
 
+    What cannot fold stays, with the statistics it has (see
+    :func:`mmdet_bpu.graph.decompositions.open_batch_norm`).
+
     Returns:
         list[tuple[str, str]]: The folded (convolution, norm) paths.
     """
@@ -83,4 +124,10 @@ def fold_batch_norms(model: nn.Module, input_shape: Tuple[int, int]) -> List[Tup
         fold_pair(model.get_submodule(conv_path), model.get_submodule(norm_path))
         parent, _, name = norm_path.rpartition('.')
         setattr(model.get_submodule(parent), name, nn.Identity())
+    frozen: Dict[nn.Module, nn.Module] = {}
+    for parent in list(model.modules()):
+        for name, module in list(parent.named_children()):
+            if isinstance(module, FrozenBatchNorm2d):
+                frozen.setdefault(module, FrozenStatistics.of(module))
+                setattr(parent, name, frozen[module])
     return pairs

@@ -7,7 +7,7 @@ from torch import nn
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.detector_path import regions_of
 from mmdet_bpu.graph.deploy_graph import deploy_graph, open_attention
-from mmdet_bpu.graph.opgraph import Op
+from mmdet_bpu.graph.opgraph import Op, transposed_groups
 from mmdet_bpu.graph.regions import enter_region_classes
 from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
@@ -84,7 +84,7 @@ def build_plan(quantized: QuantizedGraph) -> Tuple[Dict[tuple, SitePlan], Dict[s
                 else:
                     site.constants[position] = quantized.constant_dtype(op, index)
             elif KINDS[op.kind].weight == index:
-                site.weight = (position, 'int8')
+                site.weight = (position, 'int8', transposed_groups(op))
             else:
                 continue
             plan[op.call] = site

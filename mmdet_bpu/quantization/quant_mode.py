@@ -24,7 +24,8 @@ class SitePlan:
             image, and constants that share the scale of their group).
         constants (dict[int, str]): Position -> dtype of a constant; its scale is its largest
             magnitude, computed at each call.
-        weight (tuple[int, str], optional): Position and dtype of a weight, scaled per channel.
+        weight (tuple, optional): Position and dtype of a weight, scaled per output channel, and
+            the groups of a transposed convolution or None.
     """
     output: Optional[str] = None
     operands: Dict[int, str] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class QuantMode(TorchFunctionMode):
             if not self.quantize_weights:
                 return tensor
             if site.weight is not None and site.weight[0] == index:
-                return fake_quantize_weight(tensor, site.weight[1])
+                return fake_quantize_weight(tensor, *site.weight[1:])
             if index in site.constants:
                 return fake_quantize_constant(tensor, site.constants[index])
             return tensor

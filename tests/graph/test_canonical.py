@@ -62,6 +62,11 @@ SPELLINGS = {
     'conv dilated': lambda x: F.conv2d(x, weight(), None, 1, 2, 2),
     'depthwise': lambda x: F.conv2d(x, weight(3, 1), padding=1, groups=3),
     'padded conv': lambda x: F.conv2d(F.pad(x, (0, 1, 1, 2)), weight(), padding=1),
+    'transposed': lambda x: F.conv_transpose2d(x, torch.randn(3, 5, 4, 4), torch.ones(5), 2, 1),
+    'transposed grouped': lambda x: F.conv_transpose2d(
+        x.repeat(1, 2, 1, 1), torch.randn(6, 4, 3, 3), None, (2, 3), 1, (1, 2), 2, dilation=1),
+    'transposed without padding': lambda x: F.conv_transpose2d(
+        x, torch.randn(3, 2, 2, 3), stride=3, output_padding=2),
     'linear': lambda x: F.linear(x, torch.randn(7, 6), torch.randn(7)),
     'matmul': lambda x: torch.matmul(x, x.transpose(-1, -2)),
     'bmm operator': lambda x: x.flatten(0, 1) @ x.flatten(0, 1).permute(0, 2, 1),
