@@ -203,6 +203,7 @@ def execute_op(op, inputs, shape):
         'sum': lambda: x.sum(p['dims'], keepdim=True),
         'mean': lambda: x.mean(p['dims'], keepdim=True),
         'amax': lambda: x.amax(p['dims'], keepdim=True),
+        'amin': lambda: x.amin(p['dims'], keepdim=True),
         'reshape': lambda: x.reshape(shape),
         'permute': lambda: x.permute(p['dims']),
         'slice': lambda: _slice(x, p),

@@ -1,4 +1,6 @@
 """Translation of captured products, elementwise functions and reductions."""
+from typing import Optional
+
 from torch import fx
 
 from mmdet_bpu.graph.call_arguments import Handler, axis_of, expanded, refuse, scalar_of, shape_of
@@ -129,5 +131,34 @@ def reduce(kind: str) -> Handler:
         # The captured call returned the squeezed tensor: the quantizer sits on the call.
         b.graph.ops[-1].key = node.meta.get('key')
         return b.op('reshape', [name], shape_of(node), last=False)
+
+    return handler
+
+
+def extreme(reduction: str, elementwise: str) -> Handler:
+    """max or min: of all elements, along a dimension (its values), or of two tensors."""
+
+    def handler(b, node, args, kwargs):
+        p = {**dict(zip(('input', 'dim', 'keepdim'), args)), **kwargs}
+        other = p.get('other', p.get('dim'))
+        if isinstance(other, fx.Node):
+            return binary(elementwise)(b, node, [p['input'], other], {})
+        if other is None:
+            return reduce(reduction)(b, node, [p['input']], {})
+        x = b.value(p['input'])
+        shape = b.info(x).shape
+        dim = axis_of(other, len(shape))
+        rest = shape[:dim] + ((1, ) if p.get('keepdim') else ()) + shape[dim + 1:]
+
+        def part(index: int) -> Optional[str]:
+            if index:
+                if b.node.users:
+                    refuse(node, 'the positions of extremes have no integer form')
+                return None
+            kept = shape[:dim] + (1, ) + shape[dim + 1:]
+            name = b.op(reduction, [x], kept, last=False, dims=[dim])
+            return name if kept == rest else b.op('reshape', [name], rest, last=False)
+
+        b.parts[node.name] = part
 
     return handler

@@ -33,7 +33,7 @@ table = input: si8|si16 -> output: si8|si16 {entries: ints, segment_start?: ints
     segment_shift?: ints, site?: str}
 relu = input: q -> output: q {site?: str}
 reduce_sum = input: q -> output: q {dims: ints, multiplier: ints, shift: ints, site?: str}
-reduce_max = input: q -> output: q {dims: ints, site?: str}
+reduce_max reduce_min = input: q -> output: q {dims: ints, site?: str}
 max_pool = input: q[4] -> output: q[4] {kernel: ints[2], stride: ints[2], pad: ints[4],
     dilation: ints[2], ceil_mode: bool, site?: str}
 avg_pool = input: si8|si16[4] -> output: q[4] {kernel: ints[2], stride: ints[2],

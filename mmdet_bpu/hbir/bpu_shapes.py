@@ -175,7 +175,7 @@ def _reduce_sum(op: Operation) -> None:
     require_requantization(op)
 
 
-def _reduce_max(op: Operation) -> None:
+def _reduce_extreme(op: Operation) -> None:
     _reduced(op)
     require_element(op, op.operands[0].type.element_type)
 
@@ -257,7 +257,7 @@ def _where(op: Operation) -> None:
 VERIFY: dict[str, Callable[[Operation], None]] = {
     'constant': _constant, 'conv2d': _conv2d, 'conv_transpose2d': _conv_transpose2d,
     'linear': _linear, 'matmul': _matmul, 'add': _add, 'sub': _add, 'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
-    'reduce_sum': _reduce_sum, 'reduce_max': _reduce_max, 'max_pool': _max_pool,
+    'reduce_sum': _reduce_sum, 'reduce_max': _reduce_extreme, 'reduce_min': _reduce_extreme, 'max_pool': _max_pool,
     'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
     'gather': _gather, 'where': _where, **VERIFY_MOVEMENT}
 """Op name without prefix -> check."""

@@ -25,6 +25,7 @@ KERNELS: dict[str, Kernel] = {
     'bpu.table': tables.table,
     'bpu.reduce_sum': reductions.reduce_sum,
     'bpu.reduce_max': reductions.reduce_max,
+    'bpu.reduce_min': reductions.reduce_min,
     'bpu.max_pool': reductions.max_pool,
     'bpu.avg_pool': pooling.avg_pool,
     'bpu.grid_sample': sampling.grid_sample,

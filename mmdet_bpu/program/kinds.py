@@ -101,6 +101,7 @@ _ROWS = (
     Kind('sum', Group.REDUCE, 'reduce_sum', 'reduce_sum', 'ReduceSum'),
     Kind('mean', Group.REDUCE, 'reduce_mean', 'reduce_sum', 'ReduceMean'),
     _movement('amax', 'reduce_max', 'reduce_max', 'ReduceMax'),
+    _movement('amin', 'reduce_min', 'reduce_min', 'ReduceMin'),
     _movement('max_pool2d', 'max_pool', 'max_pool', 'MaxPool', tiled=True),
     Kind('avg_pool2d', Group.REDUCE, 'avg_pool', 'avg_pool', 'AveragePool', tiled=True),
     _movement('reshape', 'reshape', 'reshape', 'Reshape', cost=Cost.FREE),

@@ -57,6 +57,10 @@ SPELLINGS = {
     'mean keepdim': lambda x: x.mean((2, 3), keepdim=True),
     'mean of all': lambda x: x.mean().view(1, 1),
     'amax': lambda x: torch.amax(x, 1, keepdim=True),
+    'amin': lambda x: x.amin((1, 2)) * 2,
+    'max of all': lambda x: x.max().view(1, 1) + 1,
+    'min along': lambda x: torch.min(x, 1, keepdim=True).values.exp(),
+    'max along': lambda x: x.max(dim=-1)[0].exp(),
     'global pool': lambda x: F.adaptive_avg_pool2d(x, 1),
     'conv': lambda x: F.conv2d(x, weight(), torch.ones(5), stride=2, padding=(1, 0), dilation=1),
     'conv dilated': lambda x: F.conv2d(x, weight(), None, 1, 2, 2),
@@ -154,9 +158,10 @@ def test_what_the_graph_holds_has_an_integer_form(toy, calibrated, name):
     (lambda self, x: x.topk(2, largest=False).values, 'smallest'),
     (lambda self, x: F.grid_sample(x, grid(), align_corners=True), 'align_corners=False'),
     (lambda self, x: F.grid_sample(x, grid(), mode='nearest'), 'only bilinear'),
+    (lambda self, x: x.max(1)[1].float() * x[:, 0], 'the positions of extremes have no'),
     (lambda self, x: (x * 3).to(torch.int64), 'a cast from torch.float32 to torch.int64'),
 ], ids=['alpha', 'rounding', 'same', 'pad value', 'reflect', 'smallest', 'corners',
-        'nearest', 'cast'])
+        'nearest', 'positions', 'cast'])
 def test_arguments_without_an_integer_form_are_refused(toy, body, message):
     with pytest.raises(BpuError, match=rf'^/\S+ cannot be lowered: .*{message}'):
         deploy_graph(toy(body), SHAPE)

@@ -70,6 +70,7 @@ VALID = [
     ('relu', [i16(2, 5)], {}, i16(2, 5)),
     ('reduce_sum', [i8(2, 5, 4)], dict(dims=[0, 2], **RQ), i16(1, 5, 1)),
     ('reduce_max', [i8(2, 5, 4)], dict(dims=[2]), i8(2, 5, 1)),
+    ('reduce_min', [i8(2, 5, 4)], dict(dims=[0, 2]), i8(1, 5, 1)),
     ('max_pool', [i8(1, 9, 9, 4)], POOL, i8(1, 5, 5, 4)),
     ('avg_pool', [i8(1, 9, 8, 4)], dict(kernel=[3, 2], stride=[2, 2], **RQ), i16(1, 4, 4, 4)),
     ('grid_sample', [i8(2, 9, 9, 4), i16(2, 3, 7, 2)], SAMPLE, i8(2, 3, 7, 4)),
