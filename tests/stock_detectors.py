@@ -147,6 +147,14 @@ def _deform_conv2d(x, weight, bias, offset, mask=None, *, padding, **params):
     return deform_conv2d(x, offset, weight, mask, bias, padding=padding[:2], **params)
 
 
+def _conv_transpose2d(x, weight, bias=None, *, stride, padding, dilation, groups):
+    """The whole result with room behind it, cut by the padding on each side."""
+    top, left, bottom, right = padding
+    behind = [max(-bottom, 0), max(-right, 0)]
+    whole = F.conv_transpose2d(x, weight, bias, stride, 0, behind, groups, dilation)
+    return whole[:, :, top:whole.shape[2] - max(bottom, 0), left:whole.shape[3] - max(right, 0)]
+
+
 def _slice(x, p):
     index = [slice(None)] * x.dim()
     index[p['dim']] = slice(p['begin'], p['end'], p['step'])
@@ -186,6 +194,7 @@ def execute_op(op, inputs, shape):
         'pad': lambda: F.pad(x, [p['padding'][i] for i in (1, 3, 0, 2)]),
         'conv2d': lambda: _conv2d(*inputs, **p),
         'deform_conv2d': lambda: _deform_conv2d(*inputs, **p),
+        'conv_transpose2d': lambda: _conv_transpose2d(*inputs, **p),
         'linear': lambda: F.linear(*inputs),
         'matmul': lambda: torch.matmul(*inputs),
         'add': lambda: x + inputs[1],
@@ -200,6 +209,7 @@ def execute_op(op, inputs, shape):
         'sum': lambda: x.sum(p['dims'], keepdim=True),
         'mean': lambda: x.mean(p['dims'], keepdim=True),
         'amax': lambda: x.amax(p['dims'], keepdim=True),
+        'amin': lambda: x.amin(p['dims'], keepdim=True),
         'reshape': lambda: x.reshape(shape),
         'permute': lambda: x.permute(p['dims']),
         'slice': lambda: _slice(x, p),

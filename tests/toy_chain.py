@@ -15,6 +15,7 @@ from mmdet_bpu.hbir.text import parse_text, print_text
 from mmdet_bpu.lowering.export import export_networks
 from mmdet_bpu.quantization import quantized_graphs
 from mmdet_bpu.program.numerics import saturate
+from mmdet_bpu.program.program import Instruction, Program
 from mmdet_bpu.quantization import model_report, prepare
 
 
@@ -24,7 +25,7 @@ class Chain:
 
     Attributes:
         report (dict[str, dict]): Site -> row of the quantization report.
-        instructions (list): Of the integer program.
+        program (Program): The integer program.
         outputs (dict[str, Tensor]): Its integers for the image.
         reals (dict[str, Tensor]): The same times their scale.
         trained (list[Tensor]): Outputs of the fake-quantized toy.
@@ -32,12 +33,17 @@ class Chain:
         findings (list): Of the limits on nash-e.
     """
     report: Dict[str, dict]
-    instructions: List[Any]
+    program: Program
     outputs: Dict[str, torch.Tensor]
     reals: Dict[str, torch.Tensor]
     trained: List[torch.Tensor]
     comparison: Dict[str, Any]
     findings: List[Any] = field(default_factory=list)
+
+    @property
+    def instructions(self) -> List[Instruction]:
+        """Of the integer program."""
+        return self.program.instructions
 
     @property
     def kinds(self) -> List[str]:
@@ -71,6 +77,6 @@ def run_chain(model, image, calibrated, folder, qconfig=()) -> Chain:
     simulated = HbmSimulator(folder / 'model.hbm').run({'image': integers})
     assert all(torch.equal(outputs[name], simulated[name]) for name in outputs)
     reals = {name: value * program.spec(name).scale for name, value in outputs.items()}
-    return Chain({row['site']: row for row in model_report(model)}, program.instructions, outputs,
+    return Chain({row['site']: row for row in model_report(model)}, program, outputs,
                  reals, list(trained) if isinstance(trained, (tuple, list)) else [trained],
                  compare_qat_int(hbir, pixels), check_program(program, 'nash-e'))

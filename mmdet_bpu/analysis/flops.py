@@ -1,7 +1,7 @@
 """Multiply-accumulates of a detector, counted on the graph that is deployed.
 
-Counted are ``conv2d``, ``deform_conv2d``, ``linear`` and ``matmul``: the operations that a BPU's
-array runs and the ones that published GOPs mean, with
+Counted are convolutions, deformable and transposed ones too, ``linear`` and ``matmul``: the
+operations that a BPU's array runs and the ones that published GOPs mean, with
 
     FLOPs = 2 x MAC
 
@@ -32,7 +32,7 @@ from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.quantization.fold import fold_captured
 
 CONVOLUTIONS = ('conv2d', 'deform_conv2d')
-COUNTED = (*CONVOLUTIONS, 'linear', 'matmul')
+COUNTED = (*CONVOLUTIONS, 'conv_transpose2d', 'linear', 'matmul')
 SAMPLING = 'grid_sample'
 CORNERS = 4  # of a bilinear sample, one MAC each
 SMALLEST_SIDE = 32  # px: the coarsest stride of the usual backbones
@@ -118,6 +118,9 @@ def macs_of(op: Op, graph: OpGraph) -> int:
     out = prod(graph.values[op.output].shape)
     if op.kind in CONVOLUTIONS:
         return out * prod(graph.values[op.inputs[1]].shape[1:])
+    if op.kind == 'conv_transpose2d':  # every pixel meets every weight of its group once
+        weight = graph.values[op.inputs[1]].shape
+        return prod(graph.values[op.inputs[0]].shape) * prod(weight[1:])
     if op.kind in ('linear', 'matmul'):
         return out * graph.values[op.inputs[0]].shape[-1]
     return out * CORNERS if op.kind == SAMPLING else 0

@@ -74,6 +74,11 @@ _DEFORM_CONV2D = _typed('offset', I16, 'mask', I8, 'weight', I8, 'output', I8_I1
     ('range', 'C', (1, 65536)), ('range', 'weight C', (1, 8192)), ('range', 'C_out', (1, 4096)),
     ('range', 'KH*KW*C', (1, 65535)), ('range', 'pad', (None, 256)),
     ('range', 'pad + half of H, W', (0, None)))
+_CONVTRANSPOSE = (
+    ('range', 'N', (1, 128)), ('range', 'H, W', (1, 65536)), ('range', 'C', (1, 2048)),
+    ('range', 'weight N, C', (1, 2048)), ('range', 'KH, KW', (1, 14)),
+    ('range', 'KH*KW', (2, None)), ('range', 'KH*KW*C', (1, 65536)), ('range', 'stride', (1, 14)),
+    ('range', 'pad', (0, 256)), ('range', 'dilation', (1, 1)))
 _LINEAR = _product('input', 'weight') + (
     ('range', 'input dims', (1, 65536)), ('range', 'C_in, C_out', (1, 8192)),
     ('range', 'C_in*C_out', (1, 65536), 'warning', LINEAR_PRODUCT))
@@ -112,7 +117,7 @@ BPU_ROWS: dict[str, tuple] = {
     'conv': _CONV2D,
     'conv2d': _CONV2D,
     'conv3d': _typed('lhs', I8, 'rhs', I8),
-    'convtranspose': _product('input', 'weight'),
+    'convtranspose': _product('input', 'weight') + _CONVTRANSPOSE,
     'cumsum': _typed('input', I8_I16, 'output', I8_I16_I32),
     'deform_conv2d': _DEFORM_CONV2D,
     'flip': _typed('input', I8_I16_I32),

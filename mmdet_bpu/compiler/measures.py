@@ -52,6 +52,16 @@ def _deform_conv2d(view: OpView) -> Measures:
     }
 
 
+def _convtranspose(view: OpView) -> Measures:
+    batch, height, width, channels = view.operands['input'].shape
+    c_out, kernel_h, kernel_w, group_channels = view.operands['weight'].shape
+    stride, pad, dilation = _windows(view)
+    return {'N': batch, 'H, W': [height, width], 'C': channels,
+            'weight N, C': [c_out, group_channels], 'KH, KW': [kernel_h, kernel_w],
+            'KH*KW': kernel_h * kernel_w, 'KH*KW*C': kernel_h * kernel_w * group_channels,
+            'stride': stride, 'pad': pad, 'dilation': dilation}
+
+
 def _linear(view: OpView) -> Measures:
     c_out, c_in = view.operands['weight'].shape
     return {'input dims': list(view.operands['input'].shape), 'C_in, C_out': [c_in, c_out],
@@ -115,8 +125,9 @@ def _gather(view: OpView) -> Measures:
 
 
 _MEASURES: dict[str, Callable[[OpView], Measures]] = {
-    'conv': _conv2d, 'conv2d': _conv2d, 'deform_conv2d': _deform_conv2d, 'linear': _linear,
-    'matmul': _matmul,
+    'conv': _conv2d, 'conv2d': _conv2d, 'convtranspose': _convtranspose,
+    'deform_conv2d': _deform_conv2d,
+    'linear': _linear, 'matmul': _matmul,
     'reduce_sum': _reduce, 'reduce_max': _reduce, 'reduce_mean': _reduce, 'reduce_min': _reduce,
     'reduce_argmax': _reduce, 'reduce_argmin': _reduce,
     'max_pool': _pool, 'avg_pool': _pool,

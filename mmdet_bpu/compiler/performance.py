@@ -18,13 +18,16 @@ from mmdet_bpu.program.program import Instruction, Program
 
 # Input channels that one step of a MAC array reduces; fewer leave lanes idle. Assumed.
 CHANNEL_LANES = 16
-CONVOLUTIONS = ('bpu.conv2d', 'bpu.deform_conv2d')
+CONVOLUTIONS = ('bpu.conv2d', 'bpu.conv_transpose2d', 'bpu.deform_conv2d')
 
 
 def count_macs(program: Program, instruction: Instruction) -> int:
     """Multiply-accumulates of an instruction's product; 0 for all but products."""
     shapes = [program.values[name].type.shape for name in instruction.inputs]
     out = program.values[instruction.outputs[0]].type.shape
+    if instruction.op == 'bpu.conv_transpose2d':  # every pixel meets every weight of its group once
+        channels, *window, _ = shapes[1]
+        return prod(shapes[0]) * prod(window) * channels // instruction.attrs['groups']
     if instruction.op in CONVOLUTIONS:
         return prod(out) * prod(shapes[1][1:])
     if instruction.op in ('bpu.linear', 'bpu.matmul'):

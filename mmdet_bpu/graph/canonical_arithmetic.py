@@ -1,4 +1,6 @@
 """Translation of captured products, elementwise functions and reductions."""
+from typing import Optional
+
 import torch
 from torch import fx
 
@@ -80,6 +82,18 @@ def conv2d(b, node, args, kwargs):
                 groups=int(p.get('groups', 1)))
 
 
+def conv_transpose2d(b, node, args, kwargs):
+    """Rows and columns of ``output_padding`` are padding left out behind."""
+    names = ('input', 'weight', 'bias', 'stride', 'padding', 'output_padding', 'groups', 'dilation')
+    p = {**dict(zip(names, args)), **kwargs}
+    inputs = [b.value(p[n]) for n in ('input', 'weight', 'bias') if p.get(n) is not None]
+    padding = pair(p.get('padding', 0))
+    behind = [n - extra for n, extra in zip(padding, pair(p.get('output_padding', 0)))]
+    return b.op('conv_transpose2d', inputs, shape_of(node), stride=pair(p.get('stride', 1)),
+                padding=[*padding, *behind], dilation=pair(p.get('dilation', 1)),
+                groups=int(p.get('groups', 1)))
+
+
 def batch_norm(b, node, args, kwargs):
     """A batch norm that no convolution took in: a depthwise convolution of 1 x 1.
 
@@ -98,8 +112,10 @@ def batch_norm(b, node, args, kwargs):
     shift = data.get('bias', torch.zeros_like(scale)) - data['running_mean'] * scale
     constants = [b.constant(value.float(), learned=True)
                  for value in (scale.view(-1, 1, 1, 1), shift)]
-    return b.op('conv2d', [b.value(p['input']), *constants], shape, stride=[1, 1], padding=[0] * 4,
-                dilation=[1, 1], groups=shape[1])
+    name = b.op('conv2d', [b.value(p['input']), *constants], shape, stride=[1, 1],
+                padding=[0] * 4, dilation=[1, 1], groups=shape[1])
+    b.graph.ops[-1].opened = (*node.meta.get('opened', ()), 'batch_norm')
+    return name
 
 
 def deform_conv2d(b, node, args, kwargs):
@@ -158,5 +174,34 @@ def reduce(kind: str) -> Handler:
         # The captured call returned the squeezed tensor: the quantizer sits on the call.
         b.graph.ops[-1].key = node.meta.get('key')
         return b.op('reshape', [name], shape_of(node), last=False)
+
+    return handler
+
+
+def extreme(reduction: str, elementwise: str) -> Handler:
+    """max or min: of all elements, along a dimension (its values), or of two tensors."""
+
+    def handler(b, node, args, kwargs):
+        p = {**dict(zip(('input', 'dim', 'keepdim'), args)), **kwargs}
+        other = p.get('other', p.get('dim'))
+        if isinstance(other, fx.Node):
+            return binary(elementwise)(b, node, [p['input'], other], {})
+        if other is None:
+            return reduce(reduction)(b, node, [p['input']], {})
+        x = b.value(p['input'])
+        shape = b.info(x).shape
+        dim = axis_of(other, len(shape))
+        rest = shape[:dim] + ((1, ) if p.get('keepdim') else ()) + shape[dim + 1:]
+
+        def part(index: int) -> Optional[str]:
+            if index:
+                if b.node.users:
+                    refuse(node, 'the positions of extremes have no integer form')
+                return None
+            kept = shape[:dim] + (1, ) + shape[dim + 1:]
+            name = b.op(reduction, [x], kept, last=False, dims=[dim])
+            return name if kept == rest else b.op('reshape', [name], rest, last=False)
+
+        b.parts[node.name] = part
 
     return handler

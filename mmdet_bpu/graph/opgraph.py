@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmdet_bpu.families.output_tree import Tree
+from mmdet_bpu.program.kinds import KINDS
 
 Shape = Tuple[int, ...]
 
@@ -60,6 +61,11 @@ class ValueInfo:
     def is_constant(self) -> bool:
         """Whether the value does not depend on the image."""
         return self.data is not None
+
+
+def transposed_groups(op: Op) -> Optional[int]:
+    """Groups of a product whose weights torch holds input channels first, None of any other."""
+    return op.params['groups'] if KINDS[op.kind].transposed else None
 
 
 class OpGraph:

@@ -12,6 +12,7 @@ import numpy as np
 from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.graph.scales import constant_scale, weight_scale
 from mmdet_bpu.program.kinds import KINDS
+from mmdet_bpu.program.weight_layout import channels_exchanged
 
 IMAGE = 'image'
 """Public name of the input."""
@@ -189,5 +190,7 @@ class QuantizedGraph:
         for op in self.graph.ops:
             if KINDS[op.kind].weight is not None:
                 data = self.graph.values[op.inputs[KINDS[op.kind].weight]].data
+                if KINDS[op.kind].transposed:
+                    data = channels_exchanged(data, op.params['groups'])
                 weights[op.output] = (WEIGHT_DTYPE, weight_scale(data, WEIGHT_DTYPE).cpu().numpy())
         return replace(self, scales=Scales(own, constants, weights), rows=rows)

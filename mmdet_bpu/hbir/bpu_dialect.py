@@ -22,6 +22,9 @@ deform_conv2d = input: si8|si16[4], weight: si8[4], bias: si32[1], offset: si16[
     mask~: si8[4] -> output: q[4] {stride: ints[2], pad: ints[4], dilation: ints[2], groups: i64,
     offset_groups: i64, fraction_bits: i64, sample_bits: i64, offset_multiplier: ints,
     offset_shift: ints, multiplier: ints, shift: ints, relu?: bool, site?: str}
+conv_transpose2d = input: si8|si16[4], weight: si8|si16[4], bias: si32[1], residual~: q[4] ->
+    output: q[4] {stride: ints[2], pad: ints[4], dilation: ints[2], groups: i64, multiplier: ints,
+    shift: ints, residual_multiplier?: ints, residual_shift?: ints, relu?: bool, site?: str}
 linear = input: si8|si16, weight: si8|si16[2], bias: si32[1], residual~: q -> output: q
     {multiplier: ints, shift: ints, residual_multiplier?: ints, residual_shift?: ints,
     relu?: bool, site?: str}
@@ -34,7 +37,7 @@ table = input: si8|si16 -> output: si8|si16 {entries: ints, segment_start?: ints
     segment_shift?: ints, site?: str}
 relu = input: q -> output: q {site?: str}
 reduce_sum = input: q -> output: q {dims: ints, multiplier: ints, shift: ints, site?: str}
-reduce_max = input: q -> output: q {dims: ints, site?: str}
+reduce_max reduce_min = input: q -> output: q {dims: ints, site?: str}
 max_pool = input: q[4] -> output: q[4] {kernel: ints[2], stride: ints[2], pad: ints[4],
     dilation: ints[2], ceil_mode: bool, site?: str}
 avg_pool = input: si8|si16[4] -> output: q[4] {kernel: ints[2], stride: ints[2],

@@ -59,14 +59,21 @@ def _constant(op: Operation) -> None:
             f'value holds {value.dtype}, the result {output.dtype}')
 
 
-def _windows(op: Operation) -> Shape:
-    """The shape that input, weight and geometry of a convolution give."""
-    (batch, height, width, channels), (out, kh, kw, group_channels) = shapes_of(op)[0][:2]
-    groups, stride = attribute(op, 'groups'), attribute(op, 'stride')
-    pad, dilation = attribute(op, 'pad'), attribute(op, 'dilation')
+def _channels(op: Operation) -> int:
+    """Output channels of a convolution whose groups fit both sides."""
+    channels, (out, *_, group_channels) = shapes_of(op)[0][0][3], shapes_of(op)[0][1]
+    groups = attribute(op, 'groups')
     require(groups > 0 and group_channels * groups == channels and out % groups == 0,
             f'input has {channels} channels, weight {group_channels} x {groups} groups '
             f'for {out} output channels')
+    return out
+
+
+def _windows(op: Operation) -> Shape:
+    """The shape that input, weight and geometry of a convolution give."""
+    (batch, height, width, _), (_, kh, kw, _) = shapes_of(op)[0][:2]
+    out = _channels(op)
+    stride, pad, dilation = (attribute(op, name) for name in ('stride', 'pad', 'dilation'))
     return (batch, _window(height, kh, stride[0], pad[0] + pad[2], dilation[0], False),
             _window(width, kw, stride[1], pad[1] + pad[3], dilation[1], False), out)
 
@@ -96,6 +103,24 @@ def _deform_conv2d(op: Operation) -> None:
                           ('sample_bits', sample_range(attribute(op, 'fraction_bits')))):
         require(attribute(op, name) in allowed, f'{name} is {attribute(op, name)}, expected '
                 f'{allowed[0]} to {allowed[-1]}')
+
+
+def _conv_transpose2d(op: Operation) -> None:
+    (batch, height, width, _), (out, *kernel, _) = shapes_of(op)[0][:2]
+    stride, pad, dilation = (attribute(op, name) for name in ('stride', 'pad', 'dilation'))
+    _channels(op)
+    sizes = []
+    for axis, size in enumerate((height, width)):
+        before, after = pad[axis], pad[axis + 2]
+        require(min(kernel[axis], stride[axis], dilation[axis]) > 0,
+                f'kernel {kernel}, stride {stride} and dilation {dilation} must be positive')
+        require(before >= 0 and -after < max(stride[axis], dilation[axis]),
+                f'padding {pad} is negative in front, or adds a stride or more behind')
+        sizes.append((size - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1
+                     - before - after)
+    require(min(sizes) > 0, f'padding {pad} leaves nothing of the result')
+    require_shape(op, (batch, *sizes, out))
+    _accumulation(op, out)
 
 
 def _linear(op: Operation) -> None:
@@ -178,7 +203,7 @@ def _reduce_sum(op: Operation) -> None:
     require_requantization(op)
 
 
-def _reduce_max(op: Operation) -> None:
+def _reduce_extreme(op: Operation) -> None:
     _reduced(op)
     require_element(op, op.operands[0].type.element_type)
 
@@ -258,9 +283,11 @@ def _where(op: Operation) -> None:
 
 
 VERIFY: dict[str, Callable[[Operation], None]] = {
-    'constant': _constant, 'conv2d': _conv2d, 'deform_conv2d': _deform_conv2d, 'linear': _linear,
-    'matmul': _matmul, 'add': _add, 'sub': _add, 'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
-    'reduce_sum': _reduce_sum, 'reduce_max': _reduce_max, 'max_pool': _max_pool,
+    'constant': _constant, 'conv2d': _conv2d, 'conv_transpose2d': _conv_transpose2d,
+    'deform_conv2d': _deform_conv2d, 'linear': _linear, 'matmul': _matmul, 'add': _add, 'sub': _add,
+    'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
+    'reduce_sum': _reduce_sum, 'reduce_max': _reduce_extreme, 'reduce_min': _reduce_extreme,
+    'max_pool': _max_pool,
     'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
     'gather': _gather, 'where': _where, **VERIFY_MOVEMENT}
 """Op name without prefix -> check."""

@@ -116,6 +116,7 @@ FUNCTIONS: Dict[str, Function] = {
     'hbir.reduce_sum': _reduce(torch.sum),
     'hbir.reduce_mean': _reduce(torch.mean),
     'hbir.reduce_max': _reduce(torch.amax),
+    'hbir.reduce_min': _reduce(torch.amin),
     'hbir.max_pool': _max_pool,
     'hbir.grid_sample': _grid_sample,
     **FEATURE_MAPS,

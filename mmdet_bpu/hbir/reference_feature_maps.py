@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.program.weight_layout import channels_exchanged
 
 
 def nearest_pixels(offset: float, step: float, count: int, size: int) -> List[int]:
@@ -52,6 +53,18 @@ def _resize2d(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
     return [x]
 
 
+def _convtranspose(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
+    """The weight is (O, KH, KW, C / groups), as that of a convolution."""
+    groups, (top, left, bottom, right) = attrs['groupNum'], attrs['pad']
+    weight = channels_exchanged(inputs[1].permute(0, 3, 1, 2), groups)
+    behind = (max(-bottom, 0), max(-right, 0))
+    x = F.conv_transpose2d(inputs[0].permute(0, 3, 1, 2), weight, *inputs[2:3],
+                           stride=attrs['stride'], output_padding=behind, groups=groups,
+                           dilation=attrs['dilation'])
+    x = F.pad(x, (-left, -max(right, 0), -top, -max(bottom, 0)))
+    return [x.permute(0, 2, 3, 1).contiguous()]
+
+
 def whole_windows(attrs: dict) -> None:
     """Refuse an ``hbir.avg_pool`` whose divisor at the border the manual leaves open.
 
@@ -72,6 +85,7 @@ def _avg_pool(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
 
 FEATURE_MAPS: Dict[str, Callable] = {
     'hbir.avg_pool': _avg_pool,
+    'hbir.convtranspose': _convtranspose,
     'hbir.resize2d': _resize2d,
 }
 """Operation -> function of its operands and attributes; a part of the float reference."""

@@ -10,13 +10,18 @@ from mmdet_bpu.hbir.layout import CHANNELS_LAST, Order, identity
 from mmdet_bpu.lowering.lowered_values import LoweredValues, Stored
 from mmdet_bpu.lowering.rules import hbir_name, lowers
 from mmdet_bpu.program.dtypes import BITS
+from mmdet_bpu.program.kinds import KINDS
+from mmdet_bpu.program.weight_layout import channels_exchanged
 
 ONE_SCALE = 2.0**-6  # of int8: 1 is a multiple of it
 
 
 def weight_of(v: LoweredValues, op: Op, axes: Tuple[int, ...]) -> SSAValue:
     """The constant weight with its fake quantizer, ``axes`` as HBIR stores them."""
-    weight = v.graph.values[op.inputs[1]].data.detach().cpu().numpy().astype(np.float32)
+    weight = v.graph.values[op.inputs[1]].data.detach().cpu()
+    if KINDS[op.kind].transposed:
+        weight = channels_exchanged(weight, op.params['groups'])
+    weight = weight.numpy().astype(np.float32)
     dtype, scale = v.scales.weights[op.output]
     ssa = v.b.constant(np.ascontiguousarray(weight.transpose(axes)), site=op.site)
     return v.b.fake_quant(ssa, BITS[dtype], scale, axis=0, site=op.site)
@@ -46,8 +51,8 @@ def weighted(v: LoweredValues, op: Op, weight_axes: Tuple[int, ...], attrs: dict
     return v.emit(hbir_name(op), operands, attrs, v.shape(op), order, op.site)
 
 
-@lowers('conv2d')
-def conv2d(v: LoweredValues, op: Op) -> Stored:
+@lowers('conv2d', 'conv_transpose2d')
+def convolution(v: LoweredValues, op: Op) -> Stored:
     """Channels last; the weight becomes (O, KH, KW, C)."""
     p = op.params
     attrs = dict(stride=p['stride'], pad=p['padding'], dilation=p['dilation'],

@@ -5,7 +5,7 @@ from mmdet_bpu.lowering.lowered_values import LoweredValues, Stored
 from mmdet_bpu.lowering.rules import hbir_name, lowers
 
 
-@lowers('sum', 'mean', 'amax')
+@lowers('sum', 'mean', 'amax', 'amin')
 def reduction(v: LoweredValues, op: Op) -> Stored:
     """In the stored order of its input; reduced dimensions stay as ones."""
     x = v.values[op.inputs[0]]

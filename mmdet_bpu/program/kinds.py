@@ -47,6 +47,7 @@ class Kind:
         hbir_carries (int, optional): The same among the operands in HBIR, where they differ.
         weight (int, optional): Operand that holds weights, quantized per output channel; the next
             one, if there is one, is the bias.
+        transposed (bool): Whether torch holds those weights with the input channels first.
         joins (tuple[str]): Kinds that may take its accumulator, the first one first.
         operand_dtypes (dict[int, str]): Operands whose dtype the unit fixes; position -> dtype.
         int8_only (tuple[int]): Operands that are read as int8 and no wider, whatever makes them.
@@ -61,6 +62,7 @@ class Kind:
     carries: Optional[int] = None
     hbir_carries: Optional[int] = None
     weight: Optional[int] = None
+    transposed: bool = False
     joins: Tuple[str, ...] = ()
     operand_dtypes: Mapping[int, str] = field(default_factory=dict)
     int8_only: Tuple[int, ...] = ()
@@ -84,6 +86,8 @@ _ROWS = (
     # Operands: input, weight, bias, offset, mask (v2 only).
     Kind('deform_conv2d', Group.PRODUCT, 'deform_conv2d', 'deform_conv2d', 'DeformConv', weight=1,
          joins=('relu', ), operand_dtypes={3: 'int16', 4: 'int8'}, cost=Cost.MAC),
+    Kind('conv_transpose2d', Group.PRODUCT, 'convtranspose', 'conv_transpose2d', 'ConvTranspose',
+         weight=1, transposed=True, joins=('add', 'relu'), cost=Cost.MAC, tiled=True),
     Kind('linear', Group.PRODUCT, 'linear', 'linear', 'MatMul', weight=1, joins=('add', 'relu'),
          cost=Cost.MAC),
     Kind('matmul', Group.PRODUCT, 'matmul', 'matmul', 'MatMul', cost=Cost.MAC,
@@ -101,6 +105,7 @@ _ROWS = (
     Kind('sum', Group.REDUCE, 'reduce_sum', 'reduce_sum', 'ReduceSum'),
     Kind('mean', Group.REDUCE, 'reduce_mean', 'reduce_sum', 'ReduceMean'),
     _movement('amax', 'reduce_max', 'reduce_max', 'ReduceMax'),
+    _movement('amin', 'reduce_min', 'reduce_min', 'ReduceMin'),
     _movement('max_pool2d', 'max_pool', 'max_pool', 'MaxPool', tiled=True),
     Kind('avg_pool2d', Group.REDUCE, 'avg_pool', 'avg_pool', 'AveragePool', tiled=True),
     _movement('reshape', 'reshape', 'reshape', 'Reshape', cost=Cost.FREE),

@@ -1,6 +1,6 @@
 """Fake quantizers: symmetric, zero point 0, ties to even; activations per tensor."""
 from enum import Enum
-from typing import Union
+from typing import Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import constant_scale, weight_scale
 from mmdet_bpu.program.dtypes import integer_range
+from mmdet_bpu.program.weight_layout import channels_exchanged
 from mmdet_bpu.quantization.observers import Observer, build_observer
 
 
@@ -90,8 +91,18 @@ def fake_quantize(x: Tensor, scale: Tensor, dtype: str) -> Tensor:
     return _on_grid(x, scale.detach(), dtype)
 
 
-def fake_quantize_weight(weight: Tensor, dtype: str = 'int8') -> Tensor:
-    """Weights on their grid, the scale computed from the weights as they are now."""
+def fake_quantize_weight(weight: Tensor, dtype: str = 'int8',
+                         groups: Optional[int] = None) -> Tensor:
+    """Weights on their grid, the scale computed from the weights as they are now.
+
+    Args:
+        weight (Tensor): Output channels first; with ``groups`` (C, O / groups, KH, KW).
+        dtype (str): ``int8`` or ``int16``.
+        groups (int, optional): Of a transposed convolution.
+    """
+    if groups is not None:
+        weight = channels_exchanged(weight, groups)
+        return channels_exchanged(fake_quantize_weight(weight, dtype), groups)
     scale = weight_scale(weight, dtype)
     return _on_grid(weight, scale.view(-1, *(1, ) * (weight.dim() - 1)), dtype)
 

@@ -7,11 +7,15 @@ from torch import fx, nn
 
 from mmdet_bpu.graph.capture import CapturedGraph
 from mmdet_bpu.graph.sites import function_name
+from mmdet_bpu.program.weight_layout import channels_exchanged
 
 Pair = Tuple[str, str]
-CONVOLUTION_MODULES = (nn.Conv2d, DeformConv2d, ModulatedDeformConv2d)
-BIAS = {'conv2d': 2, 'deform_conv2d': 4}
-"""Function of a convolution -> position of its bias among the call's arguments."""
+DEFORMABLE = (DeformConv2d, ModulatedDeformConv2d)
+MODULES = {'conv2d': nn.Conv2d, 'conv_transpose2d': nn.ConvTranspose2d, 'deform_conv2d': DEFORMABLE}
+"""Function of a convolution -> classes of the modules whose weights it reads."""
+WEIGHT = {'conv2d': 1, 'conv_transpose2d': 1, 'deform_conv2d': 2}
+BIAS = {'conv2d': 2, 'conv_transpose2d': 2, 'deform_conv2d': 4}
+"""Function of a convolution -> position of its weight and bias among the call's arguments."""
 
 
 def _calls(captured: CapturedGraph) -> dict:
@@ -23,10 +27,18 @@ def _calls(captured: CapturedGraph) -> dict:
     return calls
 
 
+def _reads_own_weight(conv: fx.Node, captured: CapturedGraph, module: nn.Module) -> bool:
+    weight = conv.args[WEIGHT[function_name(conv.target)]]
+    return weight.op == 'get_attr' and \
+        captured.constants[weight.target].data_ptr() == module.weight.data_ptr()
+
+
 def _foldable(model: nn.Module, captured: CapturedGraph) -> List[Tuple[fx.Node, fx.Node]]:
     """(convolution, batch norm) calls where only the norm reads the convolution.
 
-    Both modules must be called once: a shared one has no single scale to take in.
+    Both modules must be called once: a shared one has no single scale to take in. The convolution
+    must read its own weight: one that is computed at each call (weight standardisation) would undo
+    what is folded into it.
     """
     calls = _calls(captured)
     pairs = []
@@ -39,8 +51,10 @@ def _foldable(model: nn.Module, captured: CapturedGraph) -> List[Tuple[fx.Node, 
             continue
         paths = conv.meta['path'], node.meta['path']
         conv_module, norm = (model.get_submodule(p) for p in paths)
-        if isinstance(conv_module, CONVOLUTION_MODULES) and isinstance(norm, nn.BatchNorm2d) \
-                and norm.track_running_stats and all(len(calls[p]) == 1 for p in paths):
+        if isinstance(conv_module, MODULES[function_name(conv.target)]) \
+                and _reads_own_weight(conv, captured, conv_module) \
+                and isinstance(norm, nn.modules.batchnorm._BatchNorm) \
+                and norm.running_mean is not None and all(len(calls[p]) == 1 for p in paths):
             pairs.append((conv, node))
     return pairs
 
@@ -58,7 +72,13 @@ def fold_pair(conv: nn.Module, norm: nn.BatchNorm2d) -> None:
     old = getattr(conv, 'bias', None)  # mmcv's DeformConv2d has no such attribute
     bias = torch.zeros_like(norm.running_mean) if old is None else old
     bias = beta.double() + (bias.double() - norm.running_mean.double()) * factor
-    conv.weight.copy_((conv.weight.double() * factor.view(-1, 1, 1, 1)).to(conv.weight.dtype))
+    weight = conv.weight.double()
+    if isinstance(conv, nn.ConvTranspose2d):
+        weight = channels_exchanged(weight, conv.groups) * factor.view(-1, 1, 1, 1)
+        weight = channels_exchanged(weight, conv.groups)
+    else:
+        weight = weight * factor.view(-1, 1, 1, 1)
+    conv.weight.copy_(weight.to(conv.weight.dtype))
     if old is None:
         conv.bias = nn.Parameter(
             bias.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)

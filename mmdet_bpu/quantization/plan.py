@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Optional
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.opgraph import transposed_groups
 from mmdet_bpu.graph.quantized_graph import WEIGHT_DTYPE, QuantizedGraph
 from mmdet_bpu.program.kinds import KINDS
 
@@ -17,7 +18,8 @@ class SitePlan:
             image, and constants that share the scale of their group).
         constants (dict[int, str]): Position -> dtype of a constant; its scale is its largest
             magnitude, computed at each call.
-        weight (tuple[int, str], optional): Position and dtype of a weight, scaled per channel.
+        weight (tuple, optional): Position and dtype of a weight, scaled per output channel, and
+            the groups of a transposed convolution or None.
     """
     output: Optional[str] = None
     operands: Dict[int, str] = field(default_factory=dict)
@@ -53,7 +55,7 @@ def build_plan(quantized: QuantizedGraph) -> Dict[tuple, SitePlan]:
                 else:
                     site.constants[position] = quantized.constant_dtype(op, index)
             elif KINDS[op.kind].weight == index:
-                site.weight = (position, WEIGHT_DTYPE)
+                site.weight = (position, WEIGHT_DTYPE, transposed_groups(op))
             else:
                 continue
             plan[op.call] = site

@@ -57,7 +57,7 @@ class QuantMode(TorchFunctionMode):
             if not self.quantize_weights:
                 return tensor
             if site.weight is not None and site.weight[0] == index:
-                return fake_quantize_weight(tensor, site.weight[1])
+                return fake_quantize_weight(tensor, *site.weight[1:])
             if index in site.constants:
                 return fake_quantize_constant(tensor, site.constants[index])
             return tensor

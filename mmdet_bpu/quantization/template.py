@@ -17,7 +17,8 @@ class Template:
     int8, but int16 (a) on every path from a sampling grid, from a box output, from a sine or from
     top-k scores, from the offsets of a deformable convolution back to the first matrix product, its
     output included, a deformable convolution that only samples being none; (b) inside softmax and
-    norms and at their inputs, and for softmax weights that enter a matrix product; int32 for an
+    norms and at their inputs (of a batch norm: behind a product), and for softmax weights that enter
+    a matrix product; int32 for an
     output that a product makes directly (the scores). What a sampling or a resize reads is int8
     whatever path it lies on. Offsets have a scale of :data:`OFFSET_SCALE` px, so that the integers'
     positions are those of training.
@@ -117,7 +118,9 @@ class Template:
         """Values inside a written-out softmax or norm, and what it reads."""
         what = op.opened[-1]
         for name in self.graph.variable_inputs(op):
-            self._mark(name, f'inside {what}')
+            # What a batch norm reads has channels of very different ranges behind a product only.
+            if what != 'batch_norm' or self._is_product(self.placement.integers(name)):
+                self._mark(name, f'inside {what}')
         readers = self._readers(op.output)
         if any(r.opened == op.opened and r.path == op.path for r in readers):
             self._mark(op.output, f'inside {what}')

@@ -49,6 +49,11 @@ def test_the_count_agrees_with_mmengines_within_2_percent(variant, shape):
         assert count.flops == 2 * count.macs == 2 * sum(count.by_module(1).values())
 
 
+def test_a_transposed_convolution_counts_every_pixel_with_every_weight(toy):
+    model = toy(lambda self, x: self.up(x), up=nn.ConvTranspose2d(3, 6, 4, 2, 1, groups=3))
+    assert count_model(model, (32, 64)).macs == 32 * 64 * 3 * 2 * 4 * 4
+
+
 def test_a_shape_below_the_strides_is_refused():
     with pytest.raises(BpuError, match='parameter shape: expected at least 32 px, found 16 x 64'):
         count_model(nn.Module(), (16, 64))

@@ -50,6 +50,31 @@ def test_convolution_attributes_out_of_range_are_errors(maker, changes, rule):
     assert finding.level == 'error' and finding.rule == rule
 
 
+def transposed(maker, kernel=4, channels=4, x=(1, 8, 8, 4), **changes):
+    attrs = dict(stride=[2, 2], pad=[1] * 4, dilation=[1, 1], groups=1, multiplier=[16384],
+                 shift=[14], relu=False)
+    weight = maker.integers((channels, kernel, kernel, x[3]))
+    return maker.op('conv_transpose2d', [maker.input('image', x), weight,
+                                         maker.integers((channels, ), 'int32')],
+                    (1, 16, 16, channels), **{**attrs, **changes})
+
+
+def test_a_transposed_convolution_within_its_limits_is_legal(maker):
+    assert check_program(maker.finish(transposed(maker)), 'nash-e') == []
+
+
+@pytest.mark.parametrize('changes, rule', [
+    (dict(stride=[15, 1]), 'stride in [1, 14]'), (dict(dilation=[2, 1]), 'dilation in [1, 1]'),
+    (dict(pad=[1, 1, -1, 0]), 'pad in [0, 256]'), (dict(kernel=15), 'KH, KW in [1, 14]'),
+    (dict(kernel=1), 'KH*KW in [2, inf]'), (dict(channels=2049), 'weight N, C in [1, 2048]'),
+    (dict(x=(129, 8, 8, 4)), 'N in [1, 128]'),
+    (dict(kernel=14, x=(1, 8, 8, 400)), 'KH*KW*C in [1, 65536]'),
+])
+def test_a_transposed_convolution_beyond_a_limit_is_an_error(maker, changes, rule):
+    finding = only(check_program(maker.finish(transposed(maker, **changes)), 'nash-e'))
+    assert (finding.level, finding.op, finding.rule) == ('error', 'hbir.convtranspose', rule)
+
+
 def test_a_kernel_larger_than_31_is_an_error(maker):
     out = maker.conv(maker.input('image', (1, 64, 64, 1)), 1, kernel=33)
     assert 'KH, KW in [1, 31]' in only(check_program(maker.finish(out), 'nash-e')).rule

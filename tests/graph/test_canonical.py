@@ -69,11 +69,20 @@ SPELLINGS = {
     'mean keepdim': lambda x: x.mean((2, 3), keepdim=True),
     'mean of all': lambda x: x.mean().view(1, 1),
     'amax': lambda x: torch.amax(x, 1, keepdim=True),
+    'amin': lambda x: x.amin((1, 2)) * 2,
+    'max of all': lambda x: x.max().view(1, 1) + 1,
+    'min along': lambda x: torch.min(x, 1, keepdim=True).values.exp(),
+    'max along': lambda x: x.max(dim=-1)[0].exp(),
     'global pool': lambda x: F.adaptive_avg_pool2d(x, 1),
     'conv': lambda x: F.conv2d(x, weight(), torch.ones(5), stride=2, padding=(1, 0), dilation=1),
     'conv dilated': lambda x: F.conv2d(x, weight(), None, 1, 2, 2),
     'depthwise': lambda x: F.conv2d(x, weight(3, 1), padding=1, groups=3),
     'padded conv': lambda x: F.conv2d(F.pad(x, (0, 1, 1, 2)), weight(), padding=1),
+    'transposed': lambda x: F.conv_transpose2d(x, torch.randn(3, 5, 4, 4), torch.ones(5), 2, 1),
+    'transposed grouped': lambda x: F.conv_transpose2d(
+        x.repeat(1, 2, 1, 1), torch.randn(6, 4, 3, 3), None, (2, 3), 1, (1, 2), 2, dilation=1),
+    'transposed without padding': lambda x: F.conv_transpose2d(
+        x, torch.randn(3, 2, 2, 3), stride=3, output_padding=2),
     'linear': lambda x: F.linear(x, torch.randn(7, 6), torch.randn(7)),
     'matmul': lambda x: torch.matmul(x, x.transpose(-1, -2)),
     'bmm operator': lambda x: x.flatten(0, 1) @ x.flatten(0, 1).permute(0, 2, 1),
@@ -164,9 +173,10 @@ def test_what_the_graph_holds_has_an_integer_form(toy, calibrated, name):
     (lambda self, x: x.topk(2, largest=False).values, 'smallest'),
     (lambda self, x: F.grid_sample(x, grid(), align_corners=True), 'align_corners=False'),
     (lambda self, x: F.grid_sample(x, grid(), mode='nearest'), 'only bilinear'),
+    (lambda self, x: x.max(1)[1].float() * x[:, 0], 'the positions of extremes have no'),
     (lambda self, x: (x * 3).to(torch.int64), 'a cast from torch.float32 to torch.int64'),
 ], ids=['alpha', 'rounding', 'same', 'weight', 'pad value', 'reflect', 'smallest', 'corners',
-        'nearest', 'cast'])
+        'nearest', 'positions', 'cast'])
 def test_arguments_without_an_integer_form_are_refused(toy, body, message):
     with pytest.raises(BpuError, match=rf'^/\S+ cannot be lowered: .*{message}'):
         deploy_graph(toy(body), SHAPE)

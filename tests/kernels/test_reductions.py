@@ -70,10 +70,11 @@ def test_an_si32_sum_is_checked_when_it_runs():
 
 
 @pytest.mark.parametrize('dtype', ['si8', 'si16', 'si32'])
-def test_reduce_max_equals_numpy(dtype):
+def test_extremes_equal_numpy(dtype):
     x = integers(np.random.default_rng(0), (3, 4, 5), dtype)
-    result, = run('bpu.reduce_max', x, dict(dims=[0, -1], out_dtypes=[dtype]))
-    assert np.array_equal(result, x.max((0, 2), keepdims=True))
+    attrs = dict(dims=[0, -1], out_dtypes=[dtype])
+    assert np.array_equal(run('bpu.reduce_max', x, attrs)[0], x.max((0, 2), keepdims=True))
+    assert np.array_equal(run('bpu.reduce_min', x, attrs)[0], x.min((0, 2), keepdims=True))
 
 
 @pytest.mark.parametrize('dtype', ['si8', 'si16', 'si32'])

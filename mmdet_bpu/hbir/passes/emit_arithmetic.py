@@ -12,9 +12,14 @@ from mmdet_bpu.hbir.passes.emit_deformable import deform_conv2d_attrs, sampled_a
 from mmdet_bpu.hbir.types import tensor_type, value_type
 from mmdet_bpu.program.dtypes import largest_magnitude
 from mmdet_bpu.program.guard_bits import choose_guard_bits
+from mmdet_bpu.program.kinds import KINDS, with_weights
 from mmdet_bpu.program.numerics import quantize_multiplier, quantize_multipliers
 from mmdet_bpu.program.sampling_grid import FRACTION_BITS, axis_sampling
 from mmdet_bpu.program.table_fit import build_table
+
+
+_INTEGER_NAMES = {f'hbir.{KINDS[name].hbir}': f'bpu.{KINDS[name].integer}'
+                  for name in with_weights()}
 
 
 def _one(ratio: float) -> dict:
@@ -23,7 +28,7 @@ def _one(ratio: float) -> dict:
 
 
 def product(e: Emitter, match: Product) -> SSAValue:
-    """A product with residual, relu and one requantization per output channel."""
+    """A product with weights, with residual, relu and one requantization per output channel."""
     op, site = match.op, site_of(match.op)
     accumulator = match.factor.scale * match.weight_scale
     multiplier, shift = quantize_multipliers(accumulator / match.out.scale)
@@ -40,14 +45,14 @@ def product(e: Emitter, match: Product) -> SSAValue:
         ratios = quantize_multipliers(residual.scale / match.out.scale / total)
         attrs.update(residual_multiplier=ratios[0], residual_shift=ratios[1])
         operands.append(e.operand(match.residual, op))
-    if op.name == 'hbir.conv2d':
-        hbir = attrs_of(op)
+    hbir = attrs_of(op)
+    if 'groupNum' in hbir:
         attrs.update(stride=hbir['stride'], pad=hbir['pad'], dilation=hbir['dilation'],
                      groups=hbir['groupNum'])
     elif op.name == 'hbir.deform_conv2d':
         operands += sampled_at(e, op)
         attrs.update(deform_conv2d_attrs(e, match))
-    return e.b.op(op.name.replace('hbir', 'bpu'), operands, attrs,
+    return e.b.op(_INTEGER_NAMES[op.name], operands, attrs,
                   e.result_type(op.results[0], match.out), site=site)
 
 

@@ -72,6 +72,7 @@ MOVED = {
     'hbir.max_pool': _plain('bpu.max_pool', kernel='kernel', stride='stride', pad='pad',
                             dilation='dilation', ceil_mode='ceilMode'),
     'hbir.reduce_max': _plain('bpu.reduce_max', dims='dims'),
+    'hbir.reduce_min': _plain('bpu.reduce_min', dims='dims'),
     'hbir.relu': _plain('bpu.relu'),
     'hbir.resize2d': resize_nearest,
     'hbir.concat': _concat,

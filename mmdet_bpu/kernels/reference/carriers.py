@@ -38,12 +38,12 @@ class Carrier:
 
 CARRIERS = {carrier.name: carrier for carrier in (
     Carrier('float32', torch.float32, 2**24,
-            'conv2d, deform_conv2d, linear, matmul, grid_sample',
+            'conv2d, conv_transpose2d, deform_conv2d, linear, matmul, grid_sample',
             'all partial sums are integers of at most 24 bits'),
-    Carrier('float32_halves', torch.float32, 2**24, 'conv2d with an si16 input',
+    Carrier('float32_halves', torch.float32, 2**24, 'conv2d and conv_transpose2d with an si16 input',
             'x = 256 * hi + lo, hi in [-128, 127], lo in [0, 255]: each of the two sums is an '
             'integer of at most 24 bits; they are joined in int32'),
-    Carrier('float32_chunks', torch.float32, 2**24, 'conv2d',
+    Carrier('float32_chunks', torch.float32, 2**24, 'conv2d, conv_transpose2d',
             'input channels are cut in groups whose sums are integers of at most 24 bits, '
             'added in int32'),
     Carrier('float64', torch.float64, 2**53,
@@ -115,6 +115,8 @@ def check_carriers(device: str = 'cpu') -> None:
             bags = torch.arange(features, device=device).expand(3, -1)
             results = {'matmul': torch.addmm(bias, x, w.t()),
                        'conv2d': F.conv2d(nhwc, kernel).flatten(1),
+                       'conv_transpose2d': F.conv_transpose2d(
+                           nhwc, kernel.flip(2, 3).transpose(0, 1), padding=3).flatten(1),
                        'embedding_bag': F.embedding_bag(bags, w.t().contiguous(), mode='sum',
                                                         per_sample_weights=x)}
             for unit, result in results.items():

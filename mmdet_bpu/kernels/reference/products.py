@@ -1,6 +1,6 @@
 """conv2d, linear and matmul: integer accumulators carried exactly, then one requantization."""
 from dataclasses import dataclass, replace
-from typing import Union
+from typing import Iterator, Union
 
 import numpy as np
 import torch
@@ -80,6 +80,11 @@ def _linear(x: torch.Tensor, residual: Union[torch.Tensor, None],
 
 
 def plan_conv2d(operands: list[Operand], attrs: dict) -> ProductPlan:
+    """Plan of bpu.conv2d."""
+    return plan_convolution(operands, attrs, 'bpu.conv2d')
+
+
+def plan_convolution(operands: list[Operand], attrs: dict, op: str) -> ProductPlan:
     """Choose the carrier of a convolution and cut its weight accordingly.
 
     float32 within its bound; else, for an si16 input, a high and a low byte; else chunks of
@@ -91,8 +96,8 @@ def plan_conv2d(operands: list[Operand], attrs: dict) -> ProductPlan:
     nchw = weight.permute(0, 3, 1, 2)
     if bounds.max() <= bound:
         return ProductPlan('float32', [nchw.float()], bias.float(), [nchw.shape[1]],
-                           Epilogue(operands, attrs, True, 'bpu.conv2d'))
-    epilogue = Epilogue(operands, attrs, False, 'bpu.conv2d')
+                           Epilogue(operands, attrs, True, op))
+    epilogue = Epilogue(operands, attrs, False, op)
     magnitudes = weight.to(torch.int64).abs().sum((1, 2)).cpu().numpy()  # (O, C / groups)
     largest = 255 if dtype == 'si16' else largest_magnitude(dtype)
     splits = _channel_splits(magnitudes * largest, bound)
@@ -136,21 +141,34 @@ def conv2d(inputs: Tensors, attrs: dict, plan: ProductPlan) -> Tensors:
     if (top, left) != (bottom, right):
         x = F.pad(x, (0, 0, left, right, top, bottom))
         top = left = 0
-    sources = [x]
-    factors = [1]
-    if plan.carrier == 'float32_halves':
-        sources, factors = [x >> 8, x & 0xff], [256, 1]
-    products, weights = [], []
+    products, factors = [], []
     with exact_float_products():
-        for source, factor in zip(sources, factors):
-            nchw = source.permute(0, 3, 1, 2)
-            for part, weight in zip(nchw.split(plan.splits, 1) if len(plan.splits) > 1
-                                    else [nchw], plan.weights):
-                product = F.conv2d(part.to(weight.dtype), weight, plan.bias, tuple(stride),
-                                   (top, left), tuple(dilation), attrs['groups'])
-                products.append(product.permute(0, 2, 3, 1))
-                weights.append(factor)
-    return [plan.epilogue(products, weights, residual)]
+        for part, weight, factor in carried_parts(x, plan):
+            product = F.conv2d(part, weight, plan.bias, tuple(stride), (top, left),
+                               tuple(dilation), attrs['groups'])
+            products.append(product.permute(0, 2, 3, 1))
+            factors.append(factor)
+    return [plan.epilogue(products, factors, residual)]
+
+
+def carried_parts(x: torch.Tensor, plan: ProductPlan
+                  ) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """What a convolution's carrier multiplies one after the other.
+
+    Args:
+        x (torch.Tensor): Integers, (N, H, W, C).
+        plan (ProductPlan): Carrier, weights and splits.
+
+    Yields:
+        tuple: Part of the input (N, channels, H, W) and its weight in the carrier's format, and the
+        factor of their product in the accumulator.
+    """
+    halves = plan.carrier == 'float32_halves'
+    for source, factor in (((x >> 8, 256), (x & 0xff, 1)) if halves else ((x, 1), )):
+        nchw = source.permute(0, 3, 1, 2)
+        parts = nchw.split(plan.splits, 1) if len(plan.splits) > 1 else [nchw]
+        for part, weight in zip(parts, plan.weights):
+            yield part.to(weight.dtype), weight, factor
 
 
 @dataclass

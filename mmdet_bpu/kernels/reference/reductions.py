@@ -1,4 +1,4 @@
-"""reduce_sum, reduce_max, max_pool and topk on integers."""
+"""reduce_sum, reduce_max, reduce_min, max_pool and topk on integers."""
 import math
 
 import torch
@@ -74,6 +74,12 @@ def _sum_int32(x: torch.Tensor, dims: list[int]) -> torch.Tensor:
 def reduce_max(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.reduce_max: largest value over dims (kept as 1), same scale."""
     return [inputs[0].amax(list(attrs['dims']), keepdim=True)]
+
+
+@kernel('bpu.reduce_min')
+def reduce_min(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.reduce_min: smallest value over dims (kept as 1), same scale."""
+    return [inputs[0].amin(list(attrs['dims']), keepdim=True)]
 
 
 @kernel('bpu.max_pool')

@@ -173,9 +173,10 @@ def test_pooling_is_exact(largest_lsb):
     g = Graph((1, 7, 9, 3))
     attrs = dict(kernel=[3, 3], stride=[2, 2], pad=[1, 1, 1, 1], dilation=[1, 1], ceilMode=False)
     pooled = g.op('hbir.max_pool', [g.x], attrs, (1, 4, 5, 3))
-    module = g.finish(g.op('hbir.reduce_max', [pooled], dict(dims=[1, 2], keepDim=True),
+    largest = g.op('hbir.reduce_max', [pooled], dict(dims=[1], keepDim=True), (1, 1, 5, 3))
+    module = g.finish(g.op('hbir.reduce_min', [largest], dict(dims=[2], keepDim=True),
                            (1, 1, 1, 3)))
-    assert kinds(module) == ['bpu.max_pool', 'bpu.reduce_max']
+    assert kinds(module) == ['bpu.max_pool', 'bpu.reduce_max', 'bpu.reduce_min']
     assert largest_lsb(module) == 0
 
 
