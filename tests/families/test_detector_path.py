@@ -3,14 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_bpu.errors import BpuError
-from mmdet_bpu.families.detector_path import (example_samples, flatten_outputs, output_names,
-                                            regions_of)
-
-
-def test_outputs_in_nested_lists_are_one_flat_tuple():
-    a, b, c = torch.ones(1), torch.ones(2), torch.ones(3)
-    assert [x.numel() for x in flatten_outputs(([a, (b, )], c))] == [1, 2, 3]
+from mmdet_bpu.families.detector_path import example_samples, input_channels, run_tensor_path
 
 
 def test_samples_say_that_nothing_is_padded():
@@ -20,12 +13,30 @@ def test_samples_say_that_nothing_is_padded():
         assert sample.img_shape == sample.batch_input_shape == sample.pad_shape == (64, 96)
 
 
-def test_outputs_of_detr_are_scores_and_boxes():
-    assert output_names(2) == ('cls_scores', 'bbox_preds')
-    assert output_names(1) == ('outputs', )
-    assert output_names(3) == ('output_0', 'output_1', 'output_2')
+def test_outputs_are_flat_and_in_the_heads_order(stock, picture):
+    model = stock('retinanet')
+    with torch.no_grad():
+        classes, boxes = model.bbox_head(model.extract_feat(picture))
+        found = run_tensor_path(model, picture)
+    assert len(found) == 10
+    for ours, stocks in zip(found, [*classes, *boxes], strict=True):
+        assert torch.equal(ours, stocks)
 
 
-def test_what_is_no_detector_is_refused():
-    with pytest.raises(BpuError, match='extract_feat and bbox_head, found Linear'):
-        regions_of(nn.Linear(1, 1))
+@pytest.mark.parametrize('channels', [1, 3, 4])
+@pytest.mark.parametrize('kind', ['retinanet', 'yolof'])
+def test_an_image_has_the_channels_of_the_first_convolution(new_stock, kind, channels):
+    changes = dict(backbone=dict(in_channels=channels))
+    model = new_stock(kind, **changes)
+    assert input_channels(model) == channels
+    with torch.no_grad():
+        run_tensor_path(model, torch.zeros(1, channels, 64, 64))
+
+
+def test_yolox_counts_pixels_as_channels_before_its_first_convolution(stock):
+    assert stock('yolox').backbone.stem.conv.conv.in_channels == 12
+    assert input_channels(stock('yolox')) == 3
+
+
+def test_without_a_backbone_an_image_has_three_channels():
+    assert input_channels(nn.Identity()) == 3
