@@ -36,7 +36,8 @@ DETRS = {
     'deformable-refine': 'deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py',
     'deformable-twostage': 'deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py',
 }
-STOCK = {**DENSE, **DETRS}
+CORNERS = {'cornernet': 'cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py'}
+STOCK = {**DENSE, **DETRS, **CORNERS}
 
 
 def shrink(model) -> None:

@@ -154,7 +154,7 @@ def executable_of(model, image, scale=1 / 4096):
     tree = family.output_tree(model, outputs)
     floats = dict(zip(leaves(tree), tensors_of(outputs), strict=True))
     levels = {name: torch.round(value / scale).to(torch.int32) for name, value in floats.items()}
-    cfg = Config(dict(model=dict(data_preprocessor=dict()), bpu=dict(input_shape=(64, 96))))
+    cfg = Config(dict(model=dict(data_preprocessor=dict(mean=None)), bpu=dict(input_shape=(64, 96))))
     shape = (1, *image.shape[2:], image.shape[1])
     return FixedExecutable(
         inputs=[TensorSpec('image', shape, 'si8', 0.5)],
@@ -172,7 +172,8 @@ def test_outputs_of_any_family_are_decoded_by_the_stock_head(new_stock, nms, kin
     executable, _ = executable_of(model, image)
     artefact = ArtifactDetector(model, executable)
     sample = DetDataSample(metainfo=dict(
-        img_shape=(64, 96), scale_factor=(0.5, 2.0), ori_shape=(32, 192)))
+        img_shape=(64, 96), batch_input_shape=(64, 96), scale_factor=(0.5, 2.0),
+        ori_shape=(32, 192)))
     with torch.no_grad():
         found = artefact(image, [sample])[0].pred_instances
         # The same integers by hand: forward's nesting with every tensor replaced.
