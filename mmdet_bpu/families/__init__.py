@@ -4,5 +4,11 @@ import pkgutil
 
 import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f'{__name__}.{_module.name}')
+
+def import_families() -> None:
+    """Import every module of this package."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f'{__name__}.{module.name}')
+
+
+import_families()

@@ -1,5 +1,5 @@
 """CornerNet and CentripetalNet."""
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
 from mmengine.config import ConfigDict
 from torch import nn
@@ -12,8 +12,12 @@ PAIRS = 1000  # ``num_dets`` of CornerHead._decode_heatmap, which no setting rea
 
 @register('CentripetalHead', 'CornerHead')
 class Corners(Family):
-    """CornerNet and CentripetalNet."""
+    """The head gives a map per hourglass of the stack, and its decoding reads the last."""
     name = 'corners'
+
+    def deployed(self, outputs: Any) -> List[Any]:
+        """Each output a list of one map."""
+        return [maps[-1:] for maps in outputs]
 
     def facts(self, head: nn.Module, test_cfg: ConfigDict,
               input_shape: Tuple[int, int]) -> Dict[str, Any]:

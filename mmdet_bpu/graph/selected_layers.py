@@ -9,9 +9,7 @@ last::
 The op keeps its site and its key: what is trained on all layers runs on one.
 """
 from dataclasses import replace
-from typing import Dict, List, Optional, Tuple
-
-from torch import Tensor
+from typing import Dict, List, Optional, Set, Tuple
 
 from mmdet_bpu.graph.opgraph import Op, OpGraph, ValueInfo
 
@@ -19,25 +17,34 @@ from mmdet_bpu.graph.opgraph import Op, OpGraph, ValueInfo
 POINTWISE = ('unary', 'relu', 'scale', 'add', 'sub', 'mul', 'div', 'maximum', 'minimum')
 ALONG_A_DIM = ('slice', 'concat')
 ALONG_DIMS = ('sum', 'mean', 'amax')
+EVERY = -1  # among the demanded layers: something needs the whole value
 
 
 def select_early(graph: OpGraph) -> None:
     """Move selections along dim 0 that make an output towards the inputs, in place."""
     selection = _Selection(graph)
-    for name in list(graph.outputs):
-        found = selection.selected_by(name)
-        if found is not None and selection.passes(found[0]):
-            graph.replace_value(name, selection.of(*found))
+    for name, (value, index) in selection.selected.items():
+        if selection.passes(value):
+            graph.replace_value(name, selection.of(value, index))
 
 
 class _Selection:
+    """What is selected of which value.
+
+    Attributes:
+        selected (dict): Output -> (value, layer) that it is.
+        demanded (dict): Value -> its layers that something needs, :data:`EVERY` for the whole.
+    """
 
     def __init__(self, graph: OpGraph) -> None:
-        self.graph = graph
-        self.producers, self.users = graph.producers(), graph.users()
+        self.graph, self.producers = graph, graph.producers()
+        found = {name: self._selected_by(name) for name in graph.outputs}
+        self.selected = {name: pair for name, pair in found.items() if pair is not None}
+        self.demanded: Dict[str, Set[int]] = {name: set() for name in graph.values}
         self._made: Dict[Tuple[str, int], str] = {}
+        self._demand()
 
-    def selected_by(self, name: str) -> Optional[Tuple[str, int]]:
+    def _selected_by(self, name: str) -> Optional[Tuple[str, int]]:
         """``(x, i)`` if the value is ``x[i]``."""
         reshape = self.producers.get(name)
         if reshape is None or reshape.kind != 'reshape':
@@ -50,23 +57,43 @@ class _Selection:
             return part.inputs[0], part.params['begin']
         return source, 0
 
+    def _demand(self) -> None:
+        """From the outputs to the inputs: which layers of a value are needed."""
+        for name in self.graph.outputs:
+            value, index = self.selected.get(name, (name, EVERY))
+            self.demanded[value].add(index)
+        for op in reversed(self.graph.ops):
+            if self.passes(op.output):
+                index = min(self.demanded[op.output])
+                for name, layer in self._reads(op, index):
+                    self.demanded[name].add(EVERY if layer is None else layer)
+            elif self.demanded[op.output]:
+                for name in op.inputs:
+                    self.demanded[name].add(EVERY)
+
     def passes(self, value: str) -> bool:
-        """Whether ``value[i]`` can be had without the other layers of ``value``."""
+        """Whether all that is needed of a value is one layer, to be had without the others."""
         op = self.producers.get(value)
-        if op is None or value in self.graph.outputs:
+        if op is None or len(self.demanded[value]) != 1 or EVERY in self.demanded[value]:
             return False
-        if op.kind == 'stack':
-            return op.params['dim'] == 0
-        rank = len(self._shape(value))
-        if len(self.users[value]) > 1 or rank < 2:
-            return False
-        if op.kind == 'linear':
-            return rank > 2
-        if op.kind in ALONG_A_DIM:
-            return op.params['dim'] != 0
+        if op.kind in ALONG_A_DIM or op.kind == 'stack':
+            return (op.params['dim'] == 0) == (op.kind == 'stack')
         if op.kind in ALONG_DIMS:
             return 0 not in op.params['dims']
-        return op.kind in POINTWISE
+        return op.kind in POINTWISE or (op.kind == 'linear' and len(self._shape(value)) > 2)
+
+    def _reads(self, op: Op, index: int) -> List[Tuple[str, Optional[int]]]:
+        """Operands of one layer of a passing op and their layers, None for an operand as it is."""
+        if op.kind == 'stack':
+            return [(op.inputs[index], None)]
+        rank, reads = len(self._shape(op.output)), []
+        for position, name in enumerate(op.inputs):
+            shape = self._shape(name)
+            if len(shape) < rank or (op.kind == 'linear' and position > 0):
+                reads.append((name, None))
+            else:
+                reads.append((name, index if shape[0] > 1 else 0))
+        return reads
 
     def of(self, value: str, index: int) -> str:
         """The value that is ``value[index]``."""
@@ -75,49 +102,36 @@ class _Selection:
         return self._made[value, index]
 
     def _select(self, value: str, index: int) -> str:
-        info = self.graph.values[value]
+        info, name = self.graph.values[value], f'{value}_{index}'
         if info.is_constant:
-            return self._add_constant(f'{value}_{index}', info, info.data[index])
+            data = info.data[index]
+            self.graph.values[name] = ValueInfo(tuple(data.shape), info.dtype, data, info.learned)
+            return name
         if not self.passes(value):
             return self._cut(value, index)
         op = self.producers[value]
+        operands = [name if layer is None else self.of(name, layer)
+                    for name, layer in self._reads(op, index)]
         if op.kind == 'stack':
-            return op.inputs[index]
-        name = f'{value}_{index}'
-        chosen = replace(op, inputs=self._operands(op, index), output=name,
-                         params=_without_dim_0(op.params))
-        self.graph.ops.append(chosen)
+            return operands[0]
+        self.graph.ops.append(replace(op, inputs=operands, output=name,
+                                      params=_without_dim_0(op.params)))
         self.graph.values[name] = ValueInfo(info.shape[1:], info.dtype)
         return name
 
-    def _operands(self, op: Op, index: int) -> List[str]:
-        """Selected operands; one without the layers' axis is the same for all of them."""
-        rank, names = len(self._shape(op.output)), []
-        for position, name in enumerate(op.inputs):
-            shape = self._shape(name)
-            weight = op.kind == 'linear' and position > 0
-            if weight or len(shape) < rank:
-                names.append(name)
-            else:
-                names.append(self.of(name, index if shape[0] > 1 else 0))
-        return names
-
     def _cut(self, value: str, index: int) -> str:
+        """``value[index]`` where it stands: a slice and a reshape behind the value."""
         info, source = self.graph.values[value], self.producers.get(value)
-        site = source.site if source is not None else value
-        shape = info.shape
-        for kind, made, size, params in (
-                ('slice', f'{value}_{index}_cut', (1, *shape[1:]),
+        site = value if source is None else source.site
+        for kind, suffix, shape, params in (
+                ('slice', '_cut', (1, *info.shape[1:]),
                  dict(dim=0, begin=index, end=index + 1, step=1)),
-                ('reshape', f'{value}_{index}', shape[1:], {})):
-            self.graph.ops.append(Op(kind, [value], params, made, site, arg_of_input=[None]))
-            self.graph.values[made] = ValueInfo(size, info.dtype)
-            value = made
+                ('reshape', '', info.shape[1:], {})):
+            name = f'{value}_{index}{suffix}'
+            self.graph.ops.append(Op(kind, [value], params, name, site, arg_of_input=[None]))
+            self.graph.values[name] = ValueInfo(tuple(shape), info.dtype)
+            value = name
         return value
-
-    def _add_constant(self, name: str, info: ValueInfo, data: Tensor) -> str:
-        self.graph.values[name] = ValueInfo(tuple(data.shape), info.dtype, data, info.learned)
-        return name
 
     def _shape(self, name: str) -> tuple:
         return tuple(self.graph.values[name].shape)

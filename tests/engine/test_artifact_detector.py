@@ -1,4 +1,5 @@
 """An executable evaluated inside mmengine gives what the board would compute."""
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector, quantize_image
@@ -14,12 +16,16 @@ from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.engine.stages import load_config
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
-from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.hbir.integer_program import program_from_module
-from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.lowering.export import export_networks
-from mmdet_bpu.program.program import TensorSpec
 from mmdet_bpu.quantization import quantized_graphs
+from mmdet_bpu.hbir.passes import convert
+from mmdet_bpu.program.program import TensorSpec
+from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.contract import deploy_metadata
+from mmdet_bpu.families.detector_path import example_samples
+from mmdet_bpu.families.output_tree import leaves, tensors_of
+from mmdet_bpu.graph.functional_forms import map_tensors
 
 QUERIES = 10
 
@@ -115,13 +121,83 @@ def test_an_executable_that_does_not_fit_is_refused(detector, executable, words)
         ArtifactDetector(detector, executable).head_outputs(torch.zeros(3, 64, 64))
 
 
-def test_a_head_without_that_structure_is_refused(detector):
+def test_a_head_that_does_not_decode_is_refused(detector):
     class Other(torch.nn.Module):
         bbox_head = torch.nn.Identity()
         data_preprocessor = detector.data_preprocessor
+        extract_feat = None
 
-    with pytest.raises(BpuError, match='DETR family, found Identity'):
+    with pytest.raises(BpuError, match='head with predict_by_feat, found Identity'):
         ArtifactDetector(Other())
+
+
+def test_an_artefact_of_another_head_is_refused(detector):
+    metadata = dict(outputs=['logits', 'boxes'], postprocessing=dict(family='detr', head='FCOSHead'))
+    with pytest.raises(BpuError, match='whose head is a FCOSHead, but the config has a Deformable'):
+        ArtifactDetector(detector, fixed_executable(metadata))
+
+
+@pytest.mark.parametrize('outputs', [['logits', 'boxes'], [dict(name='logits'), dict(name='boxes')]])
+def test_an_artefact_of_version_0_1_is_one_of_deformable_detr(detector, new_stock, outputs):
+    metadata = dict(outputs=outputs, postprocessing=dict(scores='sigmoid', max_per_img=10))
+    logits, boxes = ArtifactDetector(detector, fixed_executable(metadata)).head_outputs(
+        torch.zeros(3, 64, 64))
+    assert logits.shape == (1, 1, QUERIES, 3) and boxes.shape == (1, 1, QUERIES, 4)
+    with pytest.raises(BpuError, match='whose head is a detr, but the config has a RetinaHead'):
+        ArtifactDetector(new_stock('retinanet'), fixed_executable(metadata))
+
+
+def executable_of(model, image, scale=1 / 4096):
+    """What a detector gives for an image, as integers of an executable, and (tree, floats)."""
+    family = FAMILIES.of(model)
+    with torch.no_grad():
+        outputs = family.deployed(family.run(model, image))
+    tree = family.output_tree(model, outputs)
+    floats = dict(zip(leaves(tree), tensors_of(outputs), strict=True))
+    levels = {name: torch.round(value / scale).to(torch.int32) for name, value in floats.items()}
+    cfg = Config(dict(model=dict(data_preprocessor=dict(mean=None)), bpu=dict(input_shape=(64, 96))))
+    shape = (1, *image.shape[2:], image.shape[1])
+    return FixedExecutable(
+        inputs=[TensorSpec('image', shape, 'si8', 0.5)],
+        # Not in the head's order: the tree gives it.
+        outputs=[TensorSpec(name, tuple(value.shape), 'si32', scale)
+                 for name, value in reversed(levels.items())],
+        results=levels,
+        metadata=json.loads(json.dumps(deploy_metadata(cfg, model, tree)))), floats
+
+
+@pytest.mark.parametrize('kind', ['retinanet', 'fcos', 'yolox', 'yolov3', 'centernet', 'sabl', 'detr'])
+def test_outputs_of_any_family_are_decoded_by_the_stock_head(new_stock, nms, kind):
+    model = new_stock(kind)
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    executable, _ = executable_of(model, image)
+    artefact = ArtifactDetector(model, executable)
+    sample = DetDataSample(metainfo=dict(
+        img_shape=(64, 96), batch_input_shape=(64, 96), scale_factor=(0.5, 2.0),
+        ori_shape=(32, 192)))
+    with torch.no_grad():
+        found = artefact(image, [sample])[0].pred_instances
+        # The same integers by hand: forward's nesting with every tensor replaced.
+        family = FAMILIES.of(model)
+        raw = map_tensors(family.run(model, image), lambda x: torch.round(x * 4096) / 4096)
+        expected = model.bbox_head.predict_by_feat(
+            *raw, batch_img_metas=[dict(sample.metainfo, border=(0, 0, 0, 0))], rescale=True)[0]
+    assert len(found.scores) > 0
+    for name in ('bboxes', 'scores', 'labels'):
+        assert torch.equal(found[name], expected[name])
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_an_image_may_have_another_number_of_channels(new_stock, nms, channels):
+    model = new_stock('retinanet', backbone=dict(in_channels=channels),
+                      data_preprocessor=dict(mean=None, std=None, bgr_to_rgb=False))
+    executable, _ = executable_of(model, torch.zeros(1, channels, 64, 96))
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 96), scale_factor=(1.0, 1.0)))
+    data = dict(inputs=[torch.full((channels, 64, 96), 7, dtype=torch.uint8)],
+                data_samples=[sample])
+    ArtifactDetector(model, executable).test_step(data)
+    assert executable.given['image'].shape == (1, 64, 96, channels)
+    assert executable.given['image'].unique().tolist() == [14]
 
 
 def test_the_integer_model_is_evaluated_like_any_stage(trained, staged, tmp_path):

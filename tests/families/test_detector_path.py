@@ -1,10 +1,9 @@
 """The tensor path of stock detectors."""
 import pytest
+import torch
 from torch import nn
 
-from mmdet_bpu.errors import BpuError
-from mmdet_bpu.families.base import FAMILIES
-from mmdet_bpu.families.detector_path import example_samples
+from mmdet_bpu.families.detector_path import example_samples, input_channels, run_tensor_path
 
 
 def test_samples_say_that_nothing_is_padded():
@@ -14,6 +13,30 @@ def test_samples_say_that_nothing_is_padded():
         assert sample.img_shape == sample.batch_input_shape == sample.pad_shape == (64, 96)
 
 
-def test_what_is_no_detector_is_refused():
-    with pytest.raises(BpuError, match='extract_feat and bbox_head, found Linear'):
-        FAMILIES.of(nn.Linear(1, 1))
+def test_outputs_are_flat_and_in_the_heads_order(stock, picture):
+    model = stock('retinanet')
+    with torch.no_grad():
+        classes, boxes = model.bbox_head(model.extract_feat(picture))
+        found = run_tensor_path(model, picture)
+    assert len(found) == 10
+    for ours, stocks in zip(found, [*classes, *boxes], strict=True):
+        assert torch.equal(ours, stocks)
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+@pytest.mark.parametrize('kind', ['retinanet', 'yolof'])
+def test_an_image_has_the_channels_of_the_first_convolution(new_stock, kind, channels):
+    changes = dict(backbone=dict(in_channels=channels))
+    model = new_stock(kind, **changes)
+    assert input_channels(model) == channels
+    with torch.no_grad():
+        run_tensor_path(model, torch.zeros(1, channels, 64, 64))
+
+
+def test_yolox_counts_pixels_as_channels_before_its_first_convolution(stock):
+    assert stock('yolox').backbone.stem.conv.conv.in_channels == 12
+    assert input_channels(stock('yolox')) == 3
+
+
+def test_without_a_backbone_an_image_has_three_channels():
+    assert input_channels(nn.Identity()) == 3

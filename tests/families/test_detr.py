@@ -1,0 +1,84 @@
+"""Facts about DETR-like detectors."""
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch.overrides import TorchFunctionMode
+
+from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.detector_path import example_samples
+from mmdet_bpu.graph.regions import with_regions
+from mmdet_bpu.graph.sites import SiteTracker, calling_line, function_name, tracking
+from tests.stock_families import DETRS, SHAPE
+
+SCORES = {'detr': 'softmax', **{kind: 'sigmoid' for kind in DETRS if kind != 'detr'}}
+
+
+@pytest.mark.parametrize('kind', DETRS)
+def test_the_contract_says_what_the_head_says(stock, kind):
+    model = stock(kind)
+    contract = FAMILIES.of(model).contract(model, Config())
+    assert contract == dict(
+        family='detr', scores=SCORES[kind], num_classes=80, max_per_img=15,
+        boxes='cx, cy, w, h in [0, 1] of the resized image')
+    assert json.loads(json.dumps(contract)) == contract
+
+
+def test_without_a_limit_every_query_is_a_box(new_stock):
+    model = new_stock('detr')
+    model.bbox_head.test_cfg = {}
+    assert FAMILIES.of(model).contract(model, Config())['max_per_img'] == 20
+
+
+class Keys(TorchFunctionMode):
+    """Notes the keys of the linear layers that run inside regions."""
+
+    def __init__(self, tracker):
+        super().__init__()
+        self.tracker, self.seen = tracker, set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if self.tracker.stack:
+            key = self.tracker.key(func, calling_line())
+            if function_name(func) == 'linear':
+                self.seen.add(key)
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def keys_of(model, image, mode):
+    tracker = SiteTracker(model)
+    keys = Keys(tracker)
+    regions = FAMILIES.of(model).regions(model)
+    with with_regions(model, regions), tracking(tracker), keys:
+        model.forward(image, example_samples(1, SHAPE), mode=mode)
+    return keys.seen
+
+
+@pytest.mark.parametrize('kind', DETRS)
+def test_prediction_makes_every_call_that_was_captured(new_stock, picture, kind):
+    model = new_stock(kind)
+    FAMILIES.of(model).open(model)
+    captured = keys_of(model, picture, 'tensor')
+    assert captured == keys_of(model, picture, 'predict')
+
+
+def test_stock_prediction_of_conditional_detr_does_not(new_stock, picture):
+    model = new_stock('conditional')
+    assert keys_of(model, picture, 'tensor') != keys_of(model, picture, 'predict')
+
+
+def test_opening_changes_no_box_and_no_weight(new_stock, picture):
+    model = new_stock('conditional')
+    with torch.no_grad():
+        expected = model.predict(picture, example_samples(1, SHAPE))[0].pred_instances
+    names, head = list(model.state_dict()), type(model.bbox_head)
+    for _ in range(2):
+        FAMILIES.of(model).open(model)
+    with torch.no_grad():
+        found = model.predict(picture, example_samples(1, SHAPE))[0].pred_instances
+    assert torch.equal(found.bboxes, expected.bboxes)
+    assert torch.equal(found.scores, expected.scores)
+    assert list(model.state_dict()) == names
+    assert isinstance(model.bbox_head, head) and type(model.bbox_head).__name__ == head.__name__
