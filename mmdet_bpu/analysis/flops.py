@@ -1,7 +1,7 @@
 """Multiply-accumulates of a detector, counted on the graph that is deployed.
 
-Counted are convolutions, also transposed ones, ``linear`` and ``matmul``: the operations that a BPU's array runs and the
-ones that published GOPs mean, with
+Counted are convolutions, also transposed ones, ``linear`` and ``matmul``: the operations that a
+BPU's array runs and the ones that published GOPs mean, with
 
     FLOPs = 2 x MAC
 

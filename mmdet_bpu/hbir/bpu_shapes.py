@@ -13,7 +13,7 @@ from mmdet_bpu.hbir.bpu_checks import (Shape, attribute, dim_of, dims_of, requir
                                        shapes_of)
 from mmdet_bpu.hbir.bpu_movement import VERIFY_MOVEMENT
 from mmdet_bpu.hbir.types import value_type
-from mmdet_bpu.program.resize_positions import FRACTION_BITS
+from mmdet_bpu.program.resize_positions import FRACTION_RULE, fractions_fit
 
 TABLE_SEGMENTS, SEGMENT_ENTRIES = 64, 64
 """Size of the 16-bit table unit: at most 64 segments of 64 entries each."""
@@ -224,9 +224,7 @@ def _resize(op: Operation) -> None:
     require_element(op, op.operands[0].type.element_type)
     require(mode in ('nearest', 'bilinear'), f'mode is nearest or bilinear, found {mode}')
     position, fraction = attribute(op, 'position_bits'), attribute(op, 'fraction_bits')
-    require(0 <= fraction <= position and fraction <= FRACTION_BITS,
-            f'expected 0 <= fraction_bits <= position_bits and at most {FRACTION_BITS} fraction '
-            f'bits, found {fraction} and {position}')
+    require(fractions_fit(position, fraction), f'{FRACTION_RULE}, found {fraction} and {position}')
 
 
 def _topk(op: Operation) -> None:
@@ -256,8 +254,9 @@ def _where(op: Operation) -> None:
 
 VERIFY: dict[str, Callable[[Operation], None]] = {
     'constant': _constant, 'conv2d': _conv2d, 'conv_transpose2d': _conv_transpose2d,
-    'linear': _linear, 'matmul': _matmul, 'add': _add, 'sub': _add, 'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
-    'reduce_sum': _reduce_sum, 'reduce_max': _reduce_extreme, 'reduce_min': _reduce_extreme, 'max_pool': _max_pool,
+    'linear': _linear, 'matmul': _matmul, 'add': _add, 'sub': _add, 'mul': _mul,
+    'requantize': _requantize, 'table': _table, 'relu': _unary, 'reduce_sum': _reduce_sum,
+    'reduce_max': _reduce_extreme, 'reduce_min': _reduce_extreme, 'max_pool': _max_pool,
     'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
     'gather': _gather, 'where': _where, **VERIFY_MOVEMENT}
 """Op name without prefix -> check."""

@@ -84,20 +84,38 @@ def fold_pair(conv: nn.Module, norm: nn.Module) -> None:
         conv.bias.copy_(bias.to(conv.bias.dtype))
 
 
-class FrozenStatistics(nn.BatchNorm2d):
-    """A batch norm that never trains: one call of one function, whether gradients flow or not."""
+class PlainNorm(nn.modules.batchnorm._BatchNorm):
+    """A batch norm of tensors of any rank that calls one function in one process."""
 
-    def train(self, mode: bool = True) -> 'FrozenStatistics':
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+
+class FrozenNorm(PlainNorm):
+    """One that never trains."""
+
+    def train(self, mode: bool = True) -> 'FrozenNorm':
         """Stay in eval mode."""
         return super().train(False)
 
-    @classmethod
-    @torch.no_grad()
-    def of(cls, norm: FrozenBatchNorm2d) -> 'FrozenStatistics':
-        """The same function with the same parameters."""
-        plain = cls(norm.num_features, norm.eps).to(norm.weight)
-        plain.load_state_dict(norm.state_dict(), strict=False)
-        return plain.eval().requires_grad_(False)
+
+# Not called as a plain one: across processes, or in other functions where gradients flow.
+EXCHANGED = {nn.SyncBatchNorm: PlainNorm, FrozenBatchNorm2d: FrozenNorm}
+
+
+@torch.no_grad()
+def plain_norm(norm: nn.Module) -> PlainNorm:
+    """The same function with the same parameters and statistics, as one call of ``batch_norm``."""
+    options = {name: getattr(norm, name) for name in ('momentum', 'affine', 'track_running_stats')
+               if hasattr(norm, name)}
+    cls = EXCHANGED[type(norm)]
+    plain = cls(norm.num_features, norm.eps, **options)
+    state = norm.state_dict()
+    plain.load_state_dict(state, strict=False)
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad_(cls is not FrozenNorm and getattr(norm, name).requires_grad)
+    device = next(iter(state.values())).device if state else None
+    return plain.to(device).train(norm.training)
 
 
 def _capture_calls(model: nn.Module, input_shape: Tuple[int, int]) -> CapturedGraph:
@@ -114,7 +132,8 @@ def fold_batch_norms(model: nn.Module, input_shape: Tuple[int, int]) -> List[Tup
     """Fold every batch norm of ``model`` that follows a convolution; it becomes an identity.
 
     What cannot fold stays, with the statistics it has (see
-    :func:`mmdet_bpu.graph.decompositions.open_batch_norm`).
+    :func:`mmdet_bpu.graph.decompositions.open_batch_norm`), synchronised and frozen norms as
+    plain ones.
 
     Returns:
         list[tuple[str, str]]: The folded (convolution, norm) paths.
@@ -124,10 +143,10 @@ def fold_batch_norms(model: nn.Module, input_shape: Tuple[int, int]) -> List[Tup
         fold_pair(model.get_submodule(conv_path), model.get_submodule(norm_path))
         parent, _, name = norm_path.rpartition('.')
         setattr(model.get_submodule(parent), name, nn.Identity())
-    frozen: Dict[nn.Module, nn.Module] = {}
+    plain: Dict[nn.Module, nn.Module] = {}
     for parent in list(model.modules()):
-        for name, module in list(parent.named_children()):
-            if isinstance(module, FrozenBatchNorm2d):
-                frozen.setdefault(module, FrozenStatistics.of(module))
-                setattr(parent, name, frozen[module])
+        for name, module in list(parent._modules.items()):  # twice where a module has two names
+            if type(module) in EXCHANGED:
+                plain.setdefault(module, plain_norm(module))
+                setattr(parent, name, plain[module])
     return pairs
