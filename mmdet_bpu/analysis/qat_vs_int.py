@@ -38,6 +38,7 @@ CAUSES = {
     'sub': 'each side has a 15-bit multiplier: up to 2**-15 of its magnitude',
     'deform_conv2d': 'samples keep as many bits below their LSB as the accumulator has room for',
     'grid_sample': 'positions are multiples of 2**-fraction_bits px',
+    'resize': 'positions are multiples of 2**-fraction_bits px',
 }
 MULTIPLIER_CAUSE = 'a 15-bit multiplier is up to 2**-15 of the result off'
 INSIDE_QAT = 'roundings and saturation inside, which QAT has as well'

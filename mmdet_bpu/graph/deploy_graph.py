@@ -9,8 +9,8 @@ from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.detector_path import device_of, input_channels
 from mmdet_bpu.families.output_tree import leaves
 from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
-from mmdet_bpu.models.frozen_statistics import open_frozen_norms
 from mmdet_bpu.models.multihead_attention import open_multihead_attention
+from mmdet_bpu.models.plain_norms import open_norms
 from mmdet_bpu.graph.canonical import build_opgraph
 from mmdet_bpu.graph.capture import CapturedGraph, capture
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
@@ -26,7 +26,7 @@ def open_attention(model: nn.Module) -> None:
     open_deformable_attention(model)
     open_multihead_attention(model)
     open_deformable_convolution(model)
-    open_frozen_norms(model)
+    open_norms(model)
     FAMILIES.of(model).open(model)
 
 

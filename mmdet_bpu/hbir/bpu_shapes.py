@@ -13,8 +13,8 @@ from mmdet_bpu.hbir.bpu_checks import (Shape, attribute, dim_of, dims_of, requir
                                        shapes_of)
 from mmdet_bpu.hbir.bpu_movement import VERIFY_MOVEMENT
 from mmdet_bpu.hbir.types import value_type
-from mmdet_bpu.program.resize_positions import FRACTION_BITS
 from mmdet_bpu.program.deformable_samples import FRACTION_RANGE, sample_range
+from mmdet_bpu.program.resize_positions import FRACTION_RULE, fractions_fit
 
 TABLE_SEGMENTS, SEGMENT_ENTRIES = 64, 64
 """Size of the 16-bit table unit: at most 64 segments of 64 entries each."""
@@ -252,9 +252,7 @@ def _resize(op: Operation) -> None:
     require_element(op, op.operands[0].type.element_type)
     require(mode in ('nearest', 'bilinear'), f'mode is nearest or bilinear, found {mode}')
     position, fraction = attribute(op, 'position_bits'), attribute(op, 'fraction_bits')
-    require(0 <= fraction <= position and fraction <= FRACTION_BITS,
-            f'expected 0 <= fraction_bits <= position_bits and at most {FRACTION_BITS} fraction '
-            f'bits, found {fraction} and {position}')
+    require(fractions_fit(position, fraction), f'{FRACTION_RULE}, found {fraction} and {position}')
 
 
 def _topk(op: Operation) -> None:

@@ -10,6 +10,9 @@ from mmdet_bpu.errors import BpuError
 POSITION_BITS = 20
 # The largest with which 128 * 2**(2 * bits) and its rounding term fit an int32 accumulator.
 FRACTION_BITS = 11
+MOST_POSITION_BITS = 30
+FRACTION_RULE = (f'expected 0 <= fraction_bits <= position_bits <= {MOST_POSITION_BITS} and at '
+                 f'most {FRACTION_BITS} fraction bits')
 # Steps around the real one that are tried for a nearest resize.
 _NEIGHBOURS = (0, 1, -1, 2, -2)
 
@@ -73,9 +76,13 @@ def nearest_positions(pixels: Sequence[int], size: int, step: float) -> Optional
     return None
 
 
-def check_position_bits(position_bits: int, fraction_bits: int) -> None:
-    """Raise :class:`BpuError` unless positions of these fractions can be computed in int32 sums."""
-    if not 0 <= fraction_bits <= min(FRACTION_BITS, position_bits) or position_bits > 30:
-        raise BpuError(f'bpu.resize: fraction_bits must be in [0, {FRACTION_BITS}] and at most '
-                       f'position_bits, which are at most 30; found {fraction_bits} and '
-                       f'{position_bits}')
+def fractions_fit(position_bits: int, fraction_bits: int) -> bool:
+    """Whether positions of these fractions have int32 sums and can be rounded to them."""
+    return 0 <= fraction_bits <= min(FRACTION_BITS, position_bits) and \
+        position_bits <= MOST_POSITION_BITS
+
+
+def check_fractions(position_bits: int, fraction_bits: int) -> None:
+    """Raise :class:`BpuError` unless :func:`fractions_fit`."""
+    if not fractions_fit(position_bits, fraction_bits):
+        raise BpuError(f'bpu.resize: {FRACTION_RULE}, found {fraction_bits} and {position_bits}')

@@ -133,6 +133,18 @@ def test_a_frozen_norm_that_stays_has_the_same_sites_with_gradients(toy, calibra
     assert not model.norm.training and not model.norm.weight.requires_grad
 
 
+def test_a_synchronised_norm_that_stays_is_a_plain_one_that_learns(toy):
+    shared = filled(nn.SyncBatchNorm(3, eps=1e-3, momentum=0.2))
+    shared.bias.requires_grad_(False)
+    model = toy(lambda self, x: self.twin(self.norm(F.max_pool2d(x, 2))), norm=shared, twin=shared)
+    expected = model(IMAGE)
+    prepare(model, dict(input_shape=SHAPE))
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
+    assert model.norm is model.twin and (model.norm.eps, model.norm.momentum) == (1e-3, 0.2)
+    assert model.norm.weight.requires_grad and not model.norm.bias.requires_grad
+    torch.testing.assert_close(model(IMAGE), expected, atol=1e-6, rtol=1e-6)
+
+
 def test_a_transposed_neck_has_weights_on_a_grid_per_output_channel(toy, calibrated, tmp_path):
     """CenterNet's neck: a transposed convolution, a norm, a relu, twice."""
 

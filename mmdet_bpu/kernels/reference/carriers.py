@@ -40,7 +40,8 @@ CARRIERS = {carrier.name: carrier for carrier in (
     Carrier('float32', torch.float32, 2**24,
             'conv2d, conv_transpose2d, deform_conv2d, linear, matmul, grid_sample',
             'all partial sums are integers of at most 24 bits'),
-    Carrier('float32_halves', torch.float32, 2**24, 'conv2d and conv_transpose2d with an si16 input',
+    Carrier('float32_halves', torch.float32, 2**24,
+            'conv2d and conv_transpose2d with an si16 input',
             'x = 256 * hi + lo, hi in [-128, 127], lo in [0, 255]: each of the two sums is an '
             'integer of at most 24 bits; they are joined in int32'),
     Carrier('float32_chunks', torch.float32, 2**24, 'conv2d, conv_transpose2d',

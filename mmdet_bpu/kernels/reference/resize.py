@@ -8,7 +8,7 @@ from mmdet_bpu.kernels.reference import kernel
 from mmdet_bpu.kernels.reference.blocks import for_each_block, row_blocks
 from mmdet_bpu.kernels.reference.requantizer import round_shift_
 from mmdet_bpu.program.numerics import Operand
-from mmdet_bpu.program.resize_positions import axis_positions, check_position_bits
+from mmdet_bpu.program.resize_positions import axis_positions, check_fractions
 
 Tensors = list[torch.Tensor]
 MODES = ('nearest', 'bilinear')
@@ -50,7 +50,7 @@ def plan_resize(operands: list[Operand], attrs: dict) -> ResizePlan:
         raise BpuError(f'bpu.resize: mode must be one of {", ".join(MODES)}, found '
                        f'{attrs["mode"]!r}')
     bits = attrs['fraction_bits'] if attrs['mode'] == 'bilinear' else 0
-    check_position_bits(attrs['position_bits'], bits)
+    check_fractions(attrs['position_bits'], bits)
     axes = []
     for axis, size in enumerate(operands[0].shape[1:3]):
         positions = torch.from_numpy(axis_positions(

@@ -83,3 +83,25 @@ def test_a_product_that_nothing_rounds_keeps_its_accumulator():
     integer = convert(layer.b.finish([('y', layer.conv())]))[0]
     conv = next(op for op in operations(integer) if op.name == 'bpu.conv2d')
     assert value_type(conv.results[0]).dtype == 'si32'
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+def test_an_addition_of_integers_takes_its_relu_in(largest_lsb, bits):
+    layer = Layer(bits)
+    wide = layer.b.fake_quant(layer.conv(), 16, 0.001)
+    module = layer.finish(layer.op('hbir.relu', layer.op('hbir.add', layer.x, wide)),
+                          0.2 if bits == 8 else 0.001)
+    assert kinds(module) == ['bpu.conv2d', 'bpu.requantize', 'bpu.add']
+    add = next(op for op in operations(convert(module)[0]) if op.name == 'bpu.add')
+    assert attrs_of(add)['relu'] is True
+    assert largest_lsb(module) <= 1
+
+
+def test_an_addition_that_others_read_before_its_relu_is_rounded_once_for_both(largest_lsb):
+    layer = Layer()
+    total = layer.b.fake_quant(layer.op('hbir.add', layer.x, layer.x), 8, 0.2)
+    module = layer.b.finish([('y', layer.op('hbir.relu', total)), ('z', total)])
+    assert kinds(module) == ['bpu.add', 'bpu.relu']
+    add = next(op for op in operations(convert(module)[0]) if op.name == 'bpu.add')
+    assert not attrs_of(add).get('relu')
+    assert largest_lsb(module) <= 1
