@@ -4,8 +4,8 @@ from typing import Any, Callable
 import torch
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.reference import (deformable, elementwise, movement, products, reductions, sampling,
-                                         tables)
+from mmdet_bpu.kernels.reference import (deformable, elementwise, movement, products,
+                                         reductions, sampling, tables)
 from mmdet_bpu.kernels.reference.carriers import check_carriers
 from mmdet_bpu.program.numerics import Operand
 

@@ -52,3 +52,13 @@ def test_the_count_agrees_with_mmengines_within_2_percent(variant, shape):
 def test_a_shape_below_the_strides_is_refused():
     with pytest.raises(BpuError, match='--shape 16 64: expected at least 32 px'):
         count_model(nn.Module(), (16, 64))
+
+
+def test_a_deformable_convolution_counts_as_its_product():
+    from mmcv.ops import ModulatedDeformConv2dPack
+    from tests.stock_detectors import ToyDetector
+    layer = ModulatedDeformConv2dPack(3, 4, 3, padding=1, groups=1)
+    count = count_model(ToyDetector(lambda self, x: self.dcn(x), dict(dcn=layer)), (32, 40))
+    assert [(op.kind, op.macs) for op in count.ops] == [
+        ('conv2d', 32 * 40 * 27 * 27), ('deform_conv2d', 32 * 40 * 4 * 27)]
+    assert count.macs == 32 * 40 * 31 * 27
