@@ -235,8 +235,9 @@ def _where(op: Operation) -> None:
 
 VERIFY: dict[str, Callable[[Operation], None]] = {
     'constant': _constant, 'conv2d': _conv2d, 'deform_conv2d': _deform_conv2d, 'linear': _linear,
-    'matmul': _matmul, 'add': _add, 'sub': _add, 'mul': _mul, 'requantize': _requantize, 'table':
-    _table, 'relu': _unary, 'reduce_sum': _reduce_sum, 'reduce_max': _reduce_max, 'max_pool':
-    _max_pool, 'grid_sample': _grid_sample, 'topk': _topk, 'gather': _gather, 'where': _where,
+    'matmul': _matmul, 'add': _add, 'sub': _add, 'mul': _mul, 'requantize': _requantize,
+    'table': _table, 'relu': _unary, 'reduce_sum': _reduce_sum, 'reduce_max': _reduce_max,
+    'max_pool': _max_pool, 'grid_sample': _grid_sample, 'topk': _topk, 'gather': _gather,
+    'where': _where,
     **VERIFY_MOVEMENT}
 """Op name without prefix -> check."""
