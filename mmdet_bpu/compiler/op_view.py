@@ -59,7 +59,8 @@ _EXTRA_OPERANDS = {'conv2d': ('residual', ), 'linear': ('residual', ), 'convtran
 # Operands of the integer form that come in another order than in HBIR.
 _INTEGER_OPERANDS = {'deform_conv2d': ('input', 'weight', 'bias', 'offset', 'mask')}
 _STANDS_FOR = stands_for()
-_ATTRIBUTE_NAMES = {'groupNum': 'groups', 'offsetGroupNum': 'offset_groups', 'multiplies': 'multiples', 'ceilMode': 'ceil_mode'}
+_ATTRIBUTE_NAMES = {'groupNum': 'groups', 'offsetGroupNum': 'offset_groups',
+                    'multiplies': 'multiples', 'ceilMode': 'ceil_mode'}
 _CARRIED = carried_operands()
 # A chain of data movement longer than this is not followed to its quantizer.
 _MOVES_IN_A_ROW = 64

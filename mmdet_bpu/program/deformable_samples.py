@@ -1,4 +1,4 @@
-"""Fixed-point facts of deformable convolution: its positions, and its samples before the product."""
+"""Fixed-point facts of deformable convolution: positions, and samples before their product."""
 from mmdet_bpu.program.dtypes import largest_magnitude
 from mmdet_bpu.program.sampling_grid import FRACTION_BITS
 
@@ -20,8 +20,8 @@ def sample_range(fraction_bits: int) -> range:
 def finest_sample_bits(result: str) -> int:
     """Most of these bits that a result of a type asks for, where the accumulator has room.
 
-    With 7, a sample of si8 pixels has 15 bits, and few si8 results differ from those of exact samples;
-    the 256 times finer LSB of other results shows what is cut off there.
+    With 7, a sample of si8 pixels has 15 bits, and few si8 results differ from those of exact
+    samples; the 256 times finer LSB of other results shows what is cut off there.
     """
     return 7 if result == 'si8' else sample_range(FRACTION_BITS)[-1]
 

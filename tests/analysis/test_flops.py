@@ -57,3 +57,13 @@ def test_a_transposed_convolution_counts_every_pixel_with_every_weight(toy):
 def test_a_shape_below_the_strides_is_refused():
     with pytest.raises(BpuError, match='parameter shape: expected at least 32 px, found 16 x 64'):
         count_model(nn.Module(), (16, 64))
+
+
+def test_a_deformable_convolution_counts_as_its_product():
+    from mmcv.ops import ModulatedDeformConv2dPack
+    from tests.stock_detectors import ToyDetector
+    layer = ModulatedDeformConv2dPack(3, 4, 3, padding=1, groups=1)
+    count = count_model(ToyDetector(lambda self, x: self.dcn(x), dict(dcn=layer)), (32, 40))
+    assert [(op.kind, op.macs) for op in count.ops] == [
+        ('conv2d', 32 * 40 * 27 * 27), ('deform_conv2d', 32 * 40 * 4 * 27)]
+    assert count.macs == 32 * 40 * 31 * 27

@@ -167,7 +167,8 @@ def test_a_resize_takes_int8_only(maker):
 
 def deformable(maker, dtype='si8', kernel=3, size=(20, 30), groups=1, **attrs):
     maps = groups * kernel**2
-    x, offset = maker.input('x', (1, *size, 8), dtype), maker.input('o', (1, *size, 2 * maps), 'si16')
+    x = maker.input('x', (1, *size, 8), dtype)
+    offset = maker.input('o', (1, *size, 2 * maps), 'si16')
     weight, bias = maker.integers((8, kernel, kernel, 8)), maker.integers((8,), 'int32')
     attrs = dict(dict(stride=[1, 1], pad=[kernel // 2] * 4, dilation=[1, 1]), **attrs)
     maker.op('deform_conv2d', [x, weight, bias, offset, maker.input('m', (1, *size, maps))],

@@ -26,10 +26,14 @@ def test_macs_of_each_product_op(maker):
     maker.op('conv_transpose2d', [image, maker.integers((6, 4, 4, 1)),
                                   maker.integers((6,), 'int32')], (1, 20, 24, 6), groups=3)
     maker.op('matmul', [maker.input('a', (2, 7, 11)), maker.input('b', (2, 11, 13))], (2, 7, 13))
+    maker.op('deform_conv2d', [image, maker.integers((6, 3, 3, 1)), maker.integers((6,), 'int32'),
+                               maker.input('offset', (1, 10, 12, 18), 'si16')],
+             (1, 10, 12, 6), groups=3)
     maker.op('relu', [image], (1, 10, 12, 3))
     program = maker.finish()
     assert [count_macs(program, instruction) for instruction in program.instructions] == [
         10 * 12 * 5 * 9 * 3, 10 * 12 * 6 * 9, 10 * 12 * 3 * 16 * 2, 2 * 7 * 11 * 13, 0]
+        10 * 12 * 5 * 9 * 3, 10 * 12 * 6 * 9, 2 * 7 * 11 * 13, 10 * 12 * 6 * 9, 0]
 
 
 def test_layers_add_up_to_the_latency(detector):

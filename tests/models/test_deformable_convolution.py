@@ -24,7 +24,7 @@ from mmdet_bpu.errors import BpuError  # noqa: E402
 from mmdet_bpu.models.deform_conv2d import deform_conv2d  # noqa: E402
 from mmdet_bpu.models.deformable_convolution import (  # noqa: E402
     OPEN_CLASSES, OpenTOODHead, open_deformable_convolution)
-from mmdet_bpu.models.detector_path import run_tensor_path  # noqa: E402
+from mmdet_bpu.families.detector_path import run_tensor_path  # noqa: E402
 
 GEOMETRY = dict(in_channels=4, out_channels=6, kernel_size=3, stride=2, padding=1, groups=2,
                 deform_groups=2)

@@ -12,6 +12,7 @@ from mmdet_bpu.hbir.reference import FloatReference
 from mmdet_bpu.hbir.text import parse_text, print_text
 from mmdet_bpu.hbir.types import tensor_type
 from mmdet_bpu.kernels.registry import prepare_attrs
+from mmdet_bpu.models.deform_conv2d import deform_conv2d
 from mmdet_bpu.program.numerics import Operand
 
 INT32_MAX = 2**31 - 1
@@ -150,6 +151,34 @@ def test_samples_keep_the_most_bits_that_fit(channels, bits, result, expected):
             ('si32', bias.shape, torch.from_numpy(bias.astype(np.int32))),
             ('si16', (1, *SIZE, 36), None), ('si8', (1, *SIZE, 18), None))],
         {**attrs_of(op), 'out_dtypes': ['si8']})
+
+
+def test_an_int16_result_of_many_terms_is_off_by_what_its_samples_must_lose():
+    """2304 taps x channels, as in DyHead: int32 has no room for the bits that 1 LSB would take.
+
+    The exact result is a sum of multiples of 2**-23 that float64 holds. From it the integers are
+    half an LSB, half a unit of the accumulator per weight unit and per bias, and the multiplier's
+    2**-15 away, all of which the contract has.
+    """
+    weight = np.random.default_rng(1).normal(size=(64, 3, 3, 256))
+    case = Case(result=16, weight=weight, bias=np.zeros(64), spread=0.23)
+    op, integers, _ = case.operation()
+    bits = attrs_of(op)['sample_bits']
+    sums = np.abs(integers).reshape(64, -1).sum(1)
+    assert (sums << 7 + bits).max() <= INT32_MAX < (sums << 8 + bits).max()
+    x, offset, mask = (case.integers[name].double().permute(0, 3, 1, 2)
+                       for name in ('x', 'offset', 'mask'))
+    exact = deform_conv2d(x, offset / 256, torch.from_numpy(integers).permute(0, 3, 1, 2).double(),
+                          mask, stride=1, padding=1, dilation=1, groups=2, offset_groups=2)
+    scale = np.abs(weight).reshape(64, -1).max(1).astype(np.float32) / 127
+    executable = Interpreter(program_from_module(convert(case.module)[0]))
+    unit = 2.0**-7 / 127 * torch.from_numpy(scale) / executable.outputs[0].scale
+    real = exact.permute(0, 2, 3, 1) * unit
+    found = executable.run(case.integers)['y']
+    lost = torch.from_numpy(sums) / 2 * unit * 2.0**(7 - bits)
+    error = (found - real).abs()
+    assert (error <= 0.5 + lost + real.abs() * 2.0**-15 * 1.1).all()
+    assert real.abs().max() < 2**15 and 1 < (found - real.round()).abs().max() <= 3
 
 
 def test_where_no_bits_fit_weight_scales_are_enlarged():
