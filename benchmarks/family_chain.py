@@ -28,7 +28,8 @@ from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.contract import deploy_metadata
 from mmdet_bpu.families.detector_path import run_tensor_path
 from mmdet_bpu.families.refusals import refuse_config, refuse_model
-from mmdet_bpu.graph.deploy_graph import capture_detector, open_attention
+from mmdet_bpu.graph.capture import capture
+from mmdet_bpu.graph.deploy_graph import open_attention
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.passes import conversion_of
 from mmdet_bpu.hbir.text import parse_text, print_text
@@ -101,8 +102,7 @@ class Chain:
         """Run back, the captured graph gives the stock model's outputs bit for bit."""
         stock = run_tensor_path(self.model, self.images[0])
         open_attention(self.model)
-        captured = capture_detector(self.model, self.shape)
-        replayed = captured.run(self.images[0])
+        replayed = capture(self.model, self.images[0]).run(self.images[0])
         if len(stock) != len(replayed) or not all(map(torch.equal, stock, replayed)):
             raise Failed('the captured graph does not give the stock outputs')
 
