@@ -23,13 +23,14 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 import mmdet_bpu.registration  # noqa: F401  (lets mmdet be imported beside mmcv-lite)
+from family_box_layers import fit_boxes
 from family_boxes import HeadRun, count_boxes
 from family_configs import CONFIGS, SMALL_SHAPE
 from family_head_cache import remembered_products
 from family_images import batch_of, digit_images
 from family_layers import FittedLayers, spread_norms_and_attention
 from family_outputs import last_layers
-from family_scores import fit_boxes, fit_scores
+from family_scores import fit_scores
 from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.registry import MODELS
 
