@@ -19,7 +19,8 @@ NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 NORM_SCALE = (0.5, 1.5)
 NORM_SHIFT = 0.2  # standard deviation
 # Standard deviation of queries and keys over that of their input. Its square is that of the
-# attention logits: with 1 a query sees the mean of hundreds of keys, and soon all queries are the same.
+# attention logits: with 1 a query sees the mean of hundreds of keys, and soon all queries are
+# the same.
 QUERY_GAIN = 2.0
 QUERY_OR_KEY = re.compile(r'\.[qk][^.]*_proj$')  # attention that projects by layers of its own
 ATTENTION = 0.5  # standard deviation of what attention adds to its queries

@@ -2,8 +2,8 @@
 
 Nothing is known per head. A head's ``forward`` returns groups of tensors (class scores, boxes,
 score factors, ...), each over levels or decoder layers. The layers that a group comes from are
-found by walking its autograd graph back to the nearest weights of convolutions and linear layers, through
-whatever element-wise functions lie between (``exp``, ``sigmoid``, scales, added references).
+found by walking its autograd graph back to the nearest weights of convolutions and linear layers,
+through whatever element-wise functions lie between (``exp``, ``sigmoid``, scales, references).
 """
 from typing import Iterator, NamedTuple
 

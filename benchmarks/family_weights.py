@@ -4,8 +4,8 @@
 
 Nothing is fetched and nothing is learned: weights are drawn (seeded) and fitted layer by layer to
 images of the embedded digits, and the last layers are set so that the stock head's own decoding
-gives boxes. So any detector can go through the whole chain, and its integers be decoded and compared,
-without a checkpoint of it. Prints one line per config, each tried in a process of its own.
+gives boxes. So any detector can go through the whole chain, and its integers be decoded and
+compared, without a checkpoint of it. Prints one line per config, each in a process of its own.
 """
 import argparse
 import subprocess
