@@ -40,7 +40,7 @@ def leave_out_incomplete(cfg: Config) -> Dict[str, Tuple[str, ...]]:
 def refuse_incomplete(purpose: str, missing: Tuple[str, ...], stage: str) -> None:
     """Raise BpuError that names what a config lacks to ``train``, ``validate`` or ``test``."""
     later = '. A config of a later stage has no float recipe to train by: give the float one' \
-        if purpose == 'train' else ''
+        if 'optim_wrapper' in missing else ''
     fields = ', '.join(f'{name} (with optimizer.lr)' if name == 'optim_wrapper' else name
                        for name in PARTS[purpose])
     raise BpuError(f'stage {stage!r} cannot {purpose}: expected {fields} in the config, found no '

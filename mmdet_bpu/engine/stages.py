@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 from mmengine.config import Config, ConfigDict
-from mmengine.config.utils import ConfigParsingError
 from mmengine.hub import get_config
 
 from mmdet_bpu.engine.deploy_preprocessing import (rewrite_data_preprocessor, rewrite_dataset,
@@ -181,8 +180,8 @@ def _read_config(config: str) -> Config:
         cfg = _read_installed(config) if '::' in config else Config.fromfile(config)
         return Config(cfg.to_dict(), cfg_text=cfg.text or config,
                       filename=config.partition('::')[2] or config)
-    except (ConfigParsingError, ImportError, FileNotFoundError, SyntaxError, KeyError, TypeError,
-            ValueError, OSError) as error:
+    except (RuntimeError, ImportError, SyntaxError, KeyError, TypeError, ValueError,
+            OSError) as error:
         raise BpuError(
             f'config {config} cannot be read: {type(error).__name__}: {error}') from error
 
@@ -191,7 +190,7 @@ def _read_installed(config: str) -> Config:
     """A config of an installed package as a file that inherits from it sees it, with its scope."""
     try:
         return Config.fromstring(f'_base_ = {config!r}\n', '.py')
-    except ConfigParsingError:  # python-style ones are inherited from by import only
+    except RuntimeError:  # python-style ones are inherited from by import only
         return get_config(config)
 
 

@@ -181,3 +181,56 @@ def test_an_override_that_does_not_fit_the_config_is_named():
     with pytest.raises(BpuError, match='parameter cfg_options: .*cannot be merged'):
         load_config('mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', 'qat',
                     {'train_dataloader.dataset.pipeline.99.type': 'Resize'})
+
+
+PYTHON_STYLE = '''
+from mmengine.config import read_base
+from mmdet.datasets.transforms import Resize
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.detectors import RetinaNet
+from torch.optim import AdamW
+with read_base():
+    from .base import *
+model.update(dict(
+    type=RetinaNet,
+    data_preprocessor=dict(type=DetDataPreprocessor, mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0],
+                           bgr_to_rgb=True)))
+test_dataloader.dataset.pipeline[1].update(dict(type=Resize, scale=(96, 64)))
+optim_wrapper.update(dict(optimizer=dict(type=AdamW, lr=0.5)))
+default_scope = None
+'''
+PYTHON_STYLE_BASE = '''
+model = dict(backbone=dict(type='ResNet', depth=18))
+train_dataloader = dict(sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(
+    type='CocoDataset', pipeline=[dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]))
+test_dataloader = dict(dataset=dict(type='CocoDataset', pipeline=[
+    dict(type='LoadImageFromFile'), dict(keep_ratio=True), dict(type='PackDetInputs')]))
+val_dataloader = test_dataloader
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1.0))
+train_cfg = dict(max_epochs=3)
+'''
+
+
+@pytest.mark.parametrize('stage', ['float', 'calibration', 'qat', 'int'])
+def test_python_style_configs_take_a_stage(tmp_path, stage):
+    (tmp_path / 'base.py').write_text(PYTHON_STYLE_BASE)
+    (tmp_path / 'lazy.py').write_text(PYTHON_STYLE)
+    cfg = load_config(str(tmp_path / 'lazy.py'), stage, {'bpu.deploy_preprocessing': True})
+    settings = complete_config(cfg)
+    assert (settings.input_shape, settings.input_format, settings.resize) == ((64, 96), 'rgb',
+                                                                              'letterbox')
+    assert cfg.default_scope == 'mmdet'
+    if stage in ('float', 'qat'):
+        assert cfg.optim_wrapper.optimizer.lr == (0.5 if stage == 'float' else 0.05)
+        assert cfg.optim_wrapper.optimizer.type == 'torch.optim.AdamW'
+    assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        assert type(MODELS.build(cfg.model.data_preprocessor)).__name__ == 'DetDataPreprocessor'
+
+
+def test_the_two_styles_of_config_do_not_inherit_from_each_other(tmp_path):
+    (tmp_path / 'base.py').write_text(PYTHON_STYLE_BASE)
+    (tmp_path / 'lazy.py').write_text(PYTHON_STYLE)
+    (tmp_path / 'mixed.py').write_text('_base_ = "lazy.py"\n')
+    with pytest.raises(BpuError, match='mixed.py cannot be read.*lazy_import'):
+        load_config(str(tmp_path / 'mixed.py'), 'qat')
