@@ -151,6 +151,6 @@ def test_load_from_wins(tmp_path):
 def test_without_a_checkpoint_the_message_says_what_to_give(tmp_path):
     with pytest.raises(BpuError) as error:
         find_source('qat', str(tmp_path / 'x_qat'), None)
-    for words in ('--load-from FILE', "'calibration' or 'float'", str(tmp_path / 'x_calibration')):
+    for words in ('parameter load_from=FILE', "'calibration' or 'float'", str(tmp_path / 'x_calibration')):
         assert words in str(error.value)
     assert find_source('float', str(tmp_path / 'x_float'), None) is None
