@@ -1,7 +1,9 @@
 """A ResNet with deformable stages from float to the simulator."""
 import pytest
 import torch
-from mmdet.models.backbones import ResNet
+
+import mmdet_bpu.openmmlab  # noqa: F401  (stands in for mmcv._ext before mmdet is imported)
+from mmdet.models.backbones import ResNet  # isort: skip
 
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int
 from mmdet_bpu.compiler.compile import write_hbm

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-import mmdet_bpu  # noqa: F401  (stands in for mmcv._ext)
+import mmdet_bpu.openmmlab  # noqa: F401  (stands in for mmcv._ext)
 
 mmcv_ops = pytest.importorskip('mmcv.ops')
 

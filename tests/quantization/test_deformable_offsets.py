@@ -2,6 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import mmdet_bpu.openmmlab  # noqa: F401  (stands in for mmcv._ext)
 from mmcv.ops import DeformConv2d, DeformConv2dPack, ModulatedDeformConv2dPack
 from torch import nn
 
