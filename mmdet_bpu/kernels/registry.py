@@ -21,6 +21,8 @@ KERNELS: dict[str, Kernel] = {
     'bpu.mul': elementwise.mul,
     'bpu.requantize': elementwise.requantize_kernel,
     'bpu.relu': elementwise.relu,
+    'bpu.max': elementwise.maximum,
+    'bpu.min': elementwise.minimum,
     'bpu.table': tables.table,
     'bpu.reduce_sum': reductions.reduce_sum,
     'bpu.reduce_max': reductions.reduce_max,
@@ -33,6 +35,8 @@ KERNELS: dict[str, Kernel] = {
     'bpu.transpose': movement.transpose,
     'bpu.slice': movement.slice_,
     'bpu.concat': movement.concat,
+    'bpu.flip': movement.flip,
+    'bpu.roll': movement.roll,
     'bpu.tile': movement.tile,
     'bpu.pad': movement.pad,
 }

@@ -38,7 +38,10 @@ def collect_scales(quantized: QuantizedGraph, model: nn.Module) -> Scales:
         op.output: ('int8', weight_scale(graph.values[op.inputs[1]].data).cpu().numpy())
         for op in graph.ops if KINDS[op.kind].weight is not None
     }
-    return Scales(own, constants, weights)
+    fills = {op.output: quant.quantizer(quantized.name(placement.integers(op.output)))
+             .on_grid(torch.tensor(op.params['fill']), placement.scale_factor(op.output)).item()
+             for op in graph.ops if quantized.fills(op)}
+    return Scales(own, constants, weights, fills)
 
 
 @torch.no_grad()

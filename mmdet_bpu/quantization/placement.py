@@ -132,13 +132,17 @@ class _Placer:
             result.root[out] = self.chains[out]
         elif KINDS[op.kind].joins and self._fuses(op):
             result.kinds[out] = 'fused'
-        elif op.kind in SHARED and out not in self.chains:
+        elif self._joins(op):
             first = next(n for n in op.inputs if not self.graph.values[n].is_constant)
             self._alias(op, first)
         else:
             result.kinds[out] = 'own'
             if out in self.chains:
                 result.root[out] = self.chains[out]
+
+    def _joins(self, op: Op) -> bool:
+        """Whether the operands of ``op`` are on one scale; not inside a chain, which has none."""
+        return op.kind in SHARED and op.output not in self.chains
 
     def _alias(self, op: Op, source: Optional[str] = None) -> None:
         source = source or op.inputs[KINDS[op.kind].carries]
@@ -160,7 +164,7 @@ class _Placer:
 
     def _reaches_shared(self, name: str) -> bool:
         return any(
-            u.kind in (*SHARED, *SAMPLED) or (u.kind in MOVEMENT and self._reaches_shared(u.output))
+            self._joins(u) or u.kind in SAMPLED or (u.kind in MOVEMENT and self._reaches_shared(u.output))
             for u in self.users[name])
 
     def _inside_chain(self, name: str) -> bool:
@@ -196,7 +200,7 @@ class _Placer:
             result.group[second] = first
 
         for op in self.graph.ops:
-            if op.kind in SHARED:
+            if self._joins(op):
                 for name in op.inputs:
                     if not self.graph.values[name].is_constant:
                         join(op.output, name)
@@ -216,7 +220,7 @@ class _Placer:
                     continue
                 if KINDS[op.kind].weight is not None and index > 0:
                     continue  # weights and biases have rules of their own
-                joined = self.result.integers(op.output) if op.kind in SHARED else ''
+                joined = self.result.integers(op.output) if self._joins(op) else ''
                 self.result.constants[op.output, index] = joined
 
 

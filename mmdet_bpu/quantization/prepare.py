@@ -15,6 +15,7 @@ from mmdet_bpu.quantization.fold import fold_batch_norms
 from mmdet_bpu.quantization.placement import Placement, own_values, place
 from mmdet_bpu.quantization.qconfig import TensorConfig, assign
 from mmdet_bpu.quantization.quant_mode import Quantization, QuantizedDetector, SitePlan
+from mmdet_bpu.quantization.refusals import refuse_without_integer_form
 
 IMAGE = 'image'
 
@@ -34,6 +35,8 @@ class QuantizedGraph:
         self.configs: Dict[str, TensorConfig] = assign(self.graph, self.placement,
                                                        settings.get('qconfig') or [], model)
         self.producers = self.graph.producers()
+        refuse_without_integer_form(self.graph, self.placement, {
+            value: config.dtype for value, config in self.configs.items()})
 
     def name(self, value: str) -> str:
         """Public name of the quantizer of an own value: the first site of its group."""
@@ -46,6 +49,10 @@ class QuantizedGraph:
     def config(self, value: str) -> TensorConfig:
         """Config of the integers that ``value`` holds."""
         return self.configs[self.placement.integers(value)]
+
+    def fills(self, op: Op) -> bool:
+        """Whether ``op`` puts a number other than zero among the integers of its input."""
+        return bool(op.params.get('fill')) and self.placement.kinds[op.output] == 'alias'
 
     def constant_dtype(self, op: Op, index: int) -> str:
         """dtype of a constant operand: that of what it meets.
@@ -71,6 +78,10 @@ def build_plan(quantized: QuantizedGraph) -> Tuple[Dict[tuple, SitePlan], Dict[s
                 raise BpuError(f'{op.site}: a tensor inside one call needs a quantizer; '
                                'the call must be written out in simpler functions')
             plan.setdefault(op.key, SitePlan()).output = names[op.output]
+        if quantized.fills(op):
+            integers = placement.integers(op.output)
+            plan.setdefault(op.key, SitePlan()).filled = (names[integers],
+                                                          placement.scale_factor(op.output))
         for index, (value, position) in enumerate(zip(op.inputs, op.arg_of_input)):
             if position is None:
                 continue
@@ -121,7 +132,8 @@ def prepare(model: nn.Module, bpu: dict) -> nn.Module:
         added to its state dict is under ``quant.``. The state is ``'off'``.
 
     Raises:
-        BpuError: The model is prepared already, cannot be captured, or a rule matches nothing.
+        BpuError: The model is prepared already, cannot be captured, holds an op without an integer
+            form (its site is named), or a rule matches nothing.
     """
     if hasattr(model, 'quant'):
         raise BpuError(f'{type(model).__name__} is prepared already')

@@ -7,11 +7,12 @@ module) and ``op`` (kind or torch function name) say what it matches, all given 
 import fnmatch
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Union
 
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.decompositions import DIVISIONS, LONG_REDUCTIONS, NORMALISING
 from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.program.dtypes import USER_DTYPES
 from mmdet_bpu.program.kinds import Group, of_group, with_weights
@@ -22,8 +23,7 @@ MATCH_FIELDS = ('site', 'module', 'op')
 SET_FIELDS = ('dtype', 'observer', 'scale')
 PRODUCTS = of_group(Group.PRODUCT)
 SAMPLED = of_group(Group.SAMPLED)
-# Written out, but neither softmax nor norm: no int16 inside.
-PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d')
+SOFTMAX_WEIGHTS = 'softmax weights of a matrix product'
 
 
 @dataclass
@@ -71,8 +71,9 @@ class Template:
 
     int8, but int16 (a) on every path from a sampling grid, from a box output, from a sine or from
     top-k scores back to the first matrix product, its output included; (b) inside softmax and
-    norms and at their inputs, and for softmax weights that enter a matrix product; int32 for an
-    output that a product makes directly (the scores).
+    norms and at their inputs, and for softmax weights that enter a matrix product; (c) for what
+    divides, its reciprocal, and the squares that it is a sum of; (d) between the steps of a long
+    reduction; int32 for an output that a product makes directly (the scores).
     """
 
     def __init__(self, graph: OpGraph, placement: Placement) -> None:
@@ -87,20 +88,27 @@ class Template:
                 self._walk(op.inputs[0], 'path of a positional encoding')
             elif op.kind == 'topk':
                 self._walk(op.inputs[0], 'scores of a top-k')
-            if op.opened and self.placement.kinds[op.output] != 'alias' \
-                    and op.opened[-1] not in PLAIN_OPENED:
+            if op.opened and op.opened[-1] in NORMALISING \
+                    and self.placement.kinds[op.output] != 'alias':
                 self._inside(op)
+            elif op.opened and op.opened[-1] in DIVISIONS and op.kind == 'unary':
+                self._divisor(op)
+            elif op.opened and op.opened[-1] in LONG_REDUCTIONS and self._is_read_inside(op):
+                self._mark(op.output, 'first step of a long reduction')
         for name, public in zip(graph.outputs, graph.output_names):
             if not self._is_product(name):
                 self._walk(name, f'path of output {public}')
         self.accumulators = {
             n for n in graph.outputs if self._is_product(n) and not self.users[n]
         }
+        self.narrowed = self._narrowed()
 
     def dtype(self, value: str) -> TensorConfig:
         """Default dtype of an own value and why."""
         if value in self.accumulators:
             return TensorConfig('int32', 'template: a product feeds an output directly')
+        if self.placement.find(value) in self.narrowed:
+            return TensorConfig('int8', 'template: a matrix product takes one int16 side only')
         if value in self.reasons:
             return TensorConfig('int16', f'template: {self.reasons[value]}')
         return TensorConfig('int8', 'template: default')
@@ -143,11 +151,46 @@ class Template:
         what = op.opened[-1]
         for name in self.graph.variable_inputs(op):
             self._mark(name, f'inside {what}')
-        readers = self._readers(op.output)
-        if any(r.opened == op.opened and r.path == op.path for r in readers):
+        if self._is_read_inside(op):
             self._mark(op.output, f'inside {what}')
-        elif 'softmax' in what and any(r.kind == 'matmul' for r in readers):
-            self._mark(op.output, 'softmax weights of a matrix product')
+        elif 'softmax' in what and any(r.kind == 'matmul' for r in self._readers(op.output)):
+            self._mark(op.output, SOFTMAX_WEIGHTS)
+
+    def _is_read_inside(self, op: Op) -> bool:
+        """Whether the call that was written out reads the value again."""
+        return any(reader.opened == op.opened and reader.path == op.path
+                   for reader in self._readers(op.output))
+
+    def _divisor(self, op: Op) -> None:
+        """The reciprocal of a division and the integers that it is a function of."""
+        if self.placement.kinds[op.output] == 'own':
+            self._mark(op.output, 'reciprocal of a divisor')
+        root = self.placement.integers(self.placement.root.get(op.output, op.inputs[0]))
+        self._mark(root, 'divisor')
+        total = self.producers.get(root)
+        if total is None or total.kind not in of_group(Group.REDUCE):
+            return
+        terms = self.producers.get(total.inputs[0])
+        if terms is not None and terms.kind in ('mul', 'unary'):
+            self._mark(terms.output, 'terms of a divisor')
+
+    def _narrowed(self) -> Set[str]:
+        """Groups that stay int8 since a matrix product with another int16 tensor reads them.
+
+        Softmax weights give way first, then the right-hand side.
+        """
+        narrowed: Set[str] = set()
+        wide = {self.placement.find(value) for value in self.reasons
+                if value in self.placement.group}
+        for op in self.graph.ops:
+            if op.kind != 'matmul':
+                continue
+            sides = [self.placement.find(self.placement.integers(name))
+                     for name in self.graph.variable_inputs(op)]
+            if len(sides) == 2 and all(side in wide - narrowed for side in sides):
+                softmax = [side for side in sides if self.reasons.get(side) == SOFTMAX_WEIGHTS]
+                narrowed.add((softmax or sides[::-1])[0])
+        return narrowed
 
     def _readers(self, value: str) -> List[Op]:
         """Ops that read the integers of ``value``, through data movement."""

@@ -43,8 +43,6 @@ def _moves_integers(e: Emitter, op: Operation) -> bool:
     conversion = e.conversion
     if op in conversion.absorbed:
         return False
-    if op.name == 'hbir.where':
-        return op.operands[2] in e.ints
     return any(v in known for v in op.operands for known in (e.ints, conversion.constants))
 
 

@@ -1,4 +1,4 @@
-"""add, sub, mul, requantize and relu on integers, with numpy's broadcasting."""
+"""add, sub, mul, requantize, max, min and relu on integers, with numpy's broadcasting."""
 import math
 from typing import Union
 
@@ -146,6 +146,16 @@ def requantize_kernel(inputs: Tensors, attrs: dict) -> Tensors:
     plan: Union[Requantizer, None] = attrs.get('plan') or plan_requantize(
         [Operand.of(t) for t in inputs], attrs)
     return [plan(inputs[0], attrs['out_dtypes'][0])]
+
+
+def maximum(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.max: the larger of two elements on one scale."""
+    return [torch.maximum(*inputs)]
+
+
+def minimum(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.min: the smaller of two elements on one scale."""
+    return [torch.minimum(*inputs)]
 
 
 def relu(inputs: Tensors, attrs: dict) -> Tensors:
