@@ -131,10 +131,14 @@ def _unary(x, p):
         'rsub': lambda: p['value'] - x,
         'rdiv': lambda: p['value'] / x,
         'clamp': lambda: torch.clamp(x, p.get('min'), p.get('max')),
-        'silu': lambda: F.silu(x),
-        'gelu': lambda: F.gelu(x),
+        'square': lambda: x * x,
+        'pow': lambda: x**p['exponent'],
+        'gelu': lambda: F.gelu(x, approximate=p['approximate']),
     }
-    return plain[p['fn']]() if p['fn'] in plain else getattr(torch, p['fn'])(x)
+    if p['fn'] in plain:
+        return plain[p['fn']]()
+    arguments = [value for name, value in p.items() if name != 'fn']
+    return getattr(torch if hasattr(torch, p['fn']) else F, p['fn'])(x, *arguments)
 
 
 def _conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
@@ -191,7 +195,11 @@ def execute_op(op, inputs, shape):
     """What the kind of ``op`` means, in torch."""
     x, p = inputs[0], op.params
     meanings = {
-        'pad': lambda: F.pad(x, [p['padding'][i] for i in (1, 3, 0, 2)]),
+        'pad': lambda: F.pad(x, [n for pair in zip(p['begin'][::-1], p['end'][::-1])
+                                 for n in pair], value=p['fill']),
+        'flip': lambda: x.flip(p['dims']),
+        'roll': lambda: x.roll(p['shifts'], p['dims']),
+        'select': lambda: torch.where(*inputs),
         'conv2d': lambda: _conv2d(*inputs, **p),
         'deform_conv2d': lambda: _deform_conv2d(*inputs, **p),
         'conv_transpose2d': lambda: _conv_transpose2d(*inputs, **p),

@@ -1,15 +1,16 @@
 """Translation of captured torch calls into the kinds of :mod:`mmdet_bpu.graph.opgraph`.
 
-The table maps names of torch functions to the handlers in ``canonical_arithmetic``,
-``canonical_movement``, ``canonical_pooling``, ``canonical_resampling`` and ``canonical_selection``.
+The table maps names of torch functions to the handlers in the modules ``canonical_*``.
 """
 from typing import Dict, Sequence
 
 from mmdet_bpu.graph import canonical_arithmetic as arithmetic
+from mmdet_bpu.graph import canonical_indexing as indexing
 from mmdet_bpu.graph import canonical_movement as movement
 from mmdet_bpu.graph import canonical_pooling as pooling
 from mmdet_bpu.graph import canonical_resampling as resampling
 from mmdet_bpu.graph import canonical_selection as selection
+from mmdet_bpu.graph import canonical_windows as windows
 from mmdet_bpu.graph.call_arguments import Handler, refuse, shape_of
 from mmdet_bpu.graph.capture import CapturedGraph
 from mmdet_bpu.graph.functional_forms import take_item
@@ -27,18 +28,21 @@ HANDLERS: Dict[str, Handler] = {
     'batch_norm': arithmetic.batch_norm,
     'deform_conv2d': arithmetic.deform_conv2d,
     'conv_transpose2d': arithmetic.conv_transpose2d,
-    'pad': arithmetic.pad,
     'linear': arithmetic.linear,
-    **_spellings(('matmul', 'bmm'), arithmetic.matmul),
+    **_spellings(('matmul', 'bmm', 'mm'), arithmetic.matmul),
     **_spellings(('add', 'radd', 'iadd'), arithmetic.binary('add')),
     **_spellings(('sub', 'subtract', 'isub'), arithmetic.binary('sub')),
     'rsub': arithmetic.binary('sub', swapped=True),
     **_spellings(('mul', 'rmul', 'multiply', 'imul'), arithmetic.binary('mul')),
-    **_spellings(('div', 'truediv', 'true_divide', 'itruediv'), arithmetic.binary('div')),
+    **_spellings(('div', 'divide', 'truediv', 'true_divide', 'itruediv'), arithmetic.binary('div')),
     **_spellings(('rdiv', 'rtruediv'), arithmetic.binary('div', swapped=True)),
-    **_spellings(('maximum', ), arithmetic.binary('maximum')),
-    **_spellings(('minimum', ), arithmetic.binary('minimum')),
+    'maximum': arithmetic.binary('maximum'),
+    'minimum': arithmetic.binary('minimum'),
+    'max': arithmetic.extreme('amax', 'maximum'),
+    'min': arithmetic.extreme('amin', 'minimum'),
     **{name: arithmetic.unary(row) for name, row in spellings().items()},
+    'clamp_min': lambda b, n, a, k: arithmetic.binary('maximum')(b, n, [*a, *k.values()], {}),
+    'clamp_max': lambda b, n, a, k: arithmetic.binary('minimum')(b, n, [*a, *k.values()], {}),
     'hardtanh': arithmetic.hardtanh,
     'relu6': lambda b, n, a, k: arithmetic.hardtanh(b, n, [a[0], 0.0, 6.0], {}),
     'relu': lambda b, n, a, k: b.op('relu', [b.value(a[0])], shape_of(n)),
@@ -46,23 +50,37 @@ HANDLERS: Dict[str, Handler] = {
     'mean': arithmetic.reduce('mean'),
     'amax': arithmetic.reduce('amax'),
     'amin': arithmetic.reduce('amin'),
-    'max': arithmetic.extreme('amax', 'maximum'),
-    'min': arithmetic.extreme('amin', 'minimum'),
-    **_spellings(('view', 'reshape', 'flatten', 'unsqueeze', 'squeeze', 'unflatten'),
-                 movement.reshape),
-    **_spellings(('transpose', 'swapaxes', 't'), movement.transpose),
+    **_spellings(('view', 'reshape', 'flatten', 'unsqueeze', 'squeeze', 'unflatten', 'ravel',
+                  'view_as', 'reshape_as'), movement.reshape),
+    **_spellings(('transpose', 'swapaxes', 'swapdims', 't'), movement.transpose),
+    **_spellings(('T', 'mT'), movement.matrix_transpose),
     'permute': movement.permute,
-    **_spellings(('contiguous', 'clone', 'detach', 'dropout', 'dropout2d', 'identity', 'alias'),
-                 movement.identity),
+    **_spellings(('movedim', 'moveaxis'), movement.movedim),
+    **_spellings(('contiguous', 'clone', 'detach', 'data', 'dropout', 'dropout2d', 'identity',
+                  'alias'), movement.identity),
     **_spellings(('expand', 'expand_as', 'broadcast_to'), movement.expand),
     **_spellings(('repeat', 'tile'), movement.tile),
-    'getitem': movement.index,
-    'set_item': movement.set_item,
-    'split': movement.split,
-    'chunk': movement.chunk,
+    **_spellings(('split', 'split_with_sizes', 'unsafe_split'), movement.split),
+    **_spellings(('chunk', 'unsafe_chunk'), movement.chunk),
+    'tensor_split': movement.tensor_split,
     **_spellings(('unbind', 'iter'), movement.unbind),
     **_spellings(('cat', 'concat', 'concatenate'), movement.concat),
     'stack': movement.stack,
+    'getitem': indexing.index,
+    'set_item': indexing.set_item,
+    'index_select': indexing.index_select,
+    'narrow': indexing.narrow,
+    'select': indexing.select,
+    'masked_fill': indexing.masked_fill,
+    'where': indexing.where,
+    'pad': windows.pad,
+    'roll': windows.roll,
+    'flip': windows.flip,
+    'unfold': windows.unfold,
+    'pixel_shuffle': windows.pixel_shuffle,
+    'pixel_unshuffle': windows.pixel_unshuffle,
+    **_spellings(('channel_shuffle', 'native_channel_shuffle'), windows.channel_shuffle),
+    'repeat_interleave': windows.repeat_interleave,
     'grid_sample': selection.grid_sample,
     **_spellings(('max_pool2d', '_max_pool2d'), selection.max_pool2d),
     'avg_pool2d': pooling.avg_pool2d,
@@ -70,7 +88,6 @@ HANDLERS: Dict[str, Handler] = {
     **_spellings(('interpolate', 'upsample'), resampling.interpolate),
     'topk': selection.topk,
     'gather': selection.gather,
-    'masked_fill': selection.masked_fill,
     **_spellings(('to', 'float', 'type_as', 'type'), selection.cast),
 }
 
@@ -102,7 +119,11 @@ def build_opgraph(captured: CapturedGraph) -> OpGraph:
             name = function_name(node.target)
             if name not in HANDLERS:
                 refuse(node, f'no integer form of {name}')
-            value = HANDLERS[name](b, node, list(node.args), dict(node.kwargs))
+            args, kwargs = list(node.args), dict(node.kwargs)
+            if not args:
+                first = 'tensors' if 'tensors' in kwargs else 'input'
+                args = [kwargs.pop(first)]
+            value = HANDLERS[name](b, node, args, kwargs)
             if value is not None:
                 b.alias[node.name] = value
     return graph

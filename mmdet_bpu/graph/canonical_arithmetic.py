@@ -5,6 +5,7 @@ import torch
 from torch import fx
 
 from mmdet_bpu.graph.call_arguments import Handler, axis_of, expanded, refuse, scalar_of, shape_of
+from mmdet_bpu.graph.opgraph import GraphBuilder
 from mmdet_bpu.program.functions import Function
 
 
@@ -13,6 +14,8 @@ def unary(row: Function) -> Handler:
     defaults = row.parameters or {}
 
     def handler(b, node, args, kwargs):
+        if not isinstance(args[0], fx.Node):
+            refuse(node, f'{row.name} of a number and a tensor')
         params = dict(zip(defaults, args[1:]))
         params.update({k: v for k, v in kwargs.items() if k in defaults})
         for name, value in params.items():
@@ -33,6 +36,16 @@ def hardtanh(b, node, args, kwargs):
                 min=p.get('min_val', -1.0), max=p.get('max_val', 1.0))
 
 
+def _without_copies(b: GraphBuilder, name: str) -> str:
+    """An expanded constant as it was before: what the operation broadcasts needs no copies."""
+    info = b.info(name)
+    if not info.is_constant or not any(
+            size > 1 and stride == 0 for size, stride in zip(info.shape, info.data.stride())):
+        return name
+    index = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in info.data.stride())
+    return b.constant(info.data[index], info.learned, origin=name)
+
+
 def binary(kind: str, swapped: bool = False) -> Handler:
     """add, sub, mul, div, maximum, minimum of two tensors, or of a tensor and a number."""
 
@@ -42,7 +55,8 @@ def binary(kind: str, swapped: bool = False) -> Handler:
         left, right = (args[1], args[0]) if swapped else (args[0], args[1])
         numbers = [scalar_of(b, left), scalar_of(b, right)]
         if numbers[0] is None and numbers[1] is None:
-            return b.op(kind, [b.value(left), b.value(right)], shape_of(node))
+            names = [_without_copies(b, b.value(side)) for side in (left, right)]
+            return b.op(kind, names, shape_of(node))
         tensor, number = (left, numbers[1]) if numbers[1] is not None else (right, numbers[0])
         x = expanded(b, node, b.value(tensor))
         first = numbers[1] is not None  # the tensor is the left operand
@@ -134,17 +148,6 @@ def deform_conv2d(b, node, args, kwargs):
     return b.op('deform_conv2d', inputs, shape_of(node), stride=pair(p['stride']),
                 padding=pair(p['padding']) * 2, dilation=pair(p['dilation']),
                 groups=int(p['groups']), offset_groups=int(p['offset_groups']))
-
-
-def pad(b, node, args, kwargs):
-    """Zeros around height and width; ``padding`` is top, left, bottom, right in px."""
-    p = {**dict(zip(('input', 'pad', 'mode', 'value'), args)), **kwargs}
-    sides = [int(n) for n in p['pad']]
-    if p.get('mode', 'constant') != 'constant' or p.get('value') not in (None, 0) \
-            or len(sides) > 4 or min(sides) < 0 or len(shape_of(node)) != 4:
-        refuse(node, 'only zeros around height and width can be padded')
-    left, right, top, bottom = (*sides, 0, 0)[:4]
-    return b.op('pad', [b.value(p['input'])], shape_of(node), padding=[top, left, bottom, right])
 
 
 def linear(b, node, args, kwargs):

@@ -4,7 +4,7 @@ import math
 from torch import fx
 
 from mmdet_bpu.graph.call_arguments import axis_of, expanded, refuse, shape_of
-from mmdet_bpu.graph.opgraph import GraphBuilder
+from mmdet_bpu.graph.canonical_indexing import joined, reshaped, sliced
 
 
 def reshape(b, node, args, kwargs):
@@ -27,6 +27,25 @@ def permute(b, node, args, kwargs):
     return b.op('permute', [x], shape_of(node), dims=[axis_of(d, rank) for d in dims])
 
 
+def movedim(b, node, args, kwargs):
+    p = {**dict(zip(('input', 'source', 'destination'), args)), **kwargs}
+    x = b.value(p['input'])
+    rank = len(b.info(x).shape)
+    source, target = ([axis_of(d, rank) for d in (v if isinstance(v, (tuple, list)) else (v, ))]
+                      for v in (p['source'], p['destination']))
+    rest = iter(d for d in range(rank) if d not in source)
+    dims = [source[target.index(d)] if d in target else next(rest) for d in range(rank)]
+    return b.op('permute', [x], shape_of(node), dims=dims)
+
+
+def matrix_transpose(b, node, args, kwargs):
+    """``x.T`` of a matrix and ``x.mT``: the last two dimensions change places."""
+    x = b.value(args[0])
+    rank = len(b.info(x).shape)
+    dims = [*range(rank - 2), rank - 1, rank - 2]
+    return b.op('permute', [x], shape_of(node), dims=dims)
+
+
 def identity(b, node, args, kwargs):
     return b.value(args[0])
 
@@ -45,73 +64,42 @@ def tile(b, node, args, kwargs):
     return b.op('tile', [x], target, multiples=[t // s for t, s in zip(target, shape)])
 
 
-def _slice(b: GraphBuilder, x: str, dim: int, begin: int, end: int, step: int = 1) -> str:
-    shape = list(b.info(x).shape)
-    if (begin, end, step) == (0, shape[dim], 1):
-        return x
-    shape[dim] = len(range(begin, end, step))
-    return b.op('slice', [x], tuple(shape), last=False, dim=dim, begin=begin, end=end, step=step)
-
-
-def index(b, node, args, kwargs):
-    """``x[...]`` with integers, slices, None and Ellipsis."""
-    x = b.value(args[0])
-    index = args[1] if isinstance(args[1], tuple) else (args[1], )
-    if any(not (i is None or i is Ellipsis or isinstance(i, (int, slice))) for i in index):
-        refuse(node, 'indexing with a tensor or a list')
-    rank = len(b.info(x).shape)
-    used = sum(i is not None and i is not Ellipsis for i in index)
-    position = index.index(Ellipsis) if Ellipsis in index else len(index)
-    index = index[:position] + (slice(None), ) * (rank - used) + index[position + 1:]
-    dim = 0
-    for i in (i for i in index if i is not None):
-        size = b.info(x).shape[dim]
-        if isinstance(i, int):
-            i = i + size if i < 0 else i
-            x = _slice(b, x, dim, i, i + 1)
-        else:
-            x = _slice(b, x, dim, *i.indices(size))
-        dim += 1
-    if b.info(x).shape != shape_of(node):
-        x = b.op('reshape', [x], shape_of(node))
-    return x
-
-
-def set_item(b, node, args, kwargs):
-    """``x[..., a:b] = value``: the parts of the last dimension put together."""
-    x, value = b.value(args[0]), args[2]
-    index = args[1] if isinstance(args[1], tuple) else (args[1], )
-    shape = b.info(x).shape
-    whole = all(i is Ellipsis or (isinstance(i, slice) and i == slice(None)) for i in index[:-1])
-    if not whole or not isinstance(index[-1], slice) or not isinstance(value, fx.Node) \
-            or (Ellipsis not in index and len(index) != len(shape)):
-        refuse(node, 'only x[..., a:b] = tensor has an integer form')
-    dim = len(shape) - 1
-    begin, end, step = index[-1].indices(shape[dim])
-    if step != 1:
-        refuse(node, 'a step in an assignment')
-    parts = [_slice(b, x, dim, 0, begin)] if begin else []
-    parts.append(b.value(value))
-    parts += [_slice(b, x, dim, end, shape[dim])] if end < shape[dim] else []
-    return b.op('concat', parts, shape, dim=dim) if len(parts) > 1 else parts[0]
-
-
 def split(b, node, args, kwargs):
     x = b.value(args[0])
-    size = kwargs.get('split_size_or_sections', kwargs.get('split_size', args[1]))
+    size = kwargs.get('split_size_or_sections', kwargs.get('split_size', kwargs.get('split_sizes')))
+    size = args[1] if size is None else size
     dim = axis_of(kwargs.get('dim', args[2] if len(args) > 2 else 0), len(b.info(x).shape))
     total = b.info(x).shape[dim]
     sizes = [size] * math.ceil(total / size) if isinstance(size, int) else list(size)
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    b.parts[node.name] = lambda i: _slice(b, x, dim, starts[i], min(starts[i] + sizes[i], total))
+    _cut(b, node, x, dim, [sum(sizes[:i]) for i in range(1, len(sizes))])
+
+
+def _cut(b, node, x: str, dim: int, places: list) -> None:
+    """Parts between ``places`` along ``dim``, made as they are read."""
+    bounds = [0, *places, b.info(x).shape[dim]]
+    b.parts[node.name] = lambda i: sliced(b, x, dim, bounds[i], bounds[i + 1])
 
 
 def chunk(b, node, args, kwargs):
     x = b.value(args[0])
-    count = kwargs.get('chunks', args[1])
+    count = kwargs.get('chunks', args[1] if len(args) > 1 else None)
     dim = axis_of(kwargs.get('dim', args[2] if len(args) > 2 else 0), len(b.info(x).shape))
     size = math.ceil(b.info(x).shape[dim] / count)
     split(b, node, [args[0], size, dim], {})
+
+
+def tensor_split(b, node, args, kwargs):
+    """Like chunk, but the first parts are larger by one; or cut before given indices."""
+    p = {**dict(zip(('input', 'sections', 'dim'), args)), **kwargs}
+    x, sections = b.value(p['input']), p.get('sections', p.get('indices'))
+    dim = axis_of(p.get('dim', 0), len(b.info(x).shape))
+    if isinstance(sections, fx.Node):
+        refuse(node, 'places to cut at that are a tensor')
+    total = b.info(x).shape[dim]
+    if isinstance(sections, int):
+        sections = [i * (total // sections) + min(i, total % sections)
+                    for i in range(1, sections)]
+    _cut(b, node, x, dim, [min(max(i + total if i < 0 else i, 0), total) for i in sections])
 
 
 def unbind(b, node, args, kwargs):
@@ -119,7 +107,7 @@ def unbind(b, node, args, kwargs):
     shape = b.info(x).shape
     dim = axis_of(kwargs.get('dim', args[1] if len(args) > 1 else 0), len(shape))
     rest = shape[:dim] + shape[dim + 1:]
-    b.parts[node.name] = lambda i: b.op('reshape', [_slice(b, x, dim, i, i + 1)], rest, last=False)
+    b.parts[node.name] = lambda i: b.op('reshape', [sliced(b, x, dim, i, i + 1)], rest, last=False)
 
 
 def concat(b, node, args, kwargs):
@@ -133,4 +121,8 @@ def concat(b, node, args, kwargs):
 def stack(b, node, args, kwargs):
     shape = shape_of(node)
     dim = axis_of(kwargs.get('dim', args[1] if len(args) > 1 else 0), len(shape))
-    return b.op('stack', [b.value(n) for n in args[0]], shape, dim=dim)
+    names = [b.value(n) for n in args[0]]
+    if not any(b.info(name).is_constant for name in names):
+        return b.op('stack', names, shape, dim=dim)
+    one = shape[:dim] + (1, ) + shape[dim + 1:]
+    return joined(b, [reshaped(b, name, one) for name in names], dim, last=True)

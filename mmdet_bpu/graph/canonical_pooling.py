@@ -2,6 +2,7 @@
 from torch import fx
 
 from mmdet_bpu.graph.call_arguments import refuse, shape_of
+from mmdet_bpu.graph.canonical_windows import padded
 from mmdet_bpu.graph.open_pooling import pair
 
 
@@ -13,9 +14,7 @@ def avg_pool2d(b, node: fx.Node, args: list, kwargs: dict):
         refuse(node, f'an average pool of {len(shape_of(node))} dimensions')
     stride, (top, left) = pair(p.get('stride') or kernel), pair(p.get('padding', 0))
     if top or left:
-        batch, channels, height, width = b.info(x).shape
-        x = b.op('pad', [x], (batch, channels, height + 2 * top, width + 2 * left), last=False,
-                 padding=[top, left, top, left])
+        x = padded(b, x, [0, 0, top, left], [0, 0, top, left])
     return b.op('avg_pool2d', [x], shape_of(node), kernel=list(kernel), stride=list(stride))
 
 

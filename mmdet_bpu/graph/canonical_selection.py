@@ -1,7 +1,7 @@
 """Translation of captured sampling, pooling, selection and casts."""
 import torch
 
-from mmdet_bpu.graph.call_arguments import axis_of, refuse, scalar_of, shape_of
+from mmdet_bpu.graph.call_arguments import axis_of, refuse, shape_of
 
 
 def grid_sample(b, node, args, kwargs):
@@ -50,15 +50,6 @@ def gather(b, node, args, kwargs):
     x = b.value(p['input'])
     return b.op('gather', [x, b.value(p['index'])], shape_of(node),
                 dim=axis_of(p['dim'], len(b.info(x).shape)))
-
-
-def masked_fill(b, node, args, kwargs):
-    p = {**dict(zip(('input', 'mask', 'value'), args)), **kwargs}
-    mask = b.value(p['mask'])
-    if not b.info(mask).is_constant:
-        refuse(node, 'the mask depends on the image')
-    value = p['value'] if isinstance(p['value'], (int, float)) else scalar_of(b, p['value'])
-    return b.op('where', [mask, b.value(p['input'])], shape_of(node), fill=float(value))
 
 
 def cast(b, node, args, kwargs):

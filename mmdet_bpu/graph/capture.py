@@ -16,14 +16,16 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.detector_path import device_of
 from mmdet_bpu.families.output_tree import Tree, tensors_of
-from mmdet_bpu.graph.functional_forms import (SHAPE_ONLY, TO_PYTHON,
-                                                     functional_form, map_tensors, set_item,
-                                                     take_item, tensors_in)
+from mmdet_bpu.graph.elementwise_chains import Constants
+from mmdet_bpu.graph.functional_forms import (LIKE_ANOTHER, SHAPE_ONLY, TO_PYTHON,
+                                              functional_form, map_tensors, set_item, take_item,
+                                              tensors_in)
 from mmdet_bpu.graph.held_tensors import held_tensors
+from mmdet_bpu.graph.opening import Call, Decomposition, opens
 from mmdet_bpu.graph.regions import with_regions
 from mmdet_bpu.graph.sites import SiteTracker, calling_line, function_name, tracking
 
-Decompositions = Dict[Callable, Callable]
+Decompositions = Dict[Callable, Decomposition]
 
 
 @dataclass
@@ -74,6 +76,7 @@ class CaptureMode(TorchFunctionMode):
         self.tracker = tracker
         self.decompositions = decompositions
         self.captured = CapturedGraph(fx.Graph())
+        self._constants = Constants(self.captured.constants, self._is_learned)
         # Tensor -> node. Weak: activations are freed as in any other run.
         self._nodes = WeakTensorKeyDictionary()
         self._const_nodes = WeakTensorKeyDictionary()
@@ -111,12 +114,16 @@ class CaptureMode(TorchFunctionMode):
             return func(*args, **kwargs)
         line = calling_line()
         key = self.tracker.key(func, line)
-        if self._opens(func, args, kwargs):
-            return self._open(func, args, kwargs, key, line)
+        plain, plain_kwargs, in_place = functional_form(func, kwargs)
+        if self._opens(plain, args, plain_kwargs):
+            opened = self._open(plain, args, plain_kwargs, key, line)
+            return self._overwrite(args[0], opened) if in_place else opened
         inputs = tensors_in((args, kwargs))
         for tensor in inputs:
             # Also where nothing else depends on the image: a hole must not pass for a constant.
             self._check_origin(tensor, lambda: self._place(line))
+        if func in LIKE_ANOTHER:
+            inputs = tensors_in(args[:1])
         tainted = any(t in self._nodes for t in inputs)
         if not tainted or func in SHAPE_ONLY:
             result = func(*args, **kwargs)
@@ -137,6 +144,14 @@ class CaptureMode(TorchFunctionMode):
                            'no form in simpler functions')
         self.captured.opened.add(key)
         return opened
+
+    def _overwrite(self, tensor: Tensor, value: Tensor) -> Tensor:
+        """An opened call in place: ``tensor`` is what ``value`` is."""
+        node = self._nodes[value]
+        tensor.copy_(value)
+        self._track(tensor, node)
+        self._mark_overwritten(tensor, node)
+        return tensor
 
     def _record(self, func: Callable, args: tuple, kwargs: dict, key: tuple) -> Any:
         """Run a call that depends on the image and add its node."""
@@ -197,13 +212,10 @@ class CaptureMode(TorchFunctionMode):
 
     def _opens(self, func: Callable, args: tuple, kwargs: dict) -> bool:
         """Whether this call is written out in simpler functions."""
-        opener = self.decompositions.get(func)
-        if opener is None or not args or not self._depends_on_image(args[0]):
+        decomposition = self.decompositions.get(func)
+        if decomposition is None or not self._depends_on_image((args, kwargs)):
             return False
-        if getattr(opener, 'needs_constant_divisor', False):
-            return isinstance(args[1], Tensor) and not self._depends_on_image(args[1])
-        applies = getattr(opener, 'applies', None)
-        return applies is None or applies(*args, **kwargs)
+        return opens(decomposition, Call(args, kwargs, self._nodes.get, self._constants))
 
     def _depends_on_image(self, value: Any) -> bool:
         return any(t in self._nodes for t in tensors_in(value))

@@ -1,16 +1,23 @@
-"""Softmax, norms and divisions written as the primitives that integers have.
+"""Softmax and norms written as the primitives that integers have, and the table of what is opened.
 
 Each function has the signature of the torch function that it opens up. It returns
-``NotImplemented`` where the call is none of its business. One with an attribute ``applies``, a
-function of the same arguments, is used only where that is true.
+``NotImplemented`` where the call is none of its business.
 """
-from typing import Any, Callable, Dict, Optional, Sequence
+from math import prod
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdet_bpu.graph.open_pooling import open_adaptive_avg_pool2d, open_avg_pool2d
+from mmdet_bpu.graph.open_activations import open_clamp, open_prelu
+from mmdet_bpu.graph.open_divisions import (open_div, open_linalg_norm, open_norm, open_normalize,
+                                            open_pow)
+from mmdet_bpu.graph.open_pooling import (LONGEST_REDUCTION, open_adaptive_avg_pool2d,
+                                          open_avg_pool2d)
+from mmdet_bpu.graph.open_products import (open_addmm, open_einsum,
+                                           open_scaled_dot_product_attention)
+from mmdet_bpu.graph.opening import Call, Decomposition, only_where
 
 
 def open_softmax(input: Tensor, dim: Optional[int] = None, *args: Any, **kwargs: Any) -> Tensor:
@@ -62,17 +69,37 @@ def open_group_norm(input: Tensor,
     return output.permute(0, 3, 1, 2)
 
 
-def open_div(input: Tensor, other: Tensor, *, rounding_mode: Optional[str] = None) -> Tensor:
-    """Division by a constant tensor is a multiplication with its reciprocal."""
-    if rounding_mode is not None or not isinstance(other, Tensor):
-        return NotImplemented
-    return input * torch.reciprocal(other.to(input.dtype))
+def _reduced_dims(x: Tensor, dims: Any) -> List[int]:
+    if dims is None or dims == ():
+        return list(range(x.dim()))
+    return [d % x.dim() for d in (dims if isinstance(dims, (tuple, list)) else (dims, ))]
 
 
-# Only opened where the second argument does not depend on the image.
-open_div.needs_constant_divisor = True
+def _is_long(call: Call) -> bool:
+    """A reduction of more elements than the unit adds up, over several dimensions."""
+    x = call.argument(0, 'input')
+    dims = _reduced_dims(x, call.argument(1, 'dim'))
+    return len(dims) > 1 and prod(x.shape[d] for d in dims) > LONGEST_REDUCTION
 
-DECOMPOSITIONS: Dict[Callable, Callable] = {
+
+def _in_steps(reduce: Callable) -> Decomposition:
+
+    def opened(input: Tensor, dim: Any = None, keepdim: bool = False, *,
+               dtype: Optional[torch.dtype] = None) -> Tensor:
+        """One dimension after the other, from the last one on."""
+        if dtype is not None:
+            return NotImplemented
+        for d in sorted(_reduced_dims(input, dim), reverse=True):
+            input = reduce(input, d, keepdim=keepdim)
+        return input
+
+    return only_where(_is_long)(opened)
+
+
+open_sum, open_mean = _in_steps(torch.sum), _in_steps(torch.mean)
+
+
+DECOMPOSITIONS: Dict[Callable, Decomposition] = {
     torch.softmax: open_softmax,
     F.softmax: open_softmax,
     Tensor.softmax: open_softmax,
@@ -80,7 +107,40 @@ DECOMPOSITIONS: Dict[Callable, Callable] = {
     F.group_norm: open_group_norm,
     F.adaptive_avg_pool2d: open_adaptive_avg_pool2d,
     F.avg_pool2d: open_avg_pool2d,
+    torch.sum: open_sum,
+    Tensor.sum: open_sum,
+    torch.mean: open_mean,
+    Tensor.mean: open_mean,
     torch.div: open_div,
     Tensor.div: open_div,
     Tensor.__truediv__: open_div,
+    torch.pow: open_pow,
+    Tensor.pow: open_pow,
+    Tensor.__pow__: open_pow,
+    F.normalize: open_normalize,
+    torch.norm: open_norm,
+    Tensor.norm: open_norm,
+    torch.linalg.norm: open_linalg_norm,
+    torch.linalg.vector_norm: open_linalg_norm,
+    F.prelu: open_prelu,
+    torch.prelu: open_prelu,
+    Tensor.prelu: open_prelu,
+    torch.clamp: open_clamp,
+    Tensor.clamp: open_clamp,
+    torch.clip: open_clamp,
+    Tensor.clip: open_clamp,
+    torch.einsum: open_einsum,
+    torch.addmm: open_addmm,
+    Tensor.addmm: open_addmm,
+    torch.baddbmm: open_addmm,
+    Tensor.baddbmm: open_addmm,
+    F.scaled_dot_product_attention: open_scaled_dot_product_attention,
 }
+
+NORMALISING = frozenset(('softmax', 'layer_norm', 'group_norm', 'batch_norm', 'normalize', 'norm',
+                         'linalg_norm', 'linalg_vector_norm'))
+"""Names of opened functions inside which small numbers decide: int16 by default."""
+DIVISIONS = frozenset(('div', 'truediv', 'true_divide', 'itruediv'))
+"""Names of opened divisions."""
+LONG_REDUCTIONS = frozenset(('sum', 'mean', 'adaptive_avg_pool2d'))
+"""Names of reductions that are opened into steps."""

@@ -14,7 +14,7 @@ from mmdet_bpu.models.plain_norms import open_norms
 from mmdet_bpu.graph.canonical import build_opgraph
 from mmdet_bpu.graph.capture import CapturedGraph, capture
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
-from mmdet_bpu.graph.opgraph import OpGraph
+from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.graph.selected_layers import select_early
 
 
@@ -48,11 +48,17 @@ def resolve_stacks(graph: OpGraph) -> None:
             graph.replace_value(op.output, stack.inputs[begin])
 
 
+def _pads_pixels(pad: Op) -> bool:
+    """Whether height and width alone of (N, C, H, W) are padded."""
+    begin, end = pad.params['begin'], pad.params['end']
+    return len(begin) == 4 and not any((*begin[:2], *end[:2]))
+
+
 def merge_pads(graph: OpGraph) -> None:
     """Zeros padded in front of convolutions alone are their padding."""
     users = graph.users()
     for op in graph.ops:
-        if op.kind != 'pad':
+        if op.kind != 'pad' or op.params['fill'] or not _pads_pixels(op):
             continue
         others = [u for u in users[op.output] if u.kind != 'conv2d' or op.output in u.inputs[1:]]
         if others or op.output in graph.outputs:
@@ -60,9 +66,8 @@ def merge_pads(graph: OpGraph) -> None:
         for conv in users[op.output]:
             # The call's argument is the padded tensor: zeros are zeros on any grid.
             conv.inputs[0] = op.inputs[0]
-            conv.params['padding'] = [
-                a + b for a, b in zip(conv.params['padding'], op.params['padding'])
-            ]
+            border = [*op.params['begin'][2:], *op.params['end'][2:]]
+            conv.params['padding'] = [a + b for a, b in zip(conv.params['padding'], border)]
 
 
 def name_origins(model: nn.Module, captured: CapturedGraph) -> None:

@@ -30,6 +30,8 @@ SHAPE_ONLY = {
     torch.rand_like, torch.randn_like, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty,
     Tensor.new_full, Tensor.new_tensor
 }
+# Read the values of their first tensor, and of the second one only shape and dtype.
+LIKE_ANOTHER = {Tensor.expand_as, Tensor.view_as, Tensor.reshape_as, Tensor.type_as}
 # Turn tensor values into Python values: control flow that a fixed graph cannot hold.
 TO_PYTHON = {
     Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__,

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_bpu.graph.opening import only_where
+
 LONGEST_REDUCTION = 65535  # elements; the limit of the reduction unit
 
 Run = Tuple[int, int, int]  # first pixel, pixel after the last one, window
@@ -53,6 +55,20 @@ def _runs(input: Tensor, kernel: Tuple[int, int], stride: Tuple[int, int],
     return found
 
 
+def cuts_windows(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
+                 ceil_mode: bool = False, count_include_pad: bool = True,
+                 divisor_override: Any = None) -> bool:
+    """Whether an average pool of images has windows that are not whole, or another divisor."""
+    if input.dim() != 4:
+        return False
+    kernel = pair(kernel_size)
+    runs = _runs(input, kernel, pair(stride or kernel), pair(padding), ceil_mode,
+                 count_include_pad)
+    return divisor_override is not None or max(map(len, runs)) > 1 or any(
+        run[0][2] != size for run, size in zip(runs, kernel))
+
+
+@only_where(lambda call: cuts_windows(*call.args, **call.kwargs))
 def open_avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
                     ceil_mode: bool = False, count_include_pad: bool = True,
                     divisor_override: Any = None) -> Tensor:
@@ -86,22 +102,6 @@ def _pool_by(input: Tensor, kernel: Tuple[int, int], stride: Tuple[int, int],
         sides += [pad, max(reached - size - pad, 0)]
     input = F.pad(input, sides) if any(sides) else input
     return F.avg_pool2d(input, kernel, stride) * factor
-
-
-def cuts_windows(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-                 ceil_mode: bool = False, count_include_pad: bool = True,
-                 divisor_override: Any = None) -> bool:
-    """Whether an average pool of images has windows that are not whole, or another divisor."""
-    if input.dim() != 4:
-        return False
-    kernel = pair(kernel_size)
-    runs = _runs(input, kernel, pair(stride or kernel), pair(padding), ceil_mode,
-                 count_include_pad)
-    return divisor_override is not None or max(map(len, runs)) > 1 or any(
-        run[0][2] != size for run, size in zip(runs, kernel))
-
-
-open_avg_pool2d.applies = cuts_windows
 
 
 def open_adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:

@@ -130,6 +130,7 @@ class GraphBuilder:
         self.graph = graph
         self.alias: Dict[str, str] = {}  # fx node name -> value name
         self.parts: Dict[str, Callable[[int], str]] = {}  # nodes with several outputs
+        self.origins: Dict[str, str] = {}  # part of a constant -> the whole
         self.node = None
 
     def value(self, node: Any) -> str:
@@ -140,9 +141,11 @@ class GraphBuilder:
         """Shape, dtype and data of a value."""
         return self.graph.values[name]
 
-    def constant(self, data: Tensor, learned: bool = False) -> str:
-        """A new constant value."""
+    def constant(self, data: Tensor, learned: bool = False, origin: Optional[str] = None) -> str:
+        """A new constant value; ``origin`` is the constant of the call that it is a part of."""
         name = f'{self.node.name}_c{len(self.graph.values)}'
+        if origin is not None:
+            self.origins[name] = self.origins.get(origin, origin)
         self.graph.values[name] = ValueInfo(tuple(data.shape), data.dtype, data, learned)
         return name
 
@@ -167,4 +170,5 @@ class GraphBuilder:
     def _positions(self, call: Any, inputs: List[str]) -> List[Optional[int]]:
         nodes = list(call.meta.get('tensor_args', ()))
         names = [self.alias.get(n) for n in nodes]
+        inputs = [self.origins.get(i, i) for i in inputs]
         return [names.index(i) if i in names else None for i in inputs]

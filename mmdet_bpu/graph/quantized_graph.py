@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 import numpy as np
 
 from mmdet_bpu.graph.opgraph import Op, OpGraph
-from mmdet_bpu.graph.scales import constant_scale, weight_scale
+from mmdet_bpu.graph.scales import constant_scale, number_on_grid, weight_scale
 from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.program.weight_layout import channels_exchanged
 
@@ -104,10 +104,13 @@ class Scales:
             scale) of a constant operand.
         weights (dict[str, tuple[str, np.ndarray]]): Output of a product with weights -> (dtype,
             scale per output channel).
+        fills (dict[str, float]): Output of an op that puts a number among integers -> that number
+            on their grid.
     """
     own: Dict[str, Tuple[str, float]]
     constants: Dict[Tuple[str, int], Tuple[str, float]] = field(default_factory=dict)
     weights: Dict[str, Tuple[str, np.ndarray]] = field(default_factory=dict)
+    fills: Dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -163,6 +166,10 @@ class QuantizedGraph:
         dtype = self.config(others[0]).dtype if others else 'int8'
         return 'int16' if dtype == 'int32' else dtype
 
+    def fills(self, op: Op) -> bool:
+        """Whether ``op`` puts a number other than zero among the integers of its input."""
+        return bool(op.params.get('fill')) and self.placement.kinds[op.output] == Role.ALIAS
+
     def with_scales(self, scale_of: Callable[[str], Tuple[float, bool]]) -> 'QuantizedGraph':
         """The same graph with scales.
 
@@ -193,4 +200,9 @@ class QuantizedGraph:
                 if KINDS[op.kind].transposed:
                     data = channels_exchanged(data, op.params['groups'])
                 weights[op.output] = (WEIGHT_DTYPE, weight_scale(data, WEIGHT_DTYPE).cpu().numpy())
-        return replace(self, scales=Scales(own, constants, weights), rows=rows)
+        fills = {}
+        for op in filter(self.fills, self.graph.ops):
+            dtype, scale = own[self.placement.integers(op.output)]
+            scale *= self.placement.scale_factor(op.output)
+            fills[op.output] = number_on_grid(op.params['fill'], scale, dtype)
+        return replace(self, scales=Scales(own, constants, weights, fills), rows=rows)

@@ -19,3 +19,14 @@ def constant_scale(x: Tensor, dtype: str) -> Tensor:
     magnitude = x.detach().float().abs()
     magnitude = torch.where(torch.isfinite(magnitude), magnitude, torch.zeros_like(magnitude))
     return torch.clamp(magnitude.max() / integer_range(dtype)[1], min=SMALLEST_SCALE)
+
+
+def number_on_grid(number: float, scale: float, dtype: str) -> float:
+    """A number put among integers of ``dtype`` and ``scale``; as it is among accumulators.
+
+    The same float32 steps as a fake quantizer's.
+    """
+    if dtype == 'int32':
+        return number
+    factor = torch.tensor(scale)
+    return torch.tensor(number).div(factor).round().clamp(*integer_range(dtype)).mul(factor).item()

@@ -31,8 +31,10 @@ def calling_line(depth: int = 2) -> Tuple[str, int]:
 
 
 def function_name(func: Callable) -> str:
-    """A readable name: ``__iadd__`` -> ``iadd``, ``relu_`` -> ``relu_``."""
+    """A readable name: ``__iadd__`` -> ``iadd``, ``relu_`` -> ``relu_``, ``Tensor.T`` -> ``T``."""
     name = getattr(func, '__name__', str(func))
+    if name == '__get__':
+        name = func.__self__.__name__
     return name.strip('_') if name.startswith('__') else name
 
 

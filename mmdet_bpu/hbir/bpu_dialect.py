@@ -49,11 +49,14 @@ resize = input: si8[4] -> output: si8[4] {size: ints[2], start: ints[2], step: i
     position_bits: i64, fraction_bits: i64, mode: str, site?: str}
 topk = input: q -> values: q, indices: si32 {k: i64, dim: i64, site?: str}
 gather = input: q, indices: si32 -> output: q {dim: i64, site?: str}
-where = mask: i1, input: q -> output: q {fill: i64, site?: str}
+max min = lhs: q, rhs: q -> output: q {site?: str}
+where = mask: i1, input: q, other~: q -> output: q {fill?: i64, site?: str}
 reshape = input: all -> output: all {shape: ints, site?: str}
 transpose = input: all -> output: all {dims: ints, site?: str}
 slice = input: all -> output: all {begin: ints, end: ints, step: ints, site?: str}
 concat = inputs*: all -> output: all {dim: i64, site?: str}
+flip = input: all -> output: all {dims: ints, site?: str}
+roll = input: all -> output: all {shifts: ints, dims: ints, site?: str}
 tile = input: all -> output: all {multiples: ints, site?: str}
 pad = input: all -> output: all {begin: ints, end: ints, value: i64, site?: str}
 '''

@@ -5,7 +5,7 @@ from typing import Callable, Sequence
 import numpy as np
 from xdsl.ir import Operation
 
-from mmdet_bpu.hbir.bpu_checks import (Shape, attribute, dim_of, require, require_element,
+from mmdet_bpu.hbir.bpu_checks import (Shape, attribute, dim_of, dims_of, require, require_element,
                                        require_shape, shapes_of)
 from mmdet_bpu.hbir.types import UniformQuantizedType
 
@@ -67,6 +67,18 @@ def _tile(op: Operation, shape: Shape) -> Sequence[int]:
     return [size * count for size, count in zip(shape, multiples)]
 
 
+def _flip(op: Operation, shape: Shape) -> Sequence[int]:
+    dims_of(op, len(shape))
+    return shape
+
+
+def _roll(op: Operation, shape: Shape) -> Sequence[int]:
+    shifts = attribute(op, 'shifts')
+    require(len(shifts) == len(dims_of(op, len(shape))),
+            f'{len(shifts)} shifts for dims {attribute(op, "dims")}')
+    return shape
+
+
 def _pad(op: Operation, shape: Shape) -> Sequence[int]:
     begin, end = attribute(op, 'begin'), attribute(op, 'end')
     _same_rank(begin, shape, 'begin')
@@ -76,6 +88,6 @@ def _pad(op: Operation, shape: Shape) -> Sequence[int]:
 
 VERIFY_MOVEMENT: dict[str, Callable[[Operation], None]] = {
     'reshape': _movement(_reshape), 'transpose': _movement(_transpose),
-    'slice': _movement(_slice), 'concat': _movement(_concat), 'tile': _movement(_tile),
+    'slice': _movement(_slice), 'concat': _movement(_concat), 'tile': _movement(_tile), 'flip': _movement(_flip), 'roll': _movement(_roll),
     'pad': _movement(_pad)}
 """Op name without prefix -> check."""

@@ -277,7 +277,16 @@ def _gather(op: Operation) -> None:
 
 def _where(op: Operation) -> None:
     _broadcast(op, *shapes_of(op)[0])
-    require_element(op, op.operands[1].type.element_type)
+    given = attribute(op, 'fill') is not None
+    require(given == (len(op.operands) == 2), 'a fill is given exactly when there is no other')
+    for operand in op.operands[1:]:
+        require_element(op, operand.type.element_type)
+
+
+def _extreme(op: Operation) -> None:
+    _broadcast(op, *shapes_of(op)[0])
+    for operand in op.operands:
+        require_element(op, operand.type.element_type)
 
 
 VERIFY: dict[str, Callable[[Operation], None]] = {
@@ -285,7 +294,7 @@ VERIFY: dict[str, Callable[[Operation], None]] = {
     'deform_conv2d': _deform_conv2d, 'linear': _linear, 'matmul': _matmul, 'add': _add, 'sub': _add,
     'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
     'reduce_sum': _reduce_sum, 'reduce_max': _reduce_extreme, 'reduce_min': _reduce_extreme,
-    'max_pool': _max_pool,
+    'max_pool': _max_pool, 'max': _extreme, 'min': _extreme,
     'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
     'gather': _gather, 'where': _where, **VERIFY_MOVEMENT}
 """Op name without prefix -> check."""

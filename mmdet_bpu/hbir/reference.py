@@ -128,6 +128,8 @@ FUNCTIONS: Dict[str, Function] = {
     'hbir.transpose': lambda inputs, attrs: [inputs[0].permute(attrs['dims']).contiguous()],
     'hbir.pad': _pad,
     'hbir.slice': _slice,
+    'hbir.flip': lambda inputs, attrs: [inputs[0].flip(attrs['dims'])],
+    'hbir.roll': lambda inputs, attrs: [inputs[0].roll(attrs['shifts'], attrs['dims'])],
     'hbir.tile': lambda inputs, attrs: [inputs[0].repeat(attrs['multiplies'])],
     'hbir.concat': lambda inputs, attrs: [torch.cat(inputs, attrs['dim'])],
 }

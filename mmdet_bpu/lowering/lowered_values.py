@@ -96,11 +96,17 @@ class LoweredValues:
         data = np.ascontiguousarray(data)
         if data.dtype == np.bool_:
             return self.b.constant(data, site=op.site)
+        if data.dtype.kind == 'i':
+            return self.b.constant(data.astype(np.int32), site=op.site)
         dtype, scale = self.scales.constants[op.output, index]
         limit = scale * (1 << (BITS[dtype] - 1))
         data = np.clip(data.astype(np.float32), -limit, limit)
         ssa = self.b.constant(data, site=op.site)
         return self.b.fake_quant(ssa, BITS[dtype], scale, site=op.site)
+
+    def fill(self, op: Op) -> float:
+        """The number that an op puts among integers, on their grid."""
+        return self.scales.fills.get(op.output, op.params['fill'])
 
     def scalar(self, value: float) -> SSAValue:
         return self.b.constant(np.array([value], np.float32))

@@ -35,12 +35,27 @@ def slice_(v: LoweredValues, op: Op) -> Stored:
 
 @lowers('pad')
 def pad(v: LoweredValues, op: Op) -> Stored:
-    """Zeros around height and width."""
-    x, (top, left, bottom, right) = v.values[op.inputs[0]], op.params['padding']
-    begin, end = ([sides.get(d, 0) for d in x.order]
-                  for sides in ({2: top, 3: left}, {2: bottom, 3: right}))
-    attrs = dict(begin=begin, end=end, expansionMode='constant', padValue=0.0)
+    """A constant border."""
+    x = v.values[op.inputs[0]]
+    begin, end = ([op.params[side][d] for d in x.order] for side in ('begin', 'end'))
+    attrs = dict(begin=begin, end=end, expansionMode='constant', padValue=v.fill(op))
     return v.typed(hbir_name(op), [x.ssa], attrs, v.shape(op), x.order, op.site)
+
+
+@lowers('flip')
+def flip(v: LoweredValues, op: Op) -> Stored:
+    """In the stored order of its input."""
+    x = v.values[op.inputs[0]]
+    dims = sorted(x.order.index(d) for d in op.params['dims'])
+    return v.typed(hbir_name(op), [x.ssa], dict(dims=dims), x.shape, x.order, op.site)
+
+
+@lowers('roll')
+def roll(v: LoweredValues, op: Op) -> Stored:
+    """In the stored order of its input."""
+    x = v.values[op.inputs[0]]
+    attrs = dict(shifts=op.params['shifts'], dims=[x.order.index(d) for d in op.params['dims']])
+    return v.typed(hbir_name(op), [x.ssa], attrs, x.shape, x.order, op.site)
 
 
 @lowers('tile')

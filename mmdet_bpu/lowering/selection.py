@@ -53,5 +53,13 @@ def where(v: LoweredValues, op: Op) -> Stored:
     """A number where a constant mask is set."""
     x = v.values[op.inputs[1]]
     mask = v.constant(op, 0, x.order)
-    return v.emit(hbir_name(op), [mask, v.scalar(op.params['fill']), x.ssa], {}, x.shape, x.order,
+    return v.emit(hbir_name(op), [mask, v.scalar(v.fill(op)), x.ssa], {}, x.shape, x.order,
                   op.site)
+
+
+@lowers('select')
+def select(v: LoweredValues, op: Op) -> Stored:
+    """Elements of one tensor where a constant mask is set, of another one elsewhere."""
+    order = next(v.values[n].order for n in op.inputs[1:] if not v.is_constant(n))
+    operands = [v.operand(op, i, order) for i in range(3)]
+    return v.emit(hbir_name(op), operands, {}, v.shape(op), order, op.site)

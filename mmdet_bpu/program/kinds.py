@@ -112,11 +112,14 @@ _ROWS = (
     _movement('permute', 'transpose', 'transpose', 'Transpose'),
     _movement('pad', 'pad', 'pad', 'Pad'),
     _movement('slice', 'slice', 'slice', 'Slice'),
+    _movement('flip', 'flip', 'flip', 'Slice'),
+    _movement('roll', 'roll', 'roll', 'Concat'),
     _movement('expand', 'tile', 'tile', 'Expand'),
     _movement('tile', 'tile', 'tile', 'Tile'),
     _movement('gather', 'gather_elements', 'gather', 'GatherElements'),
     _movement('where', 'where', 'where', 'Where', carries=1, hbir_carries=2),
     Kind('concat', Group.SHARED, 'concat', 'concat', 'Concat', carries=0),
+    Kind('select', Group.SHARED, 'where', 'where', 'Where', carries=1, hbir_carries=2),
     Kind('stack', Group.SHARED, 'concat', 'concat', 'Concat', carries=0),
     Kind('grid_sample', Group.SAMPLED, 'grid_sample', 'grid_sample', 'GridSample',
          operand_dtypes={0: 'int8', 1: 'int16'}, int8_only=(0, )),
@@ -150,9 +153,17 @@ def with_weights() -> Tuple[str, ...]:
 
 
 def carried_operands() -> Dict[str, int]:
-    """HBIR operation -> operand whose integers its result has, data movement and joins."""
+    """HBIR operation -> operand whose integers its result has, data movement and joins.
+
+    Of a join, whose operands share a scale, one of them; it may be a constant.
+    """
     return {f'hbir.{row.hbir}': row.carries if row.hbir_carries is None else row.hbir_carries
             for row in _ROWS if row.carries is not None and row.group is not Group.UNARY}
+
+
+def joining_operations() -> frozenset:
+    """``hbir`` operations whose operands share a scale."""
+    return frozenset(f'hbir.{row.hbir}' for row in _ROWS if row.shares)
 
 
 def stands_for() -> Dict[str, str]:

@@ -144,6 +144,12 @@ class FakeQuantizer(nn.Module):
             return fake_quantize(x, self.scale, self.dtype)
         return x
 
+    def on_grid(self, x: Tensor, factor: float = 1.0) -> Tensor:
+        """``x`` rounded to this quantizer's integers, in units of ``factor`` scales; no observing."""
+        if self.dtype == 'int32':
+            return x
+        return fake_quantize(x, self.scale * factor, self.dtype)
+
     @torch.no_grad()
     def finish_calibration(self) -> None:
         """Take the scale from the observer, reduced across ranks."""

@@ -91,13 +91,17 @@ class _Placer:
             result.root[out] = self.chains[out]
         elif KINDS[op.kind].joins and self._fuses(op):
             result.kinds[out] = Role.FUSED
-        elif op.kind in SHARED and out not in self.chains:
+        elif self._joins(op):
             first = next(n for n in op.inputs if not self.graph.values[n].is_constant)
             self._alias(op, first)
         else:
             result.kinds[out] = Role.OWN
             if out in self.chains:
                 result.root[out] = self.chains[out]
+
+    def _joins(self, op: Op) -> bool:
+        """Whether the operands of ``op`` are on one scale; not inside a chain, which has none."""
+        return op.kind in SHARED and op.output not in self.chains
 
     def _alias(self, op: Op, source: Optional[str] = None) -> None:
         source = source or op.inputs[KINDS[op.kind].carries]
@@ -119,7 +123,7 @@ class _Placer:
 
     def _reaches_shared(self, name: str) -> bool:
         return any(
-            u.kind in (*SHARED, *SAMPLED) or (u.kind in MOVEMENT and self._reaches_shared(u.output))
+            self._joins(u) or u.kind in SAMPLED or (u.kind in MOVEMENT and self._reaches_shared(u.output))
             for u in self.users[name])
 
     def _inside_chain(self, name: str) -> bool:
@@ -155,7 +159,7 @@ class _Placer:
             result.group[second] = first
 
         for op in self.graph.ops:
-            if op.kind in SHARED:
+            if self._joins(op):
                 for name in op.inputs:
                     if not self.graph.values[name].is_constant:
                         join(op.output, name)
@@ -176,7 +180,7 @@ class _Placer:
                 weight = KINDS[op.kind].weight
                 if weight is not None and weight <= index <= weight + 1:
                     continue  # weights and biases have rules of their own
-                joined = self.result.integers(op.output) if op.kind in SHARED else ''
+                joined = self.result.integers(op.output) if self._joins(op) else ''
                 self.result.constants[op.output, index] = joined
 
 

@@ -1,6 +1,6 @@
 """What happens at each call of a prepared detector, read off its quantized graph."""
 from dataclasses import dataclass, field
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.opgraph import transposed_groups
@@ -20,11 +20,14 @@ class SitePlan:
             magnitude, computed at each call.
         weight (tuple, optional): Position and dtype of a weight, scaled per output channel, and
             the groups of a transposed convolution or None.
+        filled (tuple[str, float], optional): The call puts a number among the integers of this
+            quantizer, whose scale is to be multiplied by a factor.
     """
     output: Optional[str] = None
     operands: Dict[int, str] = field(default_factory=dict)
     constants: Dict[int, str] = field(default_factory=dict)
     weight: Optional[tuple] = None
+    filled: Optional[Tuple[str, float]] = None
 
 
 def build_plan(quantized: QuantizedGraph) -> Dict[tuple, SitePlan]:
@@ -42,6 +45,10 @@ def build_plan(quantized: QuantizedGraph) -> Dict[tuple, SitePlan]:
                 raise BpuError(f'{op.site}: a tensor inside one call needs a quantizer; '
                                'the call must be written out in simpler functions')
             plan.setdefault(op.key, SitePlan()).output = names[op.output]
+        if quantized.fills(op):
+            integers = quantized.name(placement.integers(op.output))
+            plan.setdefault(op.key, SitePlan()).filled = (integers,
+                                                          placement.scale_factor(op.output))
         for index, (value, position) in enumerate(zip(op.inputs, op.arg_of_input)):
             if position is None:
                 continue

@@ -17,6 +17,7 @@ from mmdet_bpu.quantization.placement import place
 from mmdet_bpu.quantization.plan import build_plan
 from mmdet_bpu.quantization.qconfig import assign
 from mmdet_bpu.quantization.quant_mode import Quantization, QuantizedDetector
+from mmdet_bpu.quantization.refusals import refuse_without_integer_form
 from mmdet_bpu.quantization.state import input_stage, package_versions
 
 DEFAULT_OBSERVER = 'mse'
@@ -39,6 +40,8 @@ def quantized_graph(model: nn.Module, bpu: dict) -> Tuple[QuantizedGraph, Captur
     placement = place(graph)
     rules = list(bpu.get('qconfig') or [])
     configs = assign(graph, placement, rules, model)
+    refuse_without_integer_form(graph, placement, {
+        value: config.dtype for value, config in configs.items()})
     return QuantizedGraph(graph, placement, configs, rules), captured, folded
 
 
@@ -63,8 +66,9 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None) -> 
         added to its state dict is under ``quant.``. The state is ``'off'``.
 
     Raises:
-        BpuError: The model is prepared already, cannot be captured, a rule matches nothing, or the
-            structure is not the saved one (the first difference is named).
+        BpuError: The model is prepared already, cannot be captured, holds an op without an integer form
+            (its site is named), a rule matches nothing, or the structure is not the saved one (the
+            first difference is named).
     """
     if hasattr(model, 'quant'):
         raise BpuError(f'{type(model).__name__} is prepared already')

@@ -32,20 +32,35 @@ class QuantMode(TorchFunctionMode):
             return func(*args, **kwargs)
         key = self.tracker.key(func, calling_line())
         if key in self.opened:
-            with self.tracker.nested(function_name(func), key), self:
-                return DECOMPOSITIONS[func](*args, **kwargs)
+            return self._open(func, args, kwargs, key)
         site = self.plan.get(key)
         if site is None:
             return func(*args, **kwargs)
+        given = args[0] if args else None
         if site.operands or site.constants or site.weight:
             args, kwargs = self._quantize_operands(site, args, kwargs)
-        if site.output is None:
+        if site.output is None and site.filled is None and (not args or args[0] is given):
             return func(*args, **kwargs)
         plain, plain_kwargs, in_place = functional_form(func, kwargs)
-        result = self.quantizers[site.output](plain(*args, **plain_kwargs))
+        result = self._rounded(site, plain(*args, **plain_kwargs))
         if in_place and func not in REBINDING and 'inplace' not in kwargs:
-            return args[0].copy_(result)
+            return given.copy_(result)
         return result
+
+    def _rounded(self, site: SitePlan, result: Any) -> Any:
+        if site.output is not None:
+            return self.quantizers[site.output](result)
+        if site.filled is not None and self.quantize_weights:
+            name, factor = site.filled
+            return self.quantizers[name].on_grid(result, factor)
+        return result
+
+    def _open(self, func, args: tuple, kwargs: dict, key: tuple) -> Any:
+        """A call that is written out in simpler functions, as it was captured."""
+        plain, plain_kwargs, in_place = functional_form(func, kwargs)
+        with self.tracker.nested(function_name(plain), key), self:
+            opened = DECOMPOSITIONS[plain](*args, **plain_kwargs)
+        return args[0].copy_(opened) if in_place else opened
 
     def _quantize_operands(self, site: SitePlan, args: tuple, kwargs: dict) -> tuple:
         position = iter(range(1 << 30))

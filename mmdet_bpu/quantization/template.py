@@ -1,14 +1,14 @@
 """The default dtypes of a graph's tensors: what they get where no rule of the user says more."""
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Set
 
+from mmdet_bpu.graph.decompositions import DIVISIONS, LONG_REDUCTIONS, NORMALISING
 from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.graph.quantized_graph import Placement, Role, TensorConfig
 from mmdet_bpu.program.deformable_samples import OFFSET_SCALE
 from mmdet_bpu.program.kinds import KINDS, Group, of_group, with_weights
 
 PRODUCTS = of_group(Group.PRODUCT)
-# Written out, but neither softmax nor norm: no int16 inside.
-PLAIN_OPENED = ('div', 'truediv', 'true_divide', 'adaptive_avg_pool2d', 'avg_pool2d')
+SOFTMAX_WEIGHTS = 'softmax weights of a matrix product'
 
 
 class Template:
@@ -18,8 +18,9 @@ class Template:
     top-k scores, from the offsets of a deformable convolution back to the first matrix product, its
     output included, a deformable convolution that only samples being none; (b) inside softmax and
     norms and at their inputs (of a batch norm: behind a product), and for softmax weights that enter
-    a matrix product; int32 for an
-    output that a product makes directly (the scores). What a sampling or a resize reads is int8
+    a matrix product; (c) for what divides, its reciprocal, and the squares that it is a sum of;
+    (d) between the steps of a long reduction; int32 for an output that a product makes directly (the
+    scores). A matrix product takes one int16 side only. What a sampling or a resize reads is int8
     whatever path it lies on. Offsets have a scale of :data:`OFFSET_SCALE` px, so that the integers'
     positions are those of training.
     """
@@ -40,15 +41,20 @@ class Template:
                 self._walk(op.inputs[0], 'path of a positional encoding')
             elif op.kind == 'topk':
                 self._walk(op.inputs[0], 'scores of a top-k')
-            if op.opened and self.placement.kinds[op.output] != Role.ALIAS \
-                    and op.opened[-1] not in PLAIN_OPENED:
+            if op.opened and op.opened[-1] in NORMALISING \
+                    and self.placement.kinds[op.output] != Role.ALIAS:
                 self._inside(op)
+            elif op.opened and op.opened[-1] in DIVISIONS and op.kind == 'unary':
+                self._divisor(op)
+            elif op.opened and op.opened[-1] in LONG_REDUCTIONS and self._is_read_inside(op):
+                self._mark(op.output, 'first step of a long reduction')
         for name, public in zip(graph.outputs, graph.output_names):
             if not self._is_product(name):
                 self._walk(name, f'path of output {public}')
         self.accumulators = {
             n for n in graph.outputs if self._is_product(n) and not self.users[n]
         }
+        self.narrowed = self._narrowed()
 
     def dtype(self, value: str) -> TensorConfig:
         """Default dtype of an own value and why."""
@@ -59,6 +65,8 @@ class Template:
         if reader is not None:
             kept = f', which the {reason} does not change' if reason else ''
             return TensorConfig('int8', f'template: {reader.site} reads int8 only{kept}')
+        if self.placement.find(value) in self.narrowed:
+            return TensorConfig('int8', 'template: a matrix product takes one int16 side only')
         if value in self.offset_scales:
             return TensorConfig('int16', 'template: offsets of a deformable convolution',
                                 scale=self.offset_scales[value])
@@ -121,11 +129,46 @@ class Template:
             # What a batch norm reads has channels of very different ranges behind a product only.
             if what != 'batch_norm' or self._is_product(self.placement.integers(name)):
                 self._mark(name, f'inside {what}')
-        readers = self._readers(op.output)
-        if any(r.opened == op.opened and r.path == op.path for r in readers):
+        if self._is_read_inside(op):
             self._mark(op.output, f'inside {what}')
-        elif 'softmax' in what and any(r.kind == 'matmul' for r in readers):
-            self._mark(op.output, 'softmax weights of a matrix product')
+        elif 'softmax' in what and any(r.kind == 'matmul' for r in self._readers(op.output)):
+            self._mark(op.output, SOFTMAX_WEIGHTS)
+
+    def _is_read_inside(self, op: Op) -> bool:
+        """Whether the call that was written out reads the value again."""
+        return any(reader.opened == op.opened and reader.path == op.path
+                   for reader in self._readers(op.output))
+
+    def _divisor(self, op: Op) -> None:
+        """The reciprocal of a division and the integers that it is a function of."""
+        if self.placement.kinds[op.output] == Role.OWN:
+            self._mark(op.output, 'reciprocal of a divisor')
+        root = self.placement.integers(self.placement.root.get(op.output, op.inputs[0]))
+        self._mark(root, 'divisor')
+        total = self.producers.get(root)
+        if total is None or total.kind not in of_group(Group.REDUCE):
+            return
+        terms = self.producers.get(total.inputs[0])
+        if terms is not None and terms.kind in ('mul', 'unary'):
+            self._mark(terms.output, 'terms of a divisor')
+
+    def _narrowed(self) -> Set[str]:
+        """Groups that stay int8 since a matrix product with another int16 tensor reads them.
+
+        Softmax weights give way first, then the right-hand side.
+        """
+        narrowed: Set[str] = set()
+        wide = {self.placement.find(value) for value in self.reasons
+                if value in self.placement.group} - set(self.narrow)
+        for op in self.graph.ops:
+            if op.kind != 'matmul':
+                continue
+            sides = [self.placement.find(self.placement.integers(name))
+                     for name in self.graph.variable_inputs(op)]
+            if len(sides) == 2 and all(side in wide - narrowed for side in sides):
+                softmax = [side for side in sides if self.reasons.get(side) == SOFTMAX_WEIGHTS]
+                narrowed.add((softmax or sides[::-1])[0])
+        return narrowed
 
     def _readers(self, value: str) -> List[Op]:
         """Ops that read the integers of ``value``, through data movement."""

@@ -4,11 +4,13 @@
     %z = hbir.reshape(%y)                  %z: the same integers
     %w = hbir.mul(%y, 0.5)                 %w: the same integers, scale x 0.5 (not rounded again)
 """
+from typing import Optional
+
 import numpy as np
 from xdsl.ir import Operation, SSAValue
 
 from mmdet_bpu.hbir.builder import constant_array
-from mmdet_bpu.hbir.passes.conversion import (FAKE_QUANT, MOVEMENT, Conversion, IntType,
+from mmdet_bpu.hbir.passes.conversion import (FAKE_QUANT, JOINS, MOVEMENT, Conversion, IntType,
                                               QuantizedConstant)
 from mmdet_bpu.hbir.qnt_dialect import fake_quant_scale
 
@@ -33,13 +35,21 @@ def _fake_quant(conversion: Conversion, op: Operation) -> None:
     conversion.integers[op.results[0]] = IntType(dtype, float(np.float32(scale)))
 
 
+def _carried(conversion: Conversion, op: Operation) -> Optional[IntType]:
+    """The integers that a data movement or a join hands on; None where it reads floats."""
+    source = conversion.integers.get(op.operands[MOVEMENT[op.name]])
+    if op.name not in JOINS:
+        return source
+    if not all(conversion.is_integer(v) or constant_array(v) is not None for v in op.operands):
+        return None  # the maximum of a value and of a function of it, inside a table
+    known = [conversion.integers[v] for v in op.operands if v in conversion.integers]
+    return source or (known[0] if known else None)
+
+
 def _propagate(conversion: Conversion, op: Operation) -> None:
     result, source = op.results[0], None
     if op.name in MOVEMENT:
-        source = conversion.integers.get(op.operands[MOVEMENT[op.name]])
-        if source is None and op.name == 'hbir.concat':
-            known = [v for v in op.operands if v in conversion.integers]
-            source = conversion.integers[known[0]] if known else None
+        source = _carried(conversion, op)
     elif op.name == 'hbir.mul' and op.operands[0] in conversion.integers:
         factor = positive_scalar(op.operands[1])
         if factor is not None:

@@ -9,7 +9,7 @@ from xdsl.ir import Operation, SSAValue
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import operations, site_of
 from mmdet_bpu.program.dtypes import integer_range
-from mmdet_bpu.program.kinds import KINDS, carried_operands, with_weights
+from mmdet_bpu.program.kinds import KINDS, carried_operands, joining_operations, with_weights
 
 FAKE_QUANT = 'qnt.const_fake_quant'
 PRODUCTS = tuple(f'hbir.{KINDS[name].hbir}' for name in with_weights())
@@ -18,6 +18,7 @@ RESIDUAL_PRODUCTS = tuple(f'hbir.{KINDS[name].hbir}' for name in with_weights()
                           if 'add' in KINDS[name].joins)
 # Operand whose integers the result of a data movement holds; of a top-k, the values.
 MOVEMENT = carried_operands()
+JOINS = joining_operations()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ from mmdet_bpu.hbir.types import tensor_type, value_type
 SAME = dict(multiplier=[1 << 14], shift=[14])  # the same integers in a wider type
 
 
+def _is_indices(array: Optional[np.ndarray]) -> bool:
+    return array is not None and array.dtype == np.int32
+
+
 class Emitter:
     """Builds the integer module; the integer forms and the walk are in modules of their own."""
 
@@ -38,6 +42,8 @@ class Emitter:
         if ssa is None and value in self.conversion.constants:
             constant = self.conversion.constants[value]
             ssa = self.constant(constant.integers(), float(constant.scale), site_of(op))
+        if ssa is None and _is_indices(constant_array(value)):
+            ssa = self.constant(constant_array(value), None, site_of(op))
         if ssa is None:
             raise BpuError(f'{site_of(op)} ({op.name}) reads a value that no fake quantizer rounds')
         dtype = self.conversion.promotions.get((op, index))

@@ -46,12 +46,12 @@ def product(e: Emitter, match: Product) -> SSAValue:
         attrs.update(residual_multiplier=ratios[0], residual_shift=ratios[1])
         operands.append(e.operand(match.residual, op))
     hbir = attrs_of(op)
-    if 'groupNum' in hbir:
-        attrs.update(stride=hbir['stride'], pad=hbir['pad'], dilation=hbir['dilation'],
-                     groups=hbir['groupNum'])
-    elif op.name == 'hbir.deform_conv2d':
+    if op.name == 'hbir.deform_conv2d':
         operands += sampled_at(e, op)
         attrs.update(deform_conv2d_attrs(e, match))
+    elif 'groupNum' in hbir:
+        attrs.update(stride=hbir['stride'], pad=hbir['pad'], dilation=hbir['dilation'],
+                     groups=hbir['groupNum'])
     return e.b.op(_INTEGER_NAMES[op.name], operands, attrs,
                   e.result_type(op.results[0], match.out), site=site)
 

@@ -44,8 +44,6 @@ def _moves_integers(e: Emitter, op: Operation) -> bool:
     conversion = e.conversion
     if op in conversion.absorbed:
         return False
-    if op.name == 'hbir.where':
-        return op.operands[2] in e.ints
     if op.name == 'hbir.resize2d' and resize_attributes(attrs_of(op)) != 'nearest':
         return False  # it rounds
     return any(v in known for v in op.operands for known in (e.ints, conversion.constants))

@@ -5,6 +5,7 @@ from xdsl.ir import Operation
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import attrs_of, constant_array, site_of
+from mmdet_bpu.hbir.passes.conversion import IntType
 from mmdet_bpu.hbir.passes.emit import Emitter
 from mmdet_bpu.hbir.passes.emit_resize import resize_nearest
 from mmdet_bpu.hbir.types import tensor_type, value_type
@@ -29,11 +30,6 @@ def _plain(name: str, **renamed: str):
     return movement
 
 
-def _concat(e: Emitter, op: Operation) -> None:
-    operands = [e.operand(v, op) for v in op.operands]
-    _moved(e, op, 'bpu.concat', dict(dim=attrs_of(op)['dim']), operands)
-
-
 def _topk(e: Emitter, op: Operation) -> None:
     attrs, x = attrs_of(op), e.operand(op.operands[0], op)
     shape = value_type(op.results[0]).shape
@@ -43,23 +39,34 @@ def _topk(e: Emitter, op: Operation) -> None:
     e.ints.update(zip(op.results, results))
 
 
+def _integer_of(number: float, type_: IntType) -> int:
+    """A number put among integers: the nearest one, saturated."""
+    return int(np.rint(np.clip(number / type_.scale, *integer_range(type_.dtype))))
+
+
 def _where(e: Emitter, op: Operation) -> None:
-    site = site_of(op)
-    x = e.operand(op.operands[2], op)
-    type_ = e.type_of(op.operands[2], op)
-    fill = float(constant_array(op.operands[1]).flat[0]) / type_.scale
-    fill = int(np.rint(np.clip(fill, *integer_range(type_.dtype))))
-    mask = e.constant(constant_array(op.operands[0]), None, site)
+    """A number, or the elements of another tensor on the same scale, where the mask is set."""
+    mask, inside, x = op.operands
+    if constant_array(mask) is None:
+        raise BpuError(f'{site_of(op)}: the mask must be a constant')
+    operands = [e.constant(constant_array(mask), None, site_of(op)), e.operand(x, op)]
+    attrs = {}
+    if constant_array(inside) is None:
+        operands.append(e.operand(inside, op))
+    else:
+        number = float(constant_array(inside).flat[0])
+        attrs['fill'] = _integer_of(number, e.type_of(x, op))
     shape = value_type(op.results[0]).shape
-    e.ints[op.results[0]] = e.b.op('bpu.where', [mask, x], dict(fill=fill),
-                                   TensorType(x.type.element_type, list(shape)), site=site)
+    type_ = TensorType(operands[1].type.element_type, list(shape))
+    e.ints[op.results[0]] = e.b.op('bpu.where', operands, attrs, type_, site=site_of(op))
 
 
 def _pad(e: Emitter, op: Operation) -> None:
     attrs = attrs_of(op)
-    if attrs['expansionMode'] != 'constant' or attrs['padValue'] != 0:
-        raise BpuError(f'{site_of(op)}: only zeros can be padded')
-    _moved(e, op, 'bpu.pad', dict(begin=attrs['begin'], end=attrs['end'], value=0))
+    if attrs['expansionMode'] != 'constant':
+        raise BpuError(f'{site_of(op)}: only constants can be padded')
+    value = _integer_of(float(attrs['padValue']), e.type_of(op.operands[0], op))
+    _moved(e, op, 'bpu.pad', dict(begin=attrs['begin'], end=attrs['end'], value=value))
 
 
 MOVED = {
@@ -67,6 +74,8 @@ MOVED = {
     'hbir.transpose': _plain('bpu.transpose', dims='dims'),
     'hbir.slice': _plain('bpu.slice', begin='begin', end='end', step='step'),
     'hbir.pad': _pad,
+    'hbir.flip': _plain('bpu.flip', dims='dims'),
+    'hbir.roll': _plain('bpu.roll', shifts='shifts', dims='dims'),
     'hbir.tile': _plain('bpu.tile', multiples='multiplies'),
     'hbir.gather_elements': _plain('bpu.gather', dim='dim'),
     'hbir.max_pool': _plain('bpu.max_pool', kernel='kernel', stride='stride', pad='pad',
@@ -75,7 +84,9 @@ MOVED = {
     'hbir.reduce_min': _plain('bpu.reduce_min', dims='dims'),
     'hbir.relu': _plain('bpu.relu'),
     'hbir.resize2d': resize_nearest,
-    'hbir.concat': _concat,
+    'hbir.concat': _plain('bpu.concat', dim='dim'),
+    'hbir.max': _plain('bpu.max'),
+    'hbir.min': _plain('bpu.min'),
     'hbir.topk': _topk,
     'hbir.where': _where,
 }

@@ -1,4 +1,4 @@
-"""add, sub, mul, requantize and relu on integers, with numpy's broadcasting."""
+"""add, sub, mul, requantize, max, min and relu on integers, with numpy's broadcasting."""
 import math
 
 import torch
@@ -146,6 +146,18 @@ def plan_requantize(operands: list[Operand], attrs: dict) -> Requantizer:
 def requantize(inputs: Tensors, attrs: dict, plan: Requantizer) -> Tensors:
     """bpu.requantize: another scale or width; per channel over the last dimension."""
     return [plan(inputs[0], attrs['out_dtypes'][0])]
+
+
+@kernel('bpu.max')
+def maximum(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.max: the larger of two elements on one scale."""
+    return [torch.maximum(*inputs)]
+
+
+@kernel('bpu.min')
+def minimum(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.min: the smaller of two elements on one scale."""
+    return [torch.minimum(*inputs)]
 
 
 @kernel('bpu.relu')

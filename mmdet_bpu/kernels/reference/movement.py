@@ -48,6 +48,18 @@ def pad(inputs: Tensors, attrs: dict) -> Tensors:
     return [out]
 
 
+@kernel('bpu.flip')
+def flip(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.flip: order reversed along dims."""
+    return [inputs[0].flip(tuple(attrs['dims']))]
+
+
+@kernel('bpu.roll')
+def roll(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.roll: element i of dim d goes to i + shift, around the end."""
+    return [inputs[0].roll(tuple(attrs['shifts']), tuple(attrs['dims']))]
+
+
 @kernel('bpu.gather')
 def gather(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.gather: torch.gather's semantics, si32 indices.
@@ -65,7 +77,9 @@ def gather(inputs: Tensors, attrs: dict) -> Tensors:
 
 @kernel('bpu.where')
 def where(inputs: Tensors, attrs: dict) -> Tensors:
-    """bpu.where: ``fill`` where the mask (i1, broadcast) is set, the input elsewhere."""
-    mask, source = inputs
+    """bpu.where: ``fill`` or ``other`` where the mask (i1, broadcast) is set, the input elsewhere."""
+    mask, source, *other = inputs
+    if other:
+        return [torch.where(mask, other[0], source)]
     shape = torch.broadcast_shapes(mask.shape, source.shape)
     return [source.expand(shape).masked_fill(mask, attrs['fill'])]
