@@ -76,6 +76,8 @@ class _Selection:
         op = self.producers.get(value)
         if op is None or len(self.demanded[value]) != 1 or EVERY in self.demanded[value]:
             return False
+        if any(name in self.graph.inputs for name in op.inputs):
+            return False  # the image is rounded where a call reads the whole of it
         if op.kind in ALONG_A_DIM or op.kind == 'stack':
             return (op.params['dim'] == 0) == (op.kind == 'stack')
         if op.kind in ALONG_DIMS:
