@@ -90,7 +90,7 @@ def test_a_square_of_integers_is_a_multiplication(through):
 
 def test_the_divisor_of_an_l2_norm_is_one_table_with_int16_around_it(through):
     run = through(lambda self, x: l2_norm(x, torch.tensor([20.0, 18.0, 3.0])))
-    assert run.instructions == ['mul', 'mul', 'reduce_sum', 'table', 'mul', 'transpose']
+    assert sorted(run.instructions) == ['mul', 'mul', 'mul', 'reduce_sum', 'table', 'transpose']
     rules = {row['site'].rpartition('/')[2]: (row['dtype'], row['rule'])
              for row in model_report(run.model)}
     assert rules['pow.0'] == ('int16', 'template: terms of a divisor')
