@@ -2,7 +2,9 @@
 import functools
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, List
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from torch import nn
 
 import mmdet_bpu.openmmlab  # noqa: F401  (stands in for mmcv._ext before mmdet is imported)
 
+TOY_SHAPE = (4, 6)
+TOY_IMAGE = torch.randn(1, 3, *TOY_SHAPE, generator=torch.Generator().manual_seed(0))
 STOCK = '.mim/configs/deformable_detr/deformable-detr{}_r50_16xb2-50e_coco.py'
 SMALL = dict(
     num_queries=8,
@@ -307,3 +311,57 @@ def calibrated():
         return model
 
     return calibrate
+
+
+@dataclass
+class Run:
+    """What became of a function of the image.
+
+    Attributes:
+        kinds (list[str]): Of the operation graph; names of functions for ``unary``.
+        instructions (list[str]): Of the integer program.
+        comparison (dict): QAT against integers, op by op.
+        model (nn.Module): Prepared and calibrated, in state quantize.
+        program (ModuleOp): The integer program.
+    """
+    kinds: List[str]
+    instructions: List[str]
+    comparison: dict
+    model: Any
+    program: Any
+
+
+@pytest.fixture(scope='session')
+def through(toy, execute, calibrated):
+    """Function (body, **modules) -> :class:`Run`; the graph must compute what the body does.
+
+    ``body(detector, image)`` runs under one seed, so that constants that it draws are the same.
+    """
+    from mmdet_bpu.analysis.qat_vs_int import compare_qat_int
+    from mmdet_bpu.graph.deploy_graph import deploy_graph
+    from mmdet_bpu.hbir.builder import operations
+    from mmdet_bpu.hbir.passes import conversion_of
+    from mmdet_bpu.lowering.export import export_networks
+    from mmdet_bpu.quantization import quantized_graphs
+    from mmdet_bpu.quantization import prepare
+
+    def run(body, qconfig=(), **modules) -> Run:
+
+        def seeded(self, image):
+            torch.manual_seed(0)
+            return body(self, image)
+
+        model = toy(seeded, **modules)
+        _, graph = deploy_graph(model, TOY_SHAPE)
+        with torch.no_grad():
+            expected = model(TOY_IMAGE)
+        torch.testing.assert_close(execute(graph, TOY_IMAGE)[0], expected, atol=1e-5, rtol=1e-5)
+        kinds = [op.params.get('fn', op.kind) for op in graph.ops]
+        model = calibrated(prepare(model, dict(input_shape=TOY_SHAPE, qconfig=list(qconfig))), TOY_IMAGE)
+        conversion = conversion_of(export_networks(quantized_graphs(model)))
+        image = TOY_IMAGE.permute(0, 2, 3, 1).contiguous()
+        names = [op.name.removeprefix('bpu.') for op in operations(conversion.result)]
+        return Run(kinds, [n for n in names if n != 'constant'],
+                   compare_qat_int(conversion, image), model, conversion.result)
+
+    return run

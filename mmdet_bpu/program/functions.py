@@ -85,8 +85,7 @@ def _hard_sigmoid(h: Any, x: Any, p: Mapping[str, Any]) -> Any:
 def _elu(h: Any, x: Any, p: Mapping[str, Any]) -> Any:
     """``max(x, 0) + alpha * (exp(min(x, 0)) - 1)``."""
     low = h.clip(x, min=-LARGEST_FLOAT, max=0.0)
-    high = h.clip(x, min=0.0, max=LARGEST_FLOAT)  # a relu of integers would be integers
-    return h.add(high, h.mul(h.add(h.exp(low), -1.0), float(p['alpha'])))
+    return h.add(h.relu(x), h.mul(h.add(h.exp(low), -1.0), float(p['alpha'])))
 
 
 def _power(h: Any, x: Any, p: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""add, sub, mul, requantize and relu against Python's big integers."""
+"""add, sub, mul, max, min, requantize and relu against Python's big integers."""
 from fractions import Fraction
 
 import numpy as np
@@ -164,3 +164,15 @@ def test_a_large_broadcast_is_covered_block_by_block():
 def test_relu_keeps_the_scale():
     assert KERNELS['bpu.relu']([tensor([-128, -1, 0, 127], 'si8')],
                                dict(out_dtypes=['si8']))[0].tolist() == [0, 0, 0, 127]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_max_and_min_choose_between_integers(data):
+    dtype = data.draw(DTYPES)
+    lhs, rhs = (data.draw(elements(dtype)) for _ in 'lr')
+    inputs = [tensor(lhs, dtype).view(4, 1), tensor(rhs, dtype)]
+    for op, choose in (('bpu.max', max), ('bpu.min', min)):
+        result = run(op, inputs, dict(out_dtypes=[dtype]))
+        assert result.dtype == TORCH_DTYPES[dtype]
+        assert result.tolist() == [[choose(a, b) for b in rhs] for a in lhs]

@@ -17,6 +17,8 @@ def run(op, *arrays, **attrs):
     ('bpu.reshape', dict(shape=[4, 6]), X.reshape(4, 6)),
     ('bpu.transpose', dict(dims=[2, 0, 1]), X.transpose(2, 0, 1)),
     ('bpu.slice', dict(begin=[0, 1, 0], end=[2, 3, 4], step=[1, 1, 3]), X[0:2, 1:3, 0:4:3]),
+    ('bpu.flip', dict(dims=[0, 2]), X[::-1, :, ::-1]),
+    ('bpu.roll', dict(shifts=[-1, 7], dims=[2, 1]), np.roll(X, (-1, 7), (2, 1))),
     ('bpu.tile', dict(multiples=[1, 2, 3]), np.tile(X, (1, 2, 3))),
     ('bpu.pad', dict(begin=[0, 1, 0], end=[2, 0, 1], value=-9),
      np.pad(X, ((0, 2), (1, 0), (0, 1)), constant_values=-9))])
@@ -58,3 +60,12 @@ def test_gather_refuses_an_index_outside(index):
 def test_where_fills_and_broadcasts_its_mask():
     mask = np.array([[True], [False], [True]])
     assert np.array_equal(run('bpu.where', mask, X, fill=-32768), np.where(mask, -32768, X))
+
+
+@pytest.mark.parametrize('dtype', [np.int8, np.int16])
+def test_where_takes_another_tensor_where_its_mask_is_set(dtype):
+    mask = np.array([[True], [False], [True]])
+    other = X[::-1].astype(dtype)
+    result = run('bpu.where', mask, X.astype(dtype), other.copy())
+    assert result.numpy().dtype == dtype
+    assert np.array_equal(result, np.where(mask, other, X))

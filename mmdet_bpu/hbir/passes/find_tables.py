@@ -21,20 +21,55 @@ BINARY: Dict[str, Callable] = {
 }
 
 
-def _leaves(conversion: Conversion, value: SSAValue, inner: Set[Operation],
-            leaves: Set[SSAValue]) -> bool:
-    """Collect the integers that ``value`` is an elementwise function of; False if it is not."""
-    if conversion.is_integer(value):
-        leaves.add(value)
-        return True
-    array = constant_array(value)
-    if array is not None:
-        return array.size == 1
-    op = value.owner
-    if not isinstance(op, Operation) or op.name not in (*HBIR_FUNCTIONS, *BINARY):
-        return False
-    inner.add(op)
-    return all(_leaves(conversion, v, inner, leaves) for v in op.operands)
+SCALED = ('hbir.mul', 'hbir.relu')
+"""Elementwise functions whose result may be integers without a rounding of its own."""
+
+
+class _Chain:
+    """What one value is an elementwise function of.
+
+    Attributes:
+        inner (set[Operation]): Operations of the chain.
+        derived (set[Operation]): Those among them that also make integers for others.
+        leaves (set[SSAValue]): The integers that it starts from.
+    """
+
+    def __init__(self, conversion: Conversion, look_through: bool) -> None:
+        self.conversion, self.look_through = conversion, look_through
+        self.inner: Set[Operation] = set()
+        self.derived: Set[Operation] = set()
+        self.leaves: Set[SSAValue] = set()
+
+    def follow(self, value: SSAValue) -> bool:
+        """Walk back to integers; False if something else than a function is on the way."""
+        op = value.owner
+        if self.conversion.is_integer(value):
+            if not (self.look_through and isinstance(op, Operation) and op.name in SCALED):
+                self.leaves.add(value)
+                return True
+            self.derived.add(op)
+        array = constant_array(value)
+        if array is not None:
+            return array.size == 1
+        if not isinstance(op, Operation) or op.name not in (*HBIR_FUNCTIONS, *BINARY):
+            return False
+        self.inner.add(op)
+        return all(self.follow(v) for v in op.operands)
+
+
+def _chain(conversion: Conversion, value: SSAValue) -> Optional[_Chain]:
+    """The chain that ends in ``value``, from one leaf.
+
+    Where a scaled or cut copy of a leaf (``x * 0.5``, ``relu(x)``) is a second leaf, it is looked
+    through.
+    """
+    for look_through in (False, True):
+        chain = _Chain(conversion, look_through)
+        if not chain.follow(value):
+            return None
+        if len(chain.leaves) == 1:
+            return chain
+    return None
 
 
 def _evaluate(value: SSAValue, root: SSAValue, x: np.ndarray, seen: dict) -> np.ndarray:
@@ -72,13 +107,12 @@ def find_tables(conversion: Conversion) -> None:
             continue
         if op.name in BINARY and all(conversion.is_integer(v) for v in op.operands):
             continue
-        inner: Set[Operation] = set()
-        leaves: Set[SSAValue] = set()
-        if not _leaves(conversion, source, inner, leaves) or len(leaves) != 1:
+        chain = _chain(conversion, source)
+        if chain is None:
             continue
-        root = leaves.pop()
+        root, = chain.leaves
         if root in conversion.constants:
             continue
-        names = tuple(sorted(o.name.split('.')[1] for o in inner))
+        names = tuple(sorted(o.name.split('.')[1] for o in chain.inner))
         conversion.tables[fake_quant] = TableMatch(root, _function(source, root), names)
-        conversion.absorbed |= inner
+        conversion.absorbed |= chain.inner - chain.derived

@@ -57,6 +57,25 @@ def test_x_times_sigmoid_of_x_is_one_table(bits, largest_lsb):
     assert largest_lsb(module) <= 1
 
 
+@pytest.mark.parametrize('copy', [
+    lambda chain: chain('mul', chain.x, 0.5), lambda chain: chain('relu', chain.x)],
+    ids=['scaled', 'cut'])
+def test_a_copy_of_x_that_needs_no_rounding_is_no_second_value(copy, largest_lsb):
+    chain = Chain(8, 4 / 128)
+    module = chain.finish(chain('mul', chain.x, chain('exp', copy(chain))), 8, 30 / 128)
+    assert kinds(module) == ['bpu.table']
+    assert largest_lsb(module) <= 1
+
+
+def test_a_cut_copy_that_others_read_stays(largest_lsb):
+    chain = Chain(8, 4 / 128)
+    cut = chain('relu', chain.x)
+    value = chain.b.fake_quant(chain('mul', chain.x, chain('exp', cut)), 8, 200 / 128)
+    module = chain.finish(chain('add', value, cut), 8, 200 / 128)
+    assert kinds(module) == ['bpu.relu', 'bpu.table', 'bpu.add']
+    assert largest_lsb(module) <= 1
+
+
 def test_a_square_stays_a_multiplication(largest_lsb):
     chain = Chain(16, 1 / 2**15)
     module = chain.finish(chain('mul', chain.x, chain.x), 16, 1 / 2**15)

@@ -1,0 +1,2 @@
+"""Toys for these tests."""
+from tests.stock_detectors import calibrated, execute, through, toy  # noqa: F401
