@@ -48,6 +48,7 @@ from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.families.class_names import class_names
 from mmdet_bpu.families.contract import deploy_metadata
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.families.refusals import refuse_config, refuse_model
@@ -137,28 +138,6 @@ def load_quantized(cfg: Config, checkpoint: str) -> nn.Module:
     model = prepare_from(deployable_detector(cfg, settings), settings, loaded, checkpoint)
     set_quant_state(model, 'quantize')
     return model
-
-
-def class_names(cfg: Config) -> List[str]:
-    """Class names of the test data: the config's metainfo, else those of the dataset class."""
-    from mmdet.registry import DATASETS
-    dataset = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
-    while dataset.get('dataset') is not None:
-        dataset = dataset['dataset']
-    names = (dataset.get('metainfo') or {}).get('classes')
-    if not names and dataset.get('type'):
-        cls = DATASETS.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
-        names = getattr(cls, 'METAINFO', {}).get('classes')
-    count = _num_classes(cfg)
-    return list(names) if names and (count is None or len(names) == count) else []
-
-
-def _num_classes(cfg: Config) -> Optional[int]:
-    """Number of classes of the box head's config; None where there is no one head that says it."""
-    head = cfg.model.get('bbox_head') or cfg.model.get('rpn_head')
-    heads = head if isinstance(head, (list, tuple)) else [head]
-    found = {each.get('num_classes') for each in heads if isinstance(each, dict)}
-    return found.pop() if len(found) == 1 else None
 
 
 def metadata_of(cfg: Config, model: nn.Module) -> Dict[str, Any]:

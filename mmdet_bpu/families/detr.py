@@ -2,7 +2,7 @@
 
 Their heads return ``(cls_scores, bbox_preds)`` of every decoder layer, stacked along dim 0 or in a
 list. Only the last layer is deployed: ``cls_scores`` ``(N, queries, classes)`` and ``bbox_preds``
-``(N, queries, 4)``. Encoder proposals and denoising queries are for the losses and are not captured.
+``(N, queries, 4)``. Encoder proposals and denoising queries are for the losses: not captured.
 """
 import functools
 import inspect

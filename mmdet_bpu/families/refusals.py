@@ -26,6 +26,7 @@ DETECTORS: Dict[str, str] = {
     'KnowledgeDistillationSingleStageDetector': TEACHER,
     'SemiBaseDetector': TEACHER,
     'BaseMOTModel': 'it tracks objects over images; give the config of its detector',
+    'BaseReID': 'it tells apart what another detector has found, and finds no boxes',
     'GLIP': TEXT,
     'GroundingDINO': TEXT,
     'Detectron2Wrapper': 'it is a model of detectron2, which has no head of mmdet',

@@ -1,6 +1,6 @@
-"""What stock mmdet 3.3.0 lacks so that its own heads decode. Given to a class, only if it is absent.
+"""What stock mmdet 3.3.0 lacks to decode with its own heads.
 
-Every row is a fact about mmdet; a version that mends it is left as it is.
+It is given to the class, only if it is absent. Every row is a fact about mmdet; a version that mends it is left as it is.
 """
 from typing import Any, List, NamedTuple
 
@@ -17,8 +17,8 @@ class Repair(NamedTuple):
 
 REPAIRS = (
     Repair('SSDHead', 'loss_cls', None,
-           'BaseDenseHead._predict_by_feat_single asks the head for loss_cls to find out whether it '
-           'has class channels of its own; SSDHead builds no loss_cls, so predicting raises'),
+           'BaseDenseHead._predict_by_feat_single asks loss_cls whether it has class channels of '
+           'its own; SSDHead builds no loss_cls, so predicting raises'),
 )
 
 

@@ -132,12 +132,14 @@ def test_a_head_that_does_not_decode_is_refused(detector):
 
 
 def test_an_artefact_of_another_head_is_refused(detector):
-    metadata = dict(outputs=['logits', 'boxes'], postprocessing=dict(family='detr', head='FCOSHead'))
+    decoding = dict(family='detr', head='FCOSHead')
+    metadata = dict(outputs=['logits', 'boxes'], postprocessing=decoding)
     with pytest.raises(BpuError, match='whose head is a FCOSHead, but the config has a Deformable'):
         ArtifactDetector(detector, fixed_executable(metadata))
 
 
-@pytest.mark.parametrize('outputs', [['logits', 'boxes'], [dict(name='logits'), dict(name='boxes')]])
+@pytest.mark.parametrize('outputs', [
+    ['logits', 'boxes'], [dict(name='logits'), dict(name='boxes')]])
 def test_an_artefact_of_version_0_1_is_one_of_deformable_detr(detector, new_stock, outputs):
     metadata = dict(outputs=outputs, postprocessing=dict(scores='sigmoid', max_per_img=10))
     logits, boxes = ArtifactDetector(detector, fixed_executable(metadata)).head_outputs(
@@ -155,7 +157,8 @@ def executable_of(model, image, scale=1 / 4096):
     tree = family.output_tree(model, outputs)
     floats = dict(zip(leaves(tree), tensors_of(outputs), strict=True))
     levels = {name: torch.round(value / scale).to(torch.int32) for name, value in floats.items()}
-    cfg = Config(dict(model=dict(data_preprocessor=dict(mean=None)), bpu=dict(input_shape=(64, 96))))
+    cfg = Config(dict(model=dict(data_preprocessor=dict(mean=None)),
+                      bpu=dict(input_shape=(64, 96))))
     shape = (1, *image.shape[2:], image.shape[1])
     return FixedExecutable(
         inputs=[TensorSpec('image', shape, 'si8', 0.5)],
@@ -166,7 +169,8 @@ def executable_of(model, image, scale=1 / 4096):
         metadata=json.loads(json.dumps(deploy_metadata(cfg, model, tree)))), floats
 
 
-@pytest.mark.parametrize('kind', ['retinanet', 'fcos', 'yolox', 'yolov3', 'centernet', 'sabl', 'detr'])
+@pytest.mark.parametrize('kind', [
+    'retinanet', 'fcos', 'yolox', 'yolov3', 'centernet', 'sabl', 'detr'])
 def test_outputs_of_any_family_are_decoded_by_the_stock_head(new_stock, nms, kind):
     model = new_stock(kind)
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))

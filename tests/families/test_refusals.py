@@ -28,6 +28,7 @@ REFUSED = {
     'SoftTeacher .* teacher',
     'bytetrack/bytetrack_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17halfval.py':
     'ByteTrack .* tracks',
+    'reid/reid_r50_8xb32-6e_mot15train80_test-mot15val20.py': 'BaseReID .* no boxes',
     'glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365.py': 'GLIP .* text',
     'grounding_dino/grounding_dino_swin-t_pretrain_obj365_goldg_cap4m.py': 'GroundingDINO .* text',
     'ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py': 'DDQDETRHead .* NMS inside',

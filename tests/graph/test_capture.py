@@ -116,6 +116,15 @@ def test_what_depends_on_the_image_alone_is_in_the_graph(small_detector):
     assert 'positional_encoding' not in paths
 
 
+@pytest.mark.parametrize('channels', [1, 4])
+def test_the_graph_has_the_image_that_the_backbone_reads(toy, execute, channels):
+    model = toy(lambda self, image: self.backbone(image), backbone=nn.Conv2d(channels, 2, 3))
+    _, graph = deploy_graph(model, (6, 8))
+    assert graph.values[graph.inputs[0]].shape == (1, channels, 6, 8)
+    image = torch.randn(1, channels, 6, 8)
+    torch.testing.assert_close(execute(graph, image)[0], model(image))
+
+
 def test_a_batch_norm_that_cannot_be_folded_is_a_depthwise_convolution(toy, execute):
     norm = nn.BatchNorm2d(3).eval()
     norm.running_mean.normal_()

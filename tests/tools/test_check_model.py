@@ -59,6 +59,19 @@ def test_an_op_without_integer_form_is_refused_with_its_site(tool, config_with):
     assert 'neck.convs.0.activate' in done.err and 'elu' in done.err.lower()
 
 
+@pytest.mark.parametrize('name, arguments', [
+    ('check_model.py', []), ('train.py', ['--stage', 'float']), ('train.py', ['--stage', 'qat'])])
+def test_a_detector_of_several_networks_is_refused_before_anything_is_built(
+        tool, name, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = tool(name, 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', *arguments)
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == (
+        'error: FasterRCNN cannot be deployed: it is a two-stage detector: NMS and pooling of its '
+        'proposals lie between its networks, and one network can be deployed')
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize('arguments, words', [
     (['--march', 'bayes'], "unknown march 'bayes'"),
     (['--checkpoint', 'none.pth'], 'none.pth not found'),
