@@ -1,8 +1,8 @@
 """What is particular to a family of detectors. Every module here is imported: families register."""
+import mmdet_bpu.openmmlab  # noqa: F401,I001  (before anything of OpenMMLab)
+
 import importlib
 import pkgutil
-
-import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
 
 
 def import_families() -> None:

@@ -11,10 +11,8 @@ from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.base import FAMILIES
-from mmdet_bpu.families.refused_heads import REASONS
+from mmdet_bpu.families.refused_heads import MASKS, REASONS, TEXT
 
-TEXT = 'it compares image features with those of a text, and a network here has one image as input'
-MASKS = 'it predicts masks, and only boxes can be deployed'
 TEACHER = 'it is a teacher with its student; give the config of the detector that shall be deployed'
 
 DETECTORS: Dict[str, str] = {

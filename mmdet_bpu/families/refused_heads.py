@@ -1,32 +1,32 @@
 """Heads of mmdet whose detectors are not deployed, each with the reason."""
 
-_MASKS = 'it gives masks, and only boxes are deployed'
+MASKS = 'it predicts masks, and only boxes can be deployed'
 _PROPOSALS = 'it proposes regions for a second stage, and only detectors of one stage are deployed'
-_TEXT = 'it scores boxes against a text that is known only at run time'
+TEXT = 'it compares image features with those of a text, and a network here has one image as input'
 _BASE = 'it is what other heads are built on and gives no detections'
 
 REASONS = {
-    'ATSSVLFusionHead': _TEXT,
+    'ATSSVLFusionHead': TEXT,
     'AnchorFreeHead': _BASE,
-    'BoxInstBboxHead': _MASKS,
-    'BoxInstMaskHead': _MASKS,
+    'BoxInstBboxHead': MASKS,
+    'BoxInstMaskHead': MASKS,
     'CascadeRPNHead': _PROPOSALS,
-    'CondInstBboxHead': _MASKS,
-    'CondInstMaskHead': _MASKS,
+    'CondInstBboxHead': MASKS,
+    'CondInstMaskHead': MASKS,
     'DDQDETRHead': 'it chooses distinct queries by non-maximum suppression inside the network',
-    'DecoupledSOLOHead': _MASKS,
-    'DecoupledSOLOLightHead': _MASKS,
+    'DecoupledSOLOHead': MASKS,
+    'DecoupledSOLOLightHead': MASKS,
     'EmbeddingRPNHead': _PROPOSALS,
     'GARPNHead': _PROPOSALS,
-    'GroundingDINOHead': _TEXT,
-    'Mask2FormerHead': _MASKS,
-    'MaskFormerHead': _MASKS,
+    'GroundingDINOHead': TEXT,
+    'Mask2FormerHead': MASKS,
+    'MaskFormerHead': MASKS,
     'RPNHead': _PROPOSALS,
-    'RTMDetInsHead': _MASKS,
-    'RTMDetInsSepBNHead': _MASKS,
-    'SOLOHead': _MASKS,
-    'SOLOV2Head': _MASKS,
+    'RTMDetInsHead': MASKS,
+    'RTMDetInsSepBNHead': MASKS,
+    'SOLOHead': MASKS,
+    'SOLOV2Head': MASKS,
     'StageCascadeRPNHead': _PROPOSALS,
-    'YOLACTHead': _MASKS,
-    'YOLACTProtonet': _MASKS,
+    'YOLACTHead': MASKS,
+    'YOLACTProtonet': MASKS,
 }

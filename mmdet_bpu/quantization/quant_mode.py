@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 import torch
+import torch.nn.functional as F
 import xxhash
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -31,6 +32,8 @@ class QuantMode(TorchFunctionMode):
         if not self.tracker.stack:
             return func(*args, **kwargs)
         key = self.tracker.key(func, calling_line())
+        if func is F.batch_norm:
+            args, kwargs = _with_frozen_statistics(*args, **kwargs)
         if key in self.opened:
             return self._open(func, args, kwargs, key)
         site = self.plan.get(key)
@@ -78,6 +81,15 @@ class QuantMode(TorchFunctionMode):
             return tensor
 
         return map_tensors((args, kwargs), quantize)
+
+
+def _with_frozen_statistics(input: Tensor, running_mean: Optional[Tensor],
+                            running_var: Optional[Tensor], weight: Optional[Tensor] = None,
+                            bias: Optional[Tensor] = None, training: bool = False,
+                            momentum: float = 0.1, eps: float = 1e-5) -> tuple:
+    """Arguments of a batch norm that stays: frozen in training too, as those that were folded."""
+    training = training and running_mean is None
+    return (input, running_mean, running_var, weight, bias, training, momentum, eps), {}
 
 
 class Quantization(nn.Module):

@@ -1,4 +1,5 @@
 """A prepared detector's quantization as it is now: states, scales, the quantized graph with them."""
+from copy import copy
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Union
 
@@ -88,7 +89,7 @@ def quantized_graphs(model: nn.Module) -> List[QuantizedGraph]:
     for network in quant.networks:
         graph = network.graph
         if _holds_computed(graph) and quant.weights_changed(detector):
-            graph = _captured_again(detector, network)
+            graph = _computed_anew(detector, network)
         networks.append(replace(network, graph=_with_data_of(detector, graph))
                         .with_scales(scale_of))
     return networks
@@ -98,16 +99,24 @@ def _holds_computed(graph: OpGraph) -> bool:
     return any(info.learned and not info.origin for info in graph.values.values())
 
 
-def _captured_again(detector: nn.Module, network: QuantizedGraph) -> OpGraph:
+def _computed_anew(detector: nn.Module, network: QuantizedGraph) -> OpGraph:
+    """The same graph with the constants that another capture finds at the same operands."""
     quant = detector.quant
     state = quant.state
     quant.set_state(QuantState.OFF)
     try:
         captured = capture_detector(detector, network.input_shape[2:])
-        graph = deployed_part(detector, captured)
+        again = deployed_part(detector, captured)
     finally:
         quant.set_state(state)
-    assert [op.site for op in graph.ops] == [op.site for op in network.graph.ops]
+    graph = copy(network.graph)
+    graph.values = dict(graph.values)
+    assert [op.site for op in again.ops] == [op.site for op in graph.ops]
+    for op, twin in zip(graph.ops, again.ops):
+        for name, other in zip(op.inputs, twin.inputs):
+            info = graph.values[name]
+            if info.learned and not info.origin:
+                graph.values[name] = replace(info, data=again.values[other].data)
     return graph
 
 

@@ -62,7 +62,8 @@ class Graph:
         weight = self.constant(torch.randn(out, self.graph.values[x].shape[-1]))
         bias = self.constant(torch.randn(out))
         name = self.op('linear', [x, weight, bias], F.linear)
-        self.scales.constants = {k: v for k, v in self.scales.constants.items() if k[0] != name}
+        for key in [key for key in self.scales.constants if key[0] == name]:
+            del self.scales.constants[key]
         return name
 
     def lower(self, *outputs):
@@ -232,7 +233,8 @@ def test_own_values_are_rounded_and_others_are_not(g):
     x = g.conv()
     y = g.op('relu', [x], torch.relu)
     z = g.op('unary', [y], torch.exp, fn='exp')
-    g.scales.own = {'image': ('int8', 0.02), y: ('int16', 0.001), z: ('int32', 1.0)}
+    g.scales.own.clear()
+    g.scales.own.update({'image': ('int8', 0.02), y: ('int16', 0.001), z: ('int32', 1.0)})
     module = g.lower(z)
     roundings = {op.operands[0].owner.name: fake_quant_scale(op)[0] for op in operations(module)
                  if op.name == 'qnt.const_fake_quant' and hasattr(op.operands[0].owner, 'name')

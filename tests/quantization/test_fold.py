@@ -9,6 +9,7 @@ from mmdet.models.layers import FrozenBatchNorm2d
 from torch import nn
 
 from mmdet_bpu.graph.deploy_graph import deploy_graph
+from mmdet_bpu.models.plain_norms import open_norms
 from mmdet_bpu.quantization import model_report, prepare, quantization_of, set_quant_state
 from mmdet_bpu.graph.deploy_graph import capture_detector
 from mmdet_bpu.quantization.fold import fold_captured
@@ -37,6 +38,7 @@ def test_a_norm_behind_a_convolution_folds(toy, norm, conv):
     model = toy(lambda self, x: self.norm(self.conv(x)), conv=conv,
                 norm=filled(norm(conv.out_channels)))
     expected = model(IMAGE)
+    open_norms(model)
     assert fold_captured(model, capture_detector(model, SHAPE)) == [('conv', 'norm')]
     assert isinstance(model.norm, nn.Identity)
     torch.testing.assert_close(model(IMAGE), expected, atol=1e-5, rtol=1e-5)
@@ -170,4 +172,4 @@ def test_a_transposed_neck_has_weights_on_a_grid_per_output_channel(toy, calibra
     assert not any('norm' in row['site'] for row in model_report(model))
     _, graph = deploy_graph(model, SHAPE)
     assert [op.kind for op in graph.ops].count('conv_transpose2d') == 3
-    assert quantization_of(model).settings['folded'] == [['a', 'norm_a'], ['b', 'norm_b']]
+    assert quantization_of(model).folded == [('a', 'norm_a'), ('b', 'norm_b')]
