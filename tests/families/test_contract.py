@@ -23,7 +23,8 @@ def test_metadata_of_deformable_detr_are_those_of_version_0_1_and_new_keys(stock
     preprocessing = metadata.pop('preprocessing')
     assert preprocessing['resize']['height'] == 64 and preprocessing['color_order'] == 'rgb'
     assert metadata == dict(
-        postprocessing=dict(by='host', scores='sigmoid', num_classes=80, max_per_img=15,
+        postprocessing=dict(by='host', scores='sigmoid', activation='sigmoid', num_classes=80,
+                            max_per_img=15, input_shape=[64, 96], min_bbox_size=None, nms=None,
                             boxes='cx, cy, w, h in [0, 1] of the resized image'),
         outputs=[dict(name='cls_scores'), dict(name='bbox_preds')],
         classes=['cat'], march='nash-p')

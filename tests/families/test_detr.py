@@ -12,15 +12,17 @@ from mmdet_bpu.graph.regions import with_regions
 from mmdet_bpu.graph.sites import SiteTracker, calling_line, function_name, tracking
 from tests.stock_families import DETRS, SHAPE
 
+CFG = Config(dict(bpu=dict(input_shape=(64, 96))))
 SCORES = {'detr': 'softmax', **{kind: 'sigmoid' for kind in DETRS if kind != 'detr'}}
 
 
 @pytest.mark.parametrize('kind', DETRS)
 def test_the_contract_says_what_the_head_says(stock, kind):
     model = stock(kind)
-    contract = FAMILIES.of(model).contract(model, Config())
+    contract = FAMILIES.of(model).contract(model, CFG)
     assert contract == dict(
-        family='detr', scores=SCORES[kind], num_classes=80, max_per_img=15,
+        by='host', family='detr', scores=SCORES[kind], activation=SCORES[kind], num_classes=80,
+        max_per_img=15, input_shape=[64, 96], min_bbox_size=None, nms=None,
         boxes='cx, cy, w, h in [0, 1] of the resized image')
     assert json.loads(json.dumps(contract)) == contract
 
@@ -28,7 +30,8 @@ def test_the_contract_says_what_the_head_says(stock, kind):
 def test_without_a_limit_every_query_is_a_box(new_stock):
     model = new_stock('detr')
     model.bbox_head.test_cfg = {}
-    assert FAMILIES.of(model).contract(model, Config())['max_per_img'] == 20
+    model.test_cfg = {}
+    assert FAMILIES.of(model).contract(model, CFG)['max_per_img'] is None
 
 
 class Keys(TorchFunctionMode):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.quantization import prepare
+from mmdet_bpu.quantization import model_report, prepare
 from tests.toy_chain import run_chain
 
 IMAGE = torch.randn(1, 3, 12, 20, generator=torch.Generator().manual_seed(0))
@@ -59,7 +59,7 @@ def test_what_a_resize_reads_is_int8_and_the_report_says_why(toy, calibrated, tm
     exp = chain.report['/exp.0']
     assert exp['dtype'] == 'int8'
     assert exp['rule'] == ('template: /interpolate.0 reads int8 only, which the path of output '
-                           'bbox_preds does not change')
+                           'output_1 does not change')
     assert chain.report['/sigmoid.0']['dtype'] == 'int16'
 
 
