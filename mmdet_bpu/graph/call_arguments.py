@@ -1,5 +1,5 @@
 """What the translations of captured calls share: how arguments are read."""
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import torch
 from torch import fx
@@ -41,3 +41,8 @@ def expanded(b: GraphBuilder, node: fx.Node, name: str) -> str:
     if b.info(name).shape == shape_of(node):
         return name
     return b.op('expand', [name], shape_of(node), last=False)
+
+
+def pair(value: Any) -> List[int]:
+    """[height, width] of an argument that may be one number for both."""
+    return [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)] * 2

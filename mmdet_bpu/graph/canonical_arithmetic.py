@@ -4,7 +4,8 @@ from typing import Optional
 import torch
 from torch import fx
 
-from mmdet_bpu.graph.call_arguments import Handler, axis_of, expanded, refuse, scalar_of, shape_of
+from mmdet_bpu.graph.call_arguments import (Handler, axis_of, expanded, pair, refuse, scalar_of,
+                                            shape_of)
 from mmdet_bpu.graph.opgraph import GraphBuilder
 from mmdet_bpu.program.functions import Function
 
@@ -78,11 +79,6 @@ def binary(kind: str, swapped: bool = False) -> Handler:
         return b.op('unary', [x], shape_of(node), fn=f'r{kind}', value=number)  # number - x, number / x
 
     return handler
-
-
-def pair(value) -> list:
-    """(height, width) of an argument that may be one number for both."""
-    return [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)] * 2
 
 
 def conv2d(b, node, args, kwargs):

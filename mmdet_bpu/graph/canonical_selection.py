@@ -1,7 +1,7 @@
 """Translation of captured sampling, pooling, selection and casts."""
 import torch
 
-from mmdet_bpu.graph.call_arguments import axis_of, refuse, shape_of
+from mmdet_bpu.graph.call_arguments import axis_of, pair, refuse, shape_of
 
 
 def grid_sample(b, node, args, kwargs):
@@ -17,9 +17,6 @@ def grid_sample(b, node, args, kwargs):
 def max_pool2d(b, node, args, kwargs):
     names = ('input', 'kernel_size', 'stride', 'padding', 'dilation', 'ceil_mode')
     p = {**dict(zip(names, args)), **kwargs}
-
-    def pair(value):
-        return [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)] * 2
 
     kernel = pair(p['kernel_size'])
     return b.op('max_pool2d', [b.value(p['input'])], shape_of(node), kernel=kernel,
