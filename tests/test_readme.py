@@ -58,7 +58,7 @@ def tool_of(command: list[str]) -> list[str] | None:
 
 def overrides(tool: list[str]) -> list[str]:
     """Arguments that make a command's detector, data and training small."""
-    if '--cfg-options' not in (CHECKOUT / tool[0]).read_text():
+    if 'add_config_options(' not in (CHECKOUT / tool[0]).read_text():
         return []
     options = ['--cfg-options', *SMALL]
     if tool[0] in ('tools/train.py', 'tools/test.py'):

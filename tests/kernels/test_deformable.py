@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.program.numerics import Operand, quantize_multiplier
 
 RANGES = {'si8': (-128, 127), 'si16': (-2**15, 2**15 - 1), 'si32': (-2**31, 2**31 - 1)}
@@ -69,8 +69,8 @@ def direct(image, weight, bias, offset, mask, attrs):
 def run(arrays, attrs):
     inputs = [torch.as_tensor(array) for array in arrays if array is not None]
     result = KERNELS['bpu.deform_conv2d'](inputs, attrs)[0]
-    prepared = prepare_attrs('bpu.deform_conv2d', operands(inputs), attrs)
-    assert torch.equal(result, KERNELS['bpu.deform_conv2d'](inputs, prepared)[0])
+    prepared = KERNELS['bpu.deform_conv2d'].plan(operands(inputs), attrs)
+    assert torch.equal(result, prepared(inputs)[0])
     return result.numpy()
 
 
@@ -164,8 +164,8 @@ def test_the_largest_samples_are_exact(value, dtype, masked, image_carrier):
     if masked:
         mask[:] = -128  # as large as a mask can be
     attrs.update(multiplier=[1 << 14], shift=[14])
-    plan = prepare_attrs('bpu.deform_conv2d', operands([a for a in arrays if a is not None]),
-                         attrs)['plan']
+    plan = KERNELS['bpu.deform_conv2d'].plan(operands([a for a in arrays if a is not None]),
+                         attrs).plan
     assert plan.image_carrier == image_carrier
     expected = value * 2**attrs['sample_bits'] * (-1 if masked else 1)
     assert (run(arrays, attrs) == expected).all()
@@ -180,7 +180,7 @@ def test_the_product_is_exact_at_the_bound_of_its_carrier(taps, carrier):
     image[:], weight[:], offset[:] = -128, -128, 0
     image[..., -1], bias[:] = -127, 1
     attrs.update(multiplier=[1 << 14], shift=[14])
-    plan = prepare_attrs('bpu.deform_conv2d', operands(arrays[:4]), attrs)['plan']
+    plan = KERNELS['bpu.deform_conv2d'].plan(operands(arrays[:4]), attrs).plan
     assert plan.carrier == carrier
     assert (run(arrays, attrs) == 128 * 128 * taps - 128 + 1).all()
 
@@ -197,8 +197,8 @@ def test_an_accumulator_that_may_leave_int32_is_refused():
     arrays[1][:], arrays[2][:] = 127, 0
     bound = 127 * 144 * 128 << 13
     with pytest.raises(BpuError, match=f'channel 0 may reach {bound}, .*fewer sample_bits'):
-        prepare_attrs('bpu.deform_conv2d', operands(arrays), attrs)
-    prepare_attrs('bpu.deform_conv2d', operands(arrays), {**attrs, 'sample_bits': 6})
+        KERNELS['bpu.deform_conv2d'].plan(operands(arrays), attrs)
+    KERNELS['bpu.deform_conv2d'].plan(operands(arrays), {**attrs, 'sample_bits': 6})
 
 
 @pytest.mark.parametrize('change, message', [
@@ -208,7 +208,7 @@ def test_an_accumulator_that_may_leave_int32_is_refused():
 def test_what_the_op_does_not_have_is_refused(change, message):
     arrays, attrs = case(np.random.default_rng(6))
     with pytest.raises(BpuError, match=message):
-        prepare_attrs('bpu.deform_conv2d', operands(arrays), {**attrs, **change})
+        KERNELS['bpu.deform_conv2d'].plan(operands(arrays), {**attrs, **change})
 
 
 @pytest.mark.parametrize('index, dtype', [(0, np.int32), (1, np.int16), (3, np.int8),
@@ -217,4 +217,4 @@ def test_other_types_are_refused(index, dtype):
     arrays, attrs = case(np.random.default_rng(7))
     arrays[index] = arrays[index].astype(dtype)
     with pytest.raises(BpuError, match='takes si8, si8, si32, si16, si8 .the first may be si16.'):
-        prepare_attrs('bpu.deform_conv2d', operands(arrays), attrs)
+        KERNELS['bpu.deform_conv2d'].plan(operands(arrays), attrs)

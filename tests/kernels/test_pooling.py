@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES
 from mmdet_bpu.program.numerics import Operand, quantize_multiplier
 
@@ -16,8 +16,8 @@ from mmdet_bpu.program.numerics import Operand, quantize_multiplier
 def run(x, attrs):
     inputs = [torch.as_tensor(x)]
     result = KERNELS['bpu.avg_pool'](inputs, attrs)[0]
-    prepared = prepare_attrs('bpu.avg_pool', [Operand.of(inputs[0])], attrs)
-    assert torch.equal(result, KERNELS['bpu.avg_pool'](inputs, prepared)[0])
+    prepared = KERNELS['bpu.avg_pool'].plan([Operand.of(inputs[0])], attrs)
+    assert torch.equal(result, prepared(inputs)[0])
     assert result.dtype == TORCH_DTYPES[attrs['out_dtypes'][0]]
     return result.numpy()
 
@@ -60,7 +60,7 @@ def test_the_largest_window_of_si16_is_exact_and_one_more_is_refused(value):
     attrs = pool_attrs([255, 257], [1, 1], 1.0, 'si32')
     assert run(x, attrs).item() == 255 * 257 * value
     with pytest.raises(BpuError, match='65536 elements of si16 may sum to 2147483648.* two steps'):
-        prepare_attrs('bpu.avg_pool', [Operand('si16', (1, 256, 256, 1))],
+        KERNELS['bpu.avg_pool'].plan([Operand('si16', (1, 256, 256, 1))],
                       {**attrs, 'kernel': [256, 256]})
 
 
@@ -73,5 +73,5 @@ def test_a_large_map_is_cut_in_blocks_without_a_seam():
 
 def test_si32_is_refused():
     with pytest.raises(BpuError, match='takes si8 and si16 values, found si32'):
-        prepare_attrs('bpu.avg_pool', [Operand('si32', (1, 4, 4, 1))],
+        KERNELS['bpu.avg_pool'].plan([Operand('si32', (1, 4, 4, 1))],
                       pool_attrs([2, 2], [2, 2], 0.25, 'si8'))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.program.numerics import Operand
 from mmdet_bpu.program.resize_positions import fixed_point
 
@@ -24,8 +24,8 @@ def resize_attrs(start, step, size, mode, position_bits=20, fraction_bits=11):
 def run(values, attrs):
     inputs = [torch.as_tensor(values)]
     result = KERNELS['bpu.resize'](inputs, attrs)[0]
-    prepared = prepare_attrs('bpu.resize', [Operand.of(inputs[0])], attrs)
-    assert torch.equal(result, KERNELS['bpu.resize'](inputs, prepared)[0])
+    prepared = KERNELS['bpu.resize'].plan([Operand.of(inputs[0])], attrs)
+    assert torch.equal(result, prepared(inputs)[0])
     assert result.dtype == torch.int8 and result.is_contiguous()
     return result.numpy()
 
@@ -116,4 +116,4 @@ def test_a_large_image_is_cut_in_blocks_without_a_seam():
 def test_what_the_op_does_not_take_is_refused(dtype, change, message):
     attrs = {**resize_attrs([0, 0], [1, 1], [4, 4], 'bilinear'), **change}
     with pytest.raises(BpuError, match=message):
-        prepare_attrs('bpu.resize', [Operand(dtype, (1, 4, 4, 2))], attrs)
+        KERNELS['bpu.resize'].plan([Operand(dtype, (1, 4, 4, 2))], attrs)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.kernels.registry import KERNELS, prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES
 from mmdet_bpu.program.numerics import Operand
 from mmdet_bpu.program.weight_layout import channels_exchanged
@@ -43,11 +43,11 @@ def run(arrays, attrs):
     """The kernel, with its plan and without, which must agree; returns (result, plan)."""
     inputs = [torch.as_tensor(array) for array in arrays]
     operands = [Operand.of(t, i in (1, 2)) for i, t in enumerate(inputs)]
-    prepared = prepare_attrs('bpu.conv_transpose2d', operands, attrs)
-    result = KERNELS['bpu.conv_transpose2d'](inputs, prepared)[0]
+    prepared = KERNELS['bpu.conv_transpose2d'].plan(operands, attrs)
+    result = prepared(inputs)[0]
     assert torch.equal(result, KERNELS['bpu.conv_transpose2d'](inputs, attrs)[0])
     assert result.dtype == TORCH_DTYPES[attrs['out_dtypes'][0]]
-    return result.numpy(), prepared['plan']
+    return result.numpy(), prepared.plan
 
 
 @settings(max_examples=80, deadline=None)

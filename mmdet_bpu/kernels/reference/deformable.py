@@ -159,7 +159,7 @@ def plan_deform_conv2d(operands: list[Operand], attrs: dict) -> DeformPlan:
     return DeformPlan(operands, attrs)
 
 
-@kernel('bpu.deform_conv2d', plan_deform_conv2d, probe=check_carriers)
+@kernel('bpu.deform_conv2d', plan_deform_conv2d, probe=check_carriers, constants=(1, 2))
 def deform_conv2d(inputs: Tensors, attrs: dict, plan: DeformPlan) -> Tensors:
     """bpu.deform_conv2d: input, weight, bias, offset [, mask] -> (N, OH, OW, O)."""
     image, offset = inputs[0], inputs[3].flatten(0, 2)

@@ -24,7 +24,7 @@ def plan_conv_transpose2d(operands: list[Operand], attrs: dict) -> ProductPlan:
     return replace(plan, weights=weights)
 
 
-@kernel('bpu.conv_transpose2d', plan_conv_transpose2d, probe=check_carriers)
+@kernel('bpu.conv_transpose2d', plan_conv_transpose2d, probe=check_carriers, constants=(1, 2))
 def conv_transpose2d(inputs: Tensors, attrs: dict, plan: ProductPlan) -> Tensors:
     """bpu.conv_transpose2d: (N, H, W, C) x (O, KH, KW, C/groups) + (O) -> (N, OH, OW, O).
 

@@ -11,7 +11,7 @@ from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.hbir.reference import FloatReference
 from mmdet_bpu.hbir.text import parse_text, print_text
 from mmdet_bpu.hbir.types import tensor_type
-from mmdet_bpu.kernels.registry import prepare_attrs
+from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.models.deform_conv2d import deform_conv2d
 from mmdet_bpu.program.numerics import Operand
 
@@ -144,7 +144,7 @@ def test_samples_keep_the_most_bits_that_fit(channels, bits, result, expected):
     assert found == (7 if result == 8 else 16) or (bound << found + 1) > INT32_MAX * (1 - 2**-13)
     notes = [n for n in convert(case.module)[1] if n['rule'] == 'bound_accumulators']
     assert [n['sample_bits'] for n in notes] == ([found] if found < 7 else [])
-    prepare_attrs('bpu.deform_conv2d', [
+    KERNELS['bpu.deform_conv2d'].plan([
         Operand(*known) for known in (
             (f'si{bits}', (1, *SIZE, 2 * channels), None),
             ('si8', integers.shape, torch.from_numpy(integers.astype(np.int8))),
