@@ -42,6 +42,8 @@ def run_apart(config: str, shape: Tuple[int, int], threads: int) -> dict:
                                   env=environment)
         except subprocess.TimeoutExpired:
             return dict(row, message=f'not done after {TIME_LIMIT} s')
+        if 'Traceback' in done.stderr:
+            print(done.stderr, file=sys.stderr)
         if out.is_file():
             return json.loads(out.read_text(encoding='utf-8'))
         lines = done.stderr.strip().splitlines()

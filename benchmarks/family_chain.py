@@ -6,6 +6,7 @@ against QAT, ``.hbm``, simulator, the stock head's decoding of both, and the hos
 """
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -76,6 +77,7 @@ class Chain:
         except (BpuError, Failed) as error:
             message, passed = str(error), False
         except Exception as error:  # a program error: the table says where, the run goes on
+            traceback.print_exc()
             message, passed = f'TRACEBACK {type(error).__name__}: {error}', False
         return dict(config=self.config, family=self.config.partition('::')[2].partition('/')[0],
                     passed=passed, step=self.step, message=message, max_lsb=self.max_lsb,
