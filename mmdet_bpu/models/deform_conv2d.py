@@ -124,7 +124,9 @@ class _DeformConv2d(torch.autograd.Function):
         ctx.window = window
         ctx.save_for_backward(*operands)
         with torch.autocast(operands[0].device.type, enabled=False):
-            return _convolve(window, *operands)
+            output = _convolve(window, *operands)
+        # A view that a custom function returns may not be changed in place, which ReLU does.
+        return output.clone() if output._is_view() else output
 
     @staticmethod
     @once_differentiable

@@ -235,3 +235,14 @@ def test_the_output_size_is_that_of_a_convolution(kernel, geometry, size):
     plain = {k: v for k, v in geometry.items() if 'groups' not in k}
     expected = F.conv2d(torch.zeros(1, 1, *size), torch.zeros(1, 1, *kernel), **plain).shape[2:]
     assert Window(kernel, **pairs(geometry)).output_size(size) == tuple(expected)
+
+
+@pytest.mark.parametrize('with_bias', [True, False])
+def test_the_result_may_be_changed_in_place(with_bias):
+    """ReLU behind it does, in training too, which autograd refuses for views."""
+    x = torch.randn(1, 3, 5, 5, requires_grad=True)
+    bias = torch.zeros(4) if with_bias else None
+    result = deform_conv2d(x, torch.zeros(1, 18, 5, 5), torch.randn(4, 3, 3, 3), bias=bias,
+                           stride=1, padding=1)
+    torch.relu_(result).sum().backward()
+    assert x.grad.abs().sum() > 0
