@@ -243,6 +243,6 @@ def test_the_result_may_be_changed_in_place(with_bias):
     x = torch.randn(1, 3, 5, 5, requires_grad=True)
     bias = torch.zeros(4) if with_bias else None
     result = deform_conv2d(x, torch.zeros(1, 18, 5, 5), torch.randn(4, 3, 3, 3), bias=bias,
-                           stride=1, padding=1)
+                           stride=1, padding=1, dilation=1, groups=1, offset_groups=1)
     torch.relu_(result).sum().backward()
     assert x.grad.abs().sum() > 0
