@@ -238,6 +238,8 @@ def execute_op(op, inputs, shape):
         'topk': lambda: x.topk(p['k'], p['dim'])[('values', 'indices').index(p['part'])],
         'gather': lambda: x.gather(p['dim'], inputs[1]),
         'where': lambda: inputs[1].masked_fill(x, p['fill']),
+        'positive': lambda: x > 0,
+        'not_negative': lambda: x >= 0,
     }
     return meanings[op.kind]()
 

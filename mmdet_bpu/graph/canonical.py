@@ -6,6 +6,7 @@ from typing import Dict, Sequence
 
 from mmdet_bpu.graph import canonical_arithmetic as arithmetic
 from mmdet_bpu.graph import canonical_indexing as indexing
+from mmdet_bpu.graph import canonical_masks as masks
 from mmdet_bpu.graph import canonical_movement as movement
 from mmdet_bpu.graph import canonical_pooling as pooling
 from mmdet_bpu.graph import canonical_resampling as resampling
@@ -71,6 +72,11 @@ HANDLERS: Dict[str, Handler] = {
     'index_select': indexing.index_select,
     'narrow': indexing.narrow,
     'select': indexing.select,
+    **_spellings(('gt', 'greater'), masks.sign('positive')),
+    **_spellings(('ge', 'greater_equal'), masks.sign('not_negative')),
+    **_spellings(('or', 'ior', 'logical_or', 'bitwise_or'), masks.combination('or')),
+    **_spellings(('and', 'iand', 'logical_and', 'bitwise_and'), masks.combination('and')),
+    **_spellings(('invert', 'logical_not', 'bitwise_not'), masks.combination('not')),
     'masked_fill': indexing.masked_fill,
     'where': indexing.where,
     'pad': windows.pad,
@@ -126,4 +132,5 @@ def build_opgraph(captured: CapturedGraph) -> OpGraph:
             value = HANDLERS[name](b, node, args, kwargs)
             if value is not None:
                 b.alias[node.name] = value
+    masks.check_combined(b)
     return graph

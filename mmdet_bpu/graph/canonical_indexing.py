@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from mmdet_bpu.graph.call_arguments import axis_of, expanded, refuse, scalar_of, shape_of
+from mmdet_bpu.graph.canonical_masks import choice, chosen_number, is_mask
 from mmdet_bpu.graph.opgraph import GraphBuilder
 
 Range = Tuple[int, int, int]
@@ -240,11 +241,13 @@ def masked_fill(b, node, args, kwargs):
 
 def _filled(b: GraphBuilder, node: fx.Node, mask: Any, x: str, fill: float,
             outside: bool = False) -> str:
-    """A number inside (or outside) a constant mask."""
+    """A number inside (or outside) a mask."""
     name = b.value(mask)
+    if is_mask(b, name):
+        return chosen_number(b, node, name, x, fill, outside)
     data = b.info(name).data
     if data is None:
-        refuse(node, 'the mask depends on the image')
+        refuse(node, 'the mask depends on the image and is no comparison')
     if data.dtype != torch.bool:
         refuse(node, f'a mask of {data.dtype}')
     x = expanded(b, node, x)
@@ -253,7 +256,7 @@ def _filled(b: GraphBuilder, node: fx.Node, mask: Any, x: str, fill: float,
 
 
 def where(b, node, args, kwargs):
-    """``torch.where(mask, x, y)`` and ``x.where(mask, y)`` with a constant mask."""
+    """``torch.where(mask, x, y)`` and ``x.where(mask, y)``."""
     p = {**dict(zip(('condition', 'input', 'other'), args)), **kwargs}
     if isinstance(args[0], fx.Node) and b.info(b.value(args[0])).dtype != torch.bool:
         p = {**dict(zip(('input', 'condition', 'other'), args)), **kwargs}
@@ -264,9 +267,4 @@ def where(b, node, args, kwargs):
         return _filled(b, node, p['condition'], b.value(p['other']), numbers[0])
     if numbers[1] is not None:
         return _filled(b, node, p['condition'], b.value(p['input']), numbers[1], outside=True)
-    mask = b.value(p['condition'])
-    if not b.info(mask).is_constant:
-        refuse(node, 'the mask depends on the image')
-    names = [b.value(p[name]) for name in ('input', 'other')]
-    names = [n if b.info(n).is_constant else expanded(b, node, n) for n in names]
-    return b.op('select', [mask, *names], shape_of(node), dtype=node.meta['dtype'])
+    return choice(b, node, b.value(p['condition']), b.value(p['input']), b.value(p['other']))

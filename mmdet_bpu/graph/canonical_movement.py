@@ -5,6 +5,7 @@ from torch import fx
 
 from mmdet_bpu.graph.call_arguments import axis_of, expanded, refuse, shape_of
 from mmdet_bpu.graph.canonical_indexing import joined, reshaped, sliced
+from mmdet_bpu.graph.canonical_masks import is_mask
 
 
 def reshape(b, node, args, kwargs):
@@ -51,7 +52,8 @@ def identity(b, node, args, kwargs):
 
 
 def expand(b, node, args, kwargs):
-    return expanded(b, node, b.value(args[0]))
+    x = b.value(args[0])
+    return x if is_mask(b, x) else expanded(b, node, x)  # masks are broadcast by what reads them
 
 
 def tile(b, node, args, kwargs):

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_bpu.graph.open_activations import open_clamp, open_prelu
+from mmdet_bpu.graph.open_comparisons import open_ge, open_gt, open_le, open_lt
 from mmdet_bpu.graph.open_divisions import (open_div, open_linalg_norm, open_norm, open_normalize,
                                             open_pow)
+from mmdet_bpu.graph.open_moments import open_std, open_var
 from mmdet_bpu.graph.open_pooling import (LONGEST_REDUCTION, open_adaptive_avg_pool2d,
                                           open_avg_pool2d)
 from mmdet_bpu.graph.open_products import (open_addmm, open_einsum,
@@ -122,6 +124,14 @@ DECOMPOSITIONS: Dict[Callable, Decomposition] = {
     Tensor.norm: open_norm,
     torch.linalg.norm: open_linalg_norm,
     torch.linalg.vector_norm: open_linalg_norm,
+    **dict.fromkeys((torch.var, Tensor.var), open_var),
+    **dict.fromkeys((torch.std, Tensor.std), open_std),
+    **dict.fromkeys((torch.gt, torch.greater, Tensor.gt, Tensor.greater, Tensor.__gt__), open_gt),
+    **dict.fromkeys((torch.ge, torch.greater_equal, Tensor.ge, Tensor.greater_equal,
+                     Tensor.__ge__), open_ge),
+    **dict.fromkeys((torch.lt, torch.less, Tensor.lt, Tensor.less, Tensor.__lt__), open_lt),
+    **dict.fromkeys((torch.le, torch.less_equal, Tensor.le, Tensor.less_equal,
+                     Tensor.__le__), open_le),
     F.prelu: open_prelu,
     torch.prelu: open_prelu,
     Tensor.prelu: open_prelu,
@@ -138,7 +148,7 @@ DECOMPOSITIONS: Dict[Callable, Decomposition] = {
 }
 
 NORMALISING = frozenset(('softmax', 'layer_norm', 'group_norm', 'batch_norm', 'normalize', 'norm',
-                         'linalg_norm', 'linalg_vector_norm'))
+                         'linalg_norm', 'linalg_vector_norm', 'std', 'var'))
 """Names of opened functions inside which small numbers decide: int16 by default."""
 DIVISIONS = frozenset(('div', 'truediv', 'true_divide', 'itruediv'))
 """Names of opened divisions."""

@@ -131,6 +131,7 @@ class GraphBuilder:
         self.alias: Dict[str, str] = {}  # fx node name -> value name
         self.parts: Dict[str, Callable[[int], str]] = {}  # nodes with several outputs
         self.origins: Dict[str, str] = {}  # part of a constant -> the whole
+        self.combined: Dict[str, Tuple[str, ...]] = {}  # mask -> how, and of which masks
         self.node = None
 
     def value(self, node: Any) -> str:

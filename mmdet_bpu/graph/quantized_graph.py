@@ -162,7 +162,8 @@ class QuantizedGraph:
         fixed = KINDS[op.kind].operand_dtypes.get(index)
         if fixed is not None:
             return fixed
-        others = self.graph.variable_inputs(op)
+        others = [name for name in self.graph.variable_inputs(op)
+                  if self.graph.values[name].dtype.is_floating_point]
         dtype = self.config(others[0]).dtype if others else 'int8'
         return 'int16' if dtype == 'int32' else dtype
 

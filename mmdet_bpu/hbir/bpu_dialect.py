@@ -50,6 +50,7 @@ resize = input: si8[4] -> output: si8[4] {size: ints[2], start: ints[2], step: i
 topk = input: q -> values: q, indices: si32 {k: i64, dim: i64, site?: str}
 gather = input: q, indices: si32 -> output: q {dim: i64, site?: str}
 max min = lhs: q, rhs: q -> output: q {site?: str}
+positive not_negative = input: q -> output: i1 {site?: str}
 where = mask: i1, input: q, other~: q -> output: q {fill?: i64, site?: str}
 reshape = input: all -> output: all {shape: ints, site?: str}
 transpose = input: all -> output: all {dims: ints, site?: str}

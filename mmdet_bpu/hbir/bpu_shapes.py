@@ -275,6 +275,10 @@ def _gather(op: Operation) -> None:
     require_element(op, op.operands[0].type.element_type)
 
 
+def _sign(op: Operation) -> None:
+    require_shape(op, shapes_of(op)[0][0])
+
+
 def _where(op: Operation) -> None:
     _broadcast(op, *shapes_of(op)[0])
     given = attribute(op, 'fill') is not None
@@ -296,5 +300,6 @@ VERIFY: dict[str, Callable[[Operation], None]] = {
     'reduce_sum': _reduce_sum, 'reduce_max': _reduce_extreme, 'reduce_min': _reduce_extreme,
     'max_pool': _max_pool, 'max': _extreme, 'min': _extreme,
     'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
-    'gather': _gather, 'where': _where, **VERIFY_MOVEMENT}
+    'gather': _gather, 'where': _where,
+    'positive': _sign, 'not_negative': _sign, **VERIFY_MOVEMENT}
 """Op name without prefix -> check."""

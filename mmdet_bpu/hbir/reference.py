@@ -110,6 +110,8 @@ FUNCTIONS: Dict[str, Function] = {
     'hbir.sub': _binary(torch.sub),
     'hbir.mul': _binary(torch.mul),
     'hbir.div': _binary(torch.div),
+    'hbir.greater': _binary(torch.gt),
+    'hbir.greater_equal': _binary(torch.ge),
     'hbir.max': _binary(torch.maximum),
     'hbir.min': _binary(torch.minimum),
     **{name: _elementwise(row.torch_function()) for name, row in HBIR_FUNCTIONS.items()},

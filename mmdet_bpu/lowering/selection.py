@@ -1,6 +1,6 @@
 """Lowering of sampling and selection."""
 from mmdet_bpu.graph.opgraph import Op
-from mmdet_bpu.hbir.layout import CHANNELS_LAST, identity
+from mmdet_bpu.hbir.layout import CHANNELS_LAST, identity, stored_shape
 from mmdet_bpu.hbir.types import tensor_type
 from mmdet_bpu.lowering.lowered_values import LoweredValues, Stored
 from mmdet_bpu.lowering.rules import hbir_name, lowers
@@ -48,6 +48,15 @@ def gather(v: LoweredValues, op: Op) -> Stored:
     return v.emit(hbir_name(op), operands, dict(dim=op.params['dim']), shape, order, op.site)
 
 
+@lowers('positive', 'not_negative')
+def sign(v: LoweredValues, op: Op) -> Stored:
+    """A mask of where a tensor is above 0, or not below it."""
+    x = v.values[op.inputs[0]]
+    mask = tensor_type(stored_shape(x.shape, x.order), 'i1')
+    result = v.b.op(hbir_name(op), [x.ssa, v.scalar(0.0)], {}, mask, site=op.site)
+    return Stored(result, x.shape, x.order)
+
+
 @lowers('where')
 def where(v: LoweredValues, op: Op) -> Stored:
     """A number where a constant mask is set."""
@@ -59,7 +68,7 @@ def where(v: LoweredValues, op: Op) -> Stored:
 
 @lowers('select')
 def select(v: LoweredValues, op: Op) -> Stored:
-    """Elements of one tensor where a constant mask is set, of another one elsewhere."""
+    """Elements of one tensor where a mask is set, of another one elsewhere."""
     order = next(v.values[n].order for n in op.inputs[1:] if not v.is_constant(n))
     operands = [v.operand(op, i, order) for i in range(3)]
     return v.emit(hbir_name(op), operands, {}, v.shape(op), order, op.site)

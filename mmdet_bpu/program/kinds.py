@@ -21,6 +21,7 @@ class Group(Enum):
     MOVEMENT = 'movement'  # its result has the integers of one operand
     SHARED = 'shared'  # parts put together, on one scale
     SAMPLED = 'sampled'  # rounds, but on the scale of operand 0
+    SIGN = 'sign'  # a mask
     SELECT = 'select'  # several results: integers of an operand, and indices
     REDUCE = 'reduce'  # sums, rounded after
 
@@ -118,6 +119,8 @@ _ROWS = (
     _movement('tile', 'tile', 'tile', 'Tile'),
     _movement('gather', 'gather_elements', 'gather', 'GatherElements'),
     _movement('where', 'where', 'where', 'Where', carries=1, hbir_carries=2),
+    Kind('positive', Group.SIGN, 'greater', 'positive', 'Greater'),
+    Kind('not_negative', Group.SIGN, 'greater_equal', 'not_negative', 'GreaterOrEqual'),
     Kind('concat', Group.SHARED, 'concat', 'concat', 'Concat', carries=0),
     Kind('select', Group.SHARED, 'where', 'where', 'Where', carries=1, hbir_carries=2),
     Kind('stack', Group.SHARED, 'concat', 'concat', 'Concat', carries=0),

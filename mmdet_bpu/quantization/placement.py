@@ -7,12 +7,12 @@ Every value of the deployed graph falls in one class:
   positive scalar factor, which only changes the scale).
 * ``fused``: it never exists as integers (a product before its residual add or relu, the inside
   of a chain of unary functions).
-* ``index``: integers of no scale (top-k indices).
+* ``index``: integers of no scale (top-k indices, masks).
 
 Values that an op must find on one scale (concat, stack, the samples of ``grid_sample``) form a
 group that shares a quantizer.
 """
-from typing import Dict, Optional, Set
+from typing import Dict, List, Optional, Set
 
 from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.graph.quantized_graph import Placement, Role
@@ -82,7 +82,8 @@ class _Placer:
 
     def _classify(self, op: Op) -> None:
         result, out = self.result, op.output
-        if op.kind == 'topk' and op.params['part'] == 'indices':
+        if KINDS[op.kind].group is Group.SIGN or (
+                op.kind == 'topk' and op.params['part'] == 'indices'):
             result.kinds[out] = Role.INDEX
         elif self._scale_only(op) or self._carries(op):
             self._alias(op)
@@ -92,8 +93,7 @@ class _Placer:
         elif KINDS[op.kind].joins and self._fuses(op):
             result.kinds[out] = Role.FUSED
         elif self._joins(op):
-            first = next(n for n in op.inputs if not self.graph.values[n].is_constant)
-            self._alias(op, first)
+            self._alias(op, self._joined(op)[0])
         else:
             result.kinds[out] = Role.OWN
             if out in self.chains:
@@ -102,6 +102,11 @@ class _Placer:
     def _joins(self, op: Op) -> bool:
         """Whether the operands of ``op`` are on one scale; not inside a chain, which has none."""
         return op.kind in SHARED and op.output not in self.chains
+
+    def _joined(self, op: Op) -> List[str]:
+        """Variable operands of a join; a mask that chooses between them is none of them."""
+        return [n for n in self.graph.variable_inputs(op)
+                if self.graph.values[n].dtype.is_floating_point]
 
     def _alias(self, op: Op, source: Optional[str] = None) -> None:
         source = source or op.inputs[KINDS[op.kind].carries]
@@ -160,9 +165,8 @@ class _Placer:
 
         for op in self.graph.ops:
             if self._joins(op):
-                for name in op.inputs:
-                    if not self.graph.values[name].is_constant:
-                        join(op.output, name)
+                for name in self._joined(op):
+                    join(op.output, name)
             elif op.kind in SAMPLED:
                 join(op.output, op.inputs[0])
 

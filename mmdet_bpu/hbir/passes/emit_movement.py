@@ -47,9 +47,11 @@ def _integer_of(number: float, type_: IntType) -> int:
 def _where(e: Emitter, op: Operation) -> None:
     """A number, or the elements of another tensor on the same scale, where the mask is set."""
     mask, inside, x = op.operands
-    if constant_array(mask) is None:
-        raise BpuError(f'{site_of(op)}: the mask must be a constant')
-    operands = [e.constant(constant_array(mask), None, site_of(op)), e.operand(x, op)]
+    data = constant_array(mask)
+    if data is None and mask not in e.ints:
+        raise BpuError(f'{site_of(op)}: expected a mask that is a constant or a comparison with 0')
+    operands = [e.ints[mask] if data is None else e.constant(data, None, site_of(op)),
+                e.operand(x, op)]
     attrs = {}
     if constant_array(inside) is None:
         operands.append(e.operand(inside, op))
@@ -59,6 +61,21 @@ def _where(e: Emitter, op: Operation) -> None:
     shape = value_type(op.results[0]).shape
     type_ = TensorType(operands[1].type.element_type, list(shape))
     e.ints[op.results[0]] = e.b.op('bpu.where', operands, attrs, type_, site=site_of(op))
+
+
+def _sign(name: str):
+    """A mask: integers above 0, or not below it."""
+
+    def sign(e: Emitter, op: Operation) -> None:
+        x, other = op.operands
+        zero = constant_array(other)
+        if zero is None or zero.any():
+            raise BpuError(f'{site_of(op)}: expected a comparison with 0; write that of two '
+                           'tensors as the sign of their difference')
+        mask = tensor_type(value_type(op.results[0]).shape, 'i1')
+        e.ints[op.results[0]] = e.b.op(name, [e.operand(x, op)], {}, mask, site=site_of(op))
+
+    return sign
 
 
 def _pad(e: Emitter, op: Operation) -> None:
@@ -87,6 +104,8 @@ MOVED = {
     'hbir.concat': _plain('bpu.concat', dim='dim'),
     'hbir.max': _plain('bpu.max'),
     'hbir.min': _plain('bpu.min'),
+    'hbir.greater': _sign('bpu.positive'),
+    'hbir.greater_equal': _sign('bpu.not_negative'),
     'hbir.topk': _topk,
     'hbir.where': _where,
 }

@@ -75,6 +75,18 @@ def gather(inputs: Tensors, attrs: dict) -> Tensors:
     return [source.gather(attrs['dim'], indices.to(torch.int64))]
 
 
+@kernel('bpu.positive')
+def positive(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.positive: a mask (i1) of the integers above 0."""
+    return [inputs[0] > 0]
+
+
+@kernel('bpu.not_negative')
+def not_negative(inputs: Tensors, attrs: dict) -> Tensors:
+    """bpu.not_negative: a mask (i1) of the integers that are 0 or above."""
+    return [inputs[0] >= 0]
+
+
 @kernel('bpu.where')
 def where(inputs: Tensors, attrs: dict) -> Tensors:
     """bpu.where: ``fill`` or ``other`` where the mask (i1, broadcast) is set, the input elsewhere."""
