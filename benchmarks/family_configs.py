@@ -44,7 +44,7 @@ FOLDERS: dict[str, dict[str, tuple[int, int]]] = {
     'guided_anchoring': {'ga-retinanet_r50_fpn_1x_coco': FPN},
     'hrnet': {'fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco': FPN},
     'legacy_1.x': {'retinanet_r50_fpn_1x_coco_v1': FPN, 'ssd300_coco_v1': (300, 300)},
-    'libra_rcnn': {'libra-retinanet_r50_fpn_1x_coco': FPN},
+    'libra_rcnn': {'libra-retinanet_r50_fpn_1x_coco': STRIDES_OF_128},
     'nas_fcos': {'nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco': FPN,
                  'nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco': FPN},
     'nas_fpn': {'retinanet_r50_fpn_crop640-50e_coco': FPN,

@@ -1,6 +1,7 @@
 """A prepared detector's quantization as it is now: states, scales, the quantized graph with them."""
 from copy import copy
 from dataclasses import replace
+from math import prod
 from typing import Any, Dict, List, Mapping, Union
 
 import torch
@@ -10,7 +11,7 @@ from mmdet_bpu.compat import installed_version
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.deploy_graph import capture_detector, deployed_part
 from mmdet_bpu.graph.opgraph import OpGraph
-from mmdet_bpu.graph.quantized_graph import QuantizedGraph
+from mmdet_bpu.graph.quantized_graph import QuantizedGraph, Role
 from mmdet_bpu.graph.saved_graph import to_plain
 from mmdet_bpu.quantization.fake_quant import QuantState
 from mmdet_bpu.quantization.quant_mode import Quantization, public_name
@@ -65,6 +66,27 @@ def finish_calibration(model: nn.Module) -> None:
         if quantizer.dtype != 'int32' and not bool(quantizer.calibrated):
             raise BpuError(f'{public_name(key)} has seen no image: run calibration batches '
                            'in state "observe" first')
+    for network in quant.networks:
+        _no_finer_than_sums(network, quant)
+
+
+def _no_finer_than_sums(network: QuantizedGraph, quant: Quantization) -> None:
+    """Give sums and means at least the scale of the grid that their exact results lie on.
+
+    A mean of what was centred before is nothing but rounding, as its observed range is; on a scale
+    of that size its integers would saturate at random.
+    """
+    placement = network.placement
+    for op in network.graph.ops:
+        if op.kind not in ('sum', 'mean') or placement.kinds[op.output] != Role.OWN:
+            continue
+        source, result = (quant.quantizer(network.name(placement.integers(value)))
+                          for value in (op.inputs[0], op.output))
+        if result.fixed or result.dtype == 'int32' or source.dtype == 'int32':
+            continue
+        count = prod(network.graph.values[op.inputs[0]].shape[d] for d in op.params['dims'])
+        grid = source.scale * placement.scale_factor(op.inputs[0])
+        result.scale.clamp_(min=(grid / (count if op.kind == 'mean' else 1)).item())
 
 
 @torch.no_grad()
