@@ -13,10 +13,8 @@ import torch
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.dtypes import DTYPE_NAMES, TORCH_DTYPES, integer_range
+from mmdet_bpu.program.integer_rules import MULTIPLIER_BITS, multiplier_fault
 
-# The vendor's own published dump prints 0.1 * 1.0 / 0.20284509658813477 as (32308, 16): a
-# multiplier of 15 significant bits.
-MULTIPLIER_BITS = 15
 # From this shift on, |acc * multiplier| <= 2**46 is at most half of 2**shift: the result is 0.
 ZERO_SHIFT = 47
 
@@ -134,11 +132,9 @@ def broadcast_pair(multiplier: IntLike, shift: IntLike) -> tuple[np.ndarray, np.
     if multiplier.ndim != 1 or multiplier.shape != shift.shape:
         raise BpuError(f'multiplier and shift must be lists of one length, found shapes '
                        f'{multiplier.shape} and {shift.shape}')
-    bad = (multiplier != 0) & ((multiplier < 1 << MULTIPLIER_BITS - 1)
-                               | (multiplier >= 1 << MULTIPLIER_BITS))
-    if bad.any():
-        raise BpuError(f'a multiplier must be 0 or in [16384, 32768), found '
-                       f'{int(multiplier[bad][0])} at index {int(np.flatnonzero(bad)[0])}')
+    fault = multiplier_fault(multiplier)
+    if fault:
+        raise BpuError(f'multiplier {fault}')
     return multiplier, shift
 
 

@@ -94,7 +94,7 @@ def test_saturate_reaches_and_keeps_both_ends(dtype):
 def test_a_pair_of_lists_is_checked():
     with pytest.raises(BpuError, match='one length'):
         broadcast_pair([2**14], [1, 2])
-    with pytest.raises(BpuError, match='found 5 at index 1'):
+    with pytest.raises(BpuError, match='multiplier 5 at index 1'):
         broadcast_pair([2**14, 5], [1, 2])
 
 
