@@ -4,10 +4,10 @@ from typing import Any, Dict, Iterator, Optional
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmengine.utils import track_iter_progress
 from torch import Tensor, nn
 
 from mmdet_bpu.engine.artifact_detector import quantize_image
+from mmdet_bpu.steps import with_bar
 
 
 def integer_images(cfg: Config, detector: nn.Module, scale: float,
@@ -41,7 +41,7 @@ def compare_executables(cfg: Config, detector: nn.Module, first: Any, second: An
     name, scale = first.inputs[0].name, first.inputs[0].scale
     images = list(integer_images(cfg, detector, scale, limit))
     differing = []
-    for index, image in enumerate(track_iter_progress(images)):
+    for index, image in enumerate(with_bar(images, 'images')):
         left, right = first.run({name: image}), second.run({name: image})
         for output in {**left, **right}:
             a, b = left.get(output), right.get(output)

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Dict, List, Optional, Set, Tuple
 
 from mmdet_bpu.graph.opgraph import Op, OpGraph, ValueInfo
+from mmdet_bpu.program.kinds import Group, of_group
 
 # Element [i] along dim 0 of the output is made of the elements [i] of the inputs.
-POINTWISE = ('unary', 'relu', 'scale', 'add', 'sub', 'mul', 'div', 'maximum', 'minimum')
+POINTWISE = (*of_group(Group.UNARY, Group.BINARY), 'relu')
 ALONG_A_DIM = ('slice', 'concat')
 ALONG_DIMS = ('sum', 'mean', 'amax')
 EVERY = -1  # among the demanded layers: something needs the whole value

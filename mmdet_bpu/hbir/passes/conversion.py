@@ -9,7 +9,7 @@ from xdsl.ir import Operation, SSAValue
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import operations, site_of
-from mmdet_bpu.program.dtypes import integer_range
+from mmdet_bpu.program.dtypes import ELEMENT_TYPES, integer_range
 from mmdet_bpu.program.kinds import KINDS, carried_operands, joining_operations, with_weights
 
 FAKE_QUANT = 'qnt.const_fake_quant'
@@ -43,7 +43,7 @@ class QuantizedConstant:
         if scale.ndim:
             scale = scale.reshape((-1, ) + (1, ) * (self.data.ndim - 1))
         scaled = np.rint(self.data.astype(np.float32) / scale)  # in float32, as it was trained
-        return np.clip(scaled, low, high).astype({'si8': np.int8, 'si16': np.int16}[self.dtype])
+        return np.clip(scaled, low, high).astype(ELEMENT_TYPES[self.dtype].user)
 
 
 @dataclass(frozen=True)
