@@ -166,11 +166,6 @@ def _table(op: Operation) -> None:
                        attribute(op, 'segment_start'), attribute(op, 'segment_shift')))
 
 
-def _unary(op: Operation) -> None:
-    require_shape(op, shapes_of(op)[0][0])
-    require_element(op, op.operands[0].type.element_type)
-
-
 def _reduced(op: Operation) -> None:
     shape = shapes_of(op)[0][0]
     dims = dims_of(op, len(shape))
@@ -261,7 +256,8 @@ def _where(op: Operation) -> None:
         require_element(op, operand.type.element_type)
 
 
-def _extreme(op: Operation) -> None:
+def _chosen(op: Operation) -> None:
+    """Elements of one operand or of several, which are of one type."""
     _broadcast(op, *shapes_of(op)[0])
     for operand in op.operands:
         require_element(op, operand.type.element_type)
@@ -270,9 +266,9 @@ def _extreme(op: Operation) -> None:
 VERIFY: dict[str, Callable[[Operation], None]] = {
     'constant': _constant, 'conv2d': _conv2d, 'conv_transpose2d': _conv_transpose2d,
     'deform_conv2d': _deform_conv2d, 'linear': _linear, 'matmul': _matmul, 'add': _add, 'sub': _add,
-    'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
+    'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _chosen,
     'reduce_sum': _reduce_sum, 'reduce_max': _reduce_extreme, 'reduce_min': _reduce_extreme,
-    'max_pool': _max_pool, 'max': _extreme, 'min': _extreme,
+    'max_pool': _max_pool, 'max': _chosen, 'min': _chosen,
     'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
     'gather': _gather, 'where': _where, **VERIFY_MOVEMENT}
 """Op name without prefix -> check."""
