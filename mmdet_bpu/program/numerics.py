@@ -53,23 +53,6 @@ def quantize_multipliers(reals: Iterable[float]) -> tuple[list[int], list[int]]:
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def round_half_even_shift(value: torch.Tensor, shift: int) -> torch.Tensor:
-    """``round_half_even(value / 2**shift)`` in integers.
-
-    Args:
-        value (torch.Tensor): int32 or int64, any shape; ``value + 2**(shift - 1)`` fits its type.
-        shift (int): Shift to the right; 0 or negative shifts to the left (the caller proves
-            that the result fits).
-
-    Returns:
-        torch.Tensor: Same shape and dtype.
-    """
-    if shift <= 0:
-        return value << -shift if shift else value
-    odd = (value >> shift) & 1
-    return (value + (odd + ((1 << (shift - 1)) - 1))) >> shift
-
-
 def saturate(value: torch.Tensor, dtype: str) -> torch.Tensor:
     """Clamp to the range of ``dtype`` and convert to its torch dtype."""
     return value.clamp(*integer_range(dtype)).to(TORCH_DTYPES[dtype])
