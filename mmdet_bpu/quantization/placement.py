@@ -78,7 +78,8 @@ class _Placer:
     def __init__(self, graph: OpGraph) -> None:
         self.graph = graph
         self.users = graph.users()
-        self.producers = graph.producers()
+        names = [*graph.inputs, *(op.output for op in graph.ops)]
+        self.order = {name: index for index, name in enumerate(names)}
         self.chains = unary_chains(graph)
         self.result = Placement()
 
@@ -136,8 +137,8 @@ class _Placer:
 
     def _reaches_shared(self, name: str) -> bool:
         return any(
-            self._joins(u) or u.kind in SAMPLED or (u.kind in MOVEMENT and self._reaches_shared(u.output))
-            for u in self.users[name])
+            self._joins(u) or u.kind in SAMPLED
+            or (u.kind in MOVEMENT and self._reaches_shared(u.output)) for u in self.users[name])
 
     def _inside_chain(self, name: str) -> bool:
         if name in self.graph.outputs or not self.users[name]:
@@ -168,7 +169,7 @@ class _Placer:
 
         def join(a: str, b: str) -> None:
             a, b = result.find(result.integers(a)), result.find(result.integers(b))
-            first, second = sorted((a, b), key=self._order)
+            first, second = sorted((a, b), key=self.order.get)
             result.group[second] = first
 
         for op in self.graph.ops:
@@ -178,11 +179,6 @@ class _Placer:
                         join(op.output, name)
             elif op.kind in SAMPLED:
                 join(op.output, op.inputs[0])
-
-    def _order(self, name: str) -> int:
-        if name in self.graph.inputs:
-            return -1
-        return self.graph.ops.index(self.producers[name])
 
     def _constants(self) -> None:
         for op in self.graph.ops:
