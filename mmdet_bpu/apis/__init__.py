@@ -33,6 +33,7 @@ from mmdet_bpu.lowering.artifacts import to_integers, write_export
 
 __all__ = ['CHECK_STEPS', 'DEPLOY_STEPS', 'EXPORT_STEPS', 'build_detector', 'check_model',
            'compare_stages', 'count_flops', 'deploy', 'deployable_detector', 'evaluate', 'export',
-           'export_hbir', 'infer', 'load_artifact', 'load_config', 'load_executable', 'load_predictor', 'load_quantized',
-           'make_digits', 'metadata_of', 'pack', 'refuse_errors', 'report_lines', 'settings_of',
-           'sites_of', 'to_integers', 'train', 'verify', 'write_export']
+           'export_hbir', 'infer', 'load_artifact', 'load_config', 'load_executable',
+           'load_predictor', 'load_quantized', 'make_digits', 'metadata_of', 'pack',
+           'refuse_errors', 'report_lines', 'settings_of', 'sites_of', 'to_integers', 'train',
+           'verify', 'write_export']

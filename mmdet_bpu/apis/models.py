@@ -17,6 +17,7 @@ from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
 from mmdet_bpu.engine.weights import check_stage, read_checkpoint
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
+from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.families.class_names import class_names
 from mmdet_bpu.families.contract import deploy_metadata
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
@@ -108,7 +109,7 @@ def export_hbir(cfg: Config, checkpoint: str) -> IntegerModel:
     return to_integers(quantized_graphs(model), metadata_of(cfg, model))
 
 
-def load_executable(cfg: Config, path: Union[str, Path], stage: str) -> Any:
+def load_executable(cfg: Config, path: Union[str, Path], stage: str) -> Executable:
     """What stage ``int`` or ``hbm`` evaluates.
 
     Stage ``int`` takes a calibration or QAT checkpoint, converted on the fly, or a ``.int.mlir``;

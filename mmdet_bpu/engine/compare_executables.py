@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmdet_bpu.engine.artifact_detector import quantize_image
+from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.steps import with_bar
 
 
@@ -30,8 +31,8 @@ def integer_images(cfg: Config, detector: nn.Module, scale: float,
             yield quantize_image(image, scale)
 
 
-def compare_executables(cfg: Config, detector: nn.Module, first: Any, second: Any,
-                        limit: Optional[int] = None) -> Dict[str, Any]:
+def compare_executables(cfg: Config, detector: nn.Module, first: Executable,
+                        second: Executable, limit: Optional[int] = None) -> Dict[str, Any]:
     """Run both on the test images and compare every output tensor.
 
     Returns:

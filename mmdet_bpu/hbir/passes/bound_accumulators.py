@@ -19,7 +19,7 @@ from mmdet_bpu.program.integer_rules import accumulator_bounds
 
 # Residuals are rescaled by a 15-bit multiplier and rounded: leave room for both.
 INT32_ROOM = INT32_MAX * (1 - 2.0**-14) - 2
-MAX_GUARD_BITS = 8
+MAX_BITS_BELOW_CHANNELS = 8  # of the one scale of an si32 result, below the coarsest channel's
 DEFORM_CONV2D = 'hbir.deform_conv2d'
 _ATTEMPTS = 8
 
@@ -108,7 +108,7 @@ def _accumulator_type(product: Product, conversion: Conversion) -> IntType:
     """One scale for an si32 result: that of the coarsest channel, with guard bits that fit."""
     scales = product.factor.scale * product.weight_scale
     largest = (_bounds(product, conversion) * scales / scales.max()).max()
-    guard = int(np.clip(np.floor(np.log2(INT32_ROOM / max(largest, 1.0))), 0, MAX_GUARD_BITS))
+    guard = int(np.clip(np.floor(np.log2(INT32_ROOM / max(largest, 1.0))), 0, MAX_BITS_BELOW_CHANNELS))
     return IntType('si32', float(np.float32(scales.max() / 2**guard)))
 
 
