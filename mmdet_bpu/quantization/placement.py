@@ -6,7 +6,7 @@ Every value of the deployed graph falls in one class:
 * ``alias``: the same integers as its input (data movement, max-pool, a standalone relu, a
   positive scalar factor, which only changes the scale).
 * ``fused``: it never exists as integers (a product before its residual add or relu, the inside
-  of a chain of unary functions).
+  of a chain of unary functions with the positive factors between them).
 * ``index``: integers of no scale (top-k indices).
 
 Values that an op must find on one scale (concat, stack, the samples of ``grid_sample``) form a
