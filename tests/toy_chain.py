@@ -12,7 +12,7 @@ from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.hbir.text import parse_text, print_text
-from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.lowering.export import lower_networks
 from mmdet_bpu.quantization import quantized_graphs
 from mmdet_bpu.program.numerics import saturate
 from mmdet_bpu.program.program import Instruction, Program
@@ -56,17 +56,19 @@ def run_chain(model, image, calibrated, folder, qconfig=()) -> Chain:
     """Prepare and calibrate ``model`` on ``image`` (N, 3, H, W), then every step after.
 
     Asserts what holds for any model: HBIR text parses back to the same text, and the simulator
-    gives the interpreter's bits.
+    gives the interpreter's bits, and the passes find in the HBIR what the quantized graph decided.
     """
     settings = dict(input_shape=image.shape[-2:], qconfig=list(qconfig),
                     calibration=dict(observer='minmax'))
     model = calibrated(prepare(model, settings), image)
     trained = model(image)
-    hbir = export_networks(quantized_graphs(model))
+    lowered = lower_networks(quantized_graphs(model))
+    hbir, decided = lowered.module, lowered.convert().result
     text = print_text(hbir)
     assert print_text(parse_text(text)) == text
     integer, _ = convert(parse_text(text))
     text = print_text(integer)
+    assert print_text(decided) == text
     assert print_text(parse_text(text)) == text
     program = program_from_module(integer)
     spec = program.spec('image')

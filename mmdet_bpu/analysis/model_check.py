@@ -13,8 +13,7 @@ from torch import nn
 from mmdet_bpu.compiler.legality import Finding, check_program, summarize
 from mmdet_bpu.families.detector_path import device_of, example_samples, input_channels
 from mmdet_bpu.hbir.integer_program import program_from_module
-from mmdet_bpu.hbir.passes import convert
-from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.lowering.export import lower_networks
 from mmdet_bpu.quantization import (finish_calibration, prepare, quantization_of, quantized_graphs,
                                     set_quant_state)
 from mmdet_bpu.quantization.prepare import quantized_graph
@@ -106,13 +105,13 @@ def check_prepared(model: nn.Module, march: str, metadata_of: Optional[MetadataO
     """
     step('export')
     networks = quantized_graphs(model)
-    hbir = export_networks(networks)
+    lowered = lower_networks(networks)
     step('convert to integers')
-    integer, notes = convert(hbir, metadata_of and metadata_of(model))
+    conversion = lowered.convert(metadata_of and metadata_of(model))
     step('compare with the limits')
-    program = program_from_module(integer)
+    program = program_from_module(conversion.result)
     rows = [row for network in networks for row in network.rows]
-    return ModelCheck(march, rows, check_program(program, march), notes,
+    return ModelCheck(march, rows, check_program(program, march), conversion.notes,
                       len(program.instructions))
 
 

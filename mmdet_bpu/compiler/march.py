@@ -113,6 +113,7 @@ NASH_P = March(
 )
 
 MARCHES: dict[str, March] = {march.name: march for march in (NASH_E, NASH_M, NASH_P)}
+DEFAULT_MARCH = NASH_E.name
 
 
 def get_march(name: str) -> March:

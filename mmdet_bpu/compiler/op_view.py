@@ -13,9 +13,11 @@ from xdsl.ir import Operation
 from mmdet_bpu.hbir.builder import attrs_of, operations, site_of, value_type
 from mmdet_bpu.hbir.hbir_dialect import HBIR_SPECS
 from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.program.dtypes import ELEMENT_BYTES as INTEGER_BYTES
 from mmdet_bpu.program.kinds import carried_operands, stands_for
 
-ELEMENT_BYTES = {'si8': 1, 'si16': 2, 'si32': 4, 'i1': 1, 'si64': 8, 'f16': 2, 'f32': 4}
+ELEMENT_BYTES = {**INTEGER_BYTES, 'si64': 8, 'f16': 2, 'f32': 4}
+"""Of HBIR, which has more types than an integer program."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@ import heapq
 from collections import defaultdict
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.program.program import Program
 
 
-def schedule(program) -> list[int]:
+def schedule(program: Program) -> list[int]:
     """Choose a topological order with a small peak of live activation bytes.
 
     Two orders are tried, the program's own and a greedy one that always takes the ready
@@ -29,7 +30,7 @@ def schedule(program) -> list[int]:
     return greedy
 
 
-def is_topological(program, order: list[int]) -> bool:
+def is_topological(program: Program, order: list[int]) -> bool:
     """Whether every instruction runs once, after the producers of all that it reads."""
     if sorted(order) != list(range(len(program.instructions))):
         return False
@@ -43,7 +44,7 @@ def is_topological(program, order: list[int]) -> bool:
     return True
 
 
-def lifetimes(program, order: list[int]) -> dict[str, tuple[int, int]]:
+def lifetimes(program: Program, order: list[int]) -> dict[str, tuple[int, int]]:
     """First and last step at which each activation must hold its data.
 
     Inputs are live from step 0; outputs to the last step. Constants are not activations.
@@ -69,7 +70,7 @@ def lifetimes(program, order: list[int]) -> dict[str, tuple[int, int]]:
     return {name: (first, last) for name, (first, last) in spans.items()}
 
 
-def live_bytes(program, order: list[int]) -> list[int]:
+def live_bytes(program: Program, order: list[int]) -> list[int]:
     """Live activation bytes at each step of a schedule."""
     change = [0] * (len(order) + 1)
     for name, (first, last) in lifetimes(program, order).items():
@@ -83,12 +84,12 @@ def live_bytes(program, order: list[int]) -> list[int]:
     return steps
 
 
-def peak_live_bytes(program, order: list[int]) -> int:
+def peak_live_bytes(program: Program, order: list[int]) -> int:
     """Largest sum of live activation bytes: no memory plan can need less."""
     return max(live_bytes(program, order), default=0)
 
 
-def _greedy_order(program) -> list[int]:
+def _greedy_order(program: Program) -> list[int]:
     readers: dict[str, list[int]] = defaultdict(list)
     producer: dict[str, int] = {}
     for index, instruction in enumerate(program.instructions):

@@ -65,10 +65,8 @@ class CocoLMDBDataset(CocoDataset):
             _check_boxes_are_resized(pipeline)
         self._read_ahead: dict[int, dict] = {}
         # A subclass may make other samples; it gets the annotation file's entries to do so.
-        self._parses_annotations = not self._is_own('parse_data_info')
-        # It may also find or change samples: then they are read one by one, as it expects.
-        self._reads_ahead = self._is_own('parse_data_info', 'get_data_info', 'prepare_data',
-                                         '__getitem__', '__len__')
+        self._parses_annotations = (type(self).parse_data_info
+                                    is not CocoLMDBDataset.parse_data_info)
         super().__init__(pipeline=pipeline, metainfo=metainfo, **kwargs)
 
     @property
@@ -129,9 +127,8 @@ class CocoLMDBDataset(CocoDataset):
         # Taken out: the pipeline changes it, and the same image may come twice.
         sample = self._read_ahead.pop(idx, None)
         if sample is None:
-            ids = self.data_bytes.view(np.int64) if self.serialize_data else self.data_list
-            sample = self._read_sample(int(ids[idx]))
-            sample['sample_idx'] = idx if idx >= 0 else len(self) + idx
+            sample = self._read_sample(int(self._image_ids()[idx]))
+        sample['sample_idx'] = idx if idx >= 0 else len(self) + idx
         return sample
 
     def __getitems__(self, indices: Sequence[int]) -> list:
@@ -139,10 +136,13 @@ class CocoLMDBDataset(CocoDataset):
 
         The same as ``[self[idx] for idx in indices]``, but what is read of a sample before its
         image is read for all of them first: decoding an image empties the processor's caches, after
-        which this takes some 60 us, and one after the other 12 us (coco128).
+        which this takes some 60 us, and one after the other 12 us (coco128). Only what the database
+        holds is read: each sample then comes by ``self[idx]``, whatever a subclass does there.
         """
-        if self._reads_ahead and self._fully_initialized and not self._holds_samples:
-            self._read_ahead = {idx: self.get_data_info(idx) for idx in indices}
+        if self._fully_initialized and not self._holds_samples and not self._parses_annotations:
+            ids = self._image_ids()
+            self._read_ahead = {idx: self._read_sample(int(ids[idx])) for idx in indices
+                                if -len(ids) <= idx < len(ids)}
         try:
             return [self[idx] for idx in indices]
         finally:
@@ -157,10 +157,9 @@ class CocoLMDBDataset(CocoDataset):
         sample['lmdb_path'] = self.lmdb
         return sample
 
-    @classmethod
-    def _is_own(cls, *methods: str) -> bool:
-        """Whether no subclass overrides one of these methods."""
-        return all(getattr(cls, name) is getattr(CocoLMDBDataset, name) for name in methods)
+    def _image_ids(self) -> Sequence[int]:
+        """By position in the filtered data set."""
+        return self.data_bytes.view(np.int64) if self.serialize_data else self.data_list
 
     @property
     def _holds_samples(self) -> bool:

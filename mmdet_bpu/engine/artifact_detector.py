@@ -8,6 +8,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.contract import decoding_in, output_tree_in
 from mmdet_bpu.families.output_tree import Tree
@@ -26,14 +27,14 @@ class ArtifactDetector(BaseModel):
     Args:
         detector (nn.Module): A stock mmdet detector; its ``bbox_head`` and ``data_preprocessor``
             are used.
-        executable (Any, optional): Has ``inputs``, ``outputs`` (name, shape, dtype, scale),
-            ``metadata`` and ``run``. Defaults to None; :meth:`attach` sets it later.
+        executable (Executable, optional): What computes the head's outputs. Defaults to None;
+            :meth:`attach` sets it later.
 
     Raises:
         BpuError: The detector has no head that decodes.
     """
 
-    def __init__(self, detector: nn.Module, executable: Optional[Any] = None) -> None:
+    def __init__(self, detector: nn.Module, executable: Optional[Executable] = None) -> None:
         super().__init__(data_preprocessor=detector.data_preprocessor)
         self.family = FAMILIES.of(detector)
         self.bbox_head = detector.bbox_head
@@ -44,7 +45,7 @@ class ArtifactDetector(BaseModel):
         if executable is not None:
             self.attach(executable)
 
-    def attach(self, executable: Any) -> None:
+    def attach(self, executable: Executable) -> None:
         """Set the executable.
 
         Raises:

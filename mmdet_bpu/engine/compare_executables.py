@@ -4,10 +4,11 @@ from typing import Any, Dict, Iterator, Optional
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmengine.utils import track_iter_progress
 from torch import Tensor, nn
 
 from mmdet_bpu.engine.artifact_detector import quantize_image
+from mmdet_bpu.executors.protocol import Executable
+from mmdet_bpu.steps import with_bar
 
 
 def integer_images(cfg: Config, detector: nn.Module, scale: float,
@@ -30,8 +31,8 @@ def integer_images(cfg: Config, detector: nn.Module, scale: float,
             yield quantize_image(image, scale)
 
 
-def compare_executables(cfg: Config, detector: nn.Module, first: Any, second: Any,
-                        limit: Optional[int] = None) -> Dict[str, Any]:
+def compare_executables(cfg: Config, detector: nn.Module, first: Executable,
+                        second: Executable, limit: Optional[int] = None) -> Dict[str, Any]:
     """Run both on the test images and compare every output tensor.
 
     Returns:
@@ -41,7 +42,7 @@ def compare_executables(cfg: Config, detector: nn.Module, first: Any, second: An
     name, scale = first.inputs[0].name, first.inputs[0].scale
     images = list(integer_images(cfg, detector, scale, limit))
     differing = []
-    for index, image in enumerate(track_iter_progress(images)):
+    for index, image in enumerate(with_bar(images, 'images')):
         left, right = first.run({name: image}), second.run({name: image})
         for output in {**left, **right}:
             a, b = left.get(output), right.get(output)

@@ -1,18 +1,19 @@
 """Evaluate a stage: float and quantized models, or an integer executable."""
-from typing import Any, Dict, Optional
+from typing import Dict, Optional
 
 from mmengine.config import Config
 
 from mmdet_bpu.engine.runner import BPURunner
+from mmdet_bpu.executors.protocol import Executable
 
 
-def evaluate(cfg: Config, executable: Optional[Any] = None) -> Dict[str, float]:
+def evaluate(cfg: Config, executable: Optional[Executable] = None) -> Dict[str, float]:
     """Metrics of the config's test data.
 
     Args:
         cfg (Config): A config with a stage, ``work_dir`` and, for float, calibration and qat, with
             ``load_from``.
-        executable (Any, optional): What runs in the stages int and hbm. Defaults to None.
+        executable (Executable, optional): What runs in the stages int and hbm. Defaults to None.
 
     Returns:
         dict: Metric names to values: the plain names, and each once more under its stage.

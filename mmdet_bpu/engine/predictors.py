@@ -11,6 +11,7 @@ from torch import nn
 
 from mmdet_bpu.analysis.pictures import Detections
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.runtime.detections import checked_facts, detect
 from mmdet_bpu.runtime.input_stage import int8_image
 
@@ -44,14 +45,14 @@ class ArtifactPredictor:
     """An executable with nothing but its own metadata.
 
     Args:
-        executable (Any): See :func:`mmdet_bpu.apis.load_artifact`.
+        executable (Executable): See :func:`mmdet_bpu.apis.load_artifact`.
         title (str): What pictures are titled with.
 
     Raises:
         BpuError: The artefact does not say how it is fed and read, or no decoder can read it.
     """
 
-    def __init__(self, executable: Any, title: str) -> None:
+    def __init__(self, executable: Executable, title: str) -> None:
         self.executable, self.title = executable, title
         self.contract = contract_of(executable)
         checked_facts(self.contract)
@@ -67,7 +68,7 @@ class ArtifactPredictor:
             {key: value.numpy() for key, value in outputs.items()}, self.contract, width, height))
 
 
-def contract_of(executable: Any) -> Dict[str, Any]:
+def contract_of(executable: Executable) -> Dict[str, Any]:
     """Everything that a host needs to feed an artefact and to read its outputs.
 
     Returns:

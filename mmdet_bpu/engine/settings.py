@@ -9,18 +9,16 @@ import difflib
 from dataclasses import dataclass, fields
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
-from mmdet_bpu.compiler.march import MARCHES
+from mmdet_bpu.compiler.march import DEFAULT_MARCH, MARCHES
 from mmdet_bpu.engine.stage_names import (EXECUTABLE_STAGES, FLOAT, QUANTIZED_STAGES, STAGES,
                                           TRAINING_STAGES)
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.picture_format import INPUT_FORMATS
 from mmdet_bpu.families.picture_resize import LETTERBOX, STRETCH
-from mmdet_bpu.quantization.observers import OBSERVERS
+from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER, OBSERVERS
 
 __all__ = ['BpuSettings', 'CalibrationSettings', 'EXECUTABLE_STAGES', 'FIELDS', 'STAGES',
            'TRAINING_STAGES', 'validate_settings']
-
-DEFAULT_MARCH = next(iter(MARCHES))
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ FIELDS: Dict[str, Any] = {
     'calibration': {
         'observer': Field(
             'one of ' + ', '.join(map(repr, sorted(OBSERVERS.module_dict)))
-            + ', or a dict with one of them as its type', _is_observer, 'mse'),
+            + ', or a dict with one of them as its type', _is_observer, DEFAULT_OBSERVER),
         'num_batches': Field('a positive integer', _is_count, 100),
     },
 }

@@ -142,10 +142,6 @@ class Families:
         return next((self._by_head[base.__name__] for base in cls.__mro__
                      if self.registered(base)), None)
 
-    def by_head(self) -> Dict[str, Family]:
-        """Name of a head's class -> its family, for the classes that are registered."""
-        return dict(self._by_head)
-
     def registered(self, head: type) -> bool:
         """Whether this class itself is registered, not only a base of it."""
         return head.__name__ in self._by_head

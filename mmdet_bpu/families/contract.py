@@ -4,11 +4,11 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from mmengine.config import Config
 from torch import nn
 
+from mmdet_bpu.compiler.march import DEFAULT_MARCH
 from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.config_reading import data_preprocessor
 from mmdet_bpu.families.detr import DETR
 from mmdet_bpu.families.output_tree import Tree, leaves, read_tree
-
-from mmdet_bpu.families.config_reading import data_preprocessor
 from mmdet_bpu.families.picture_format import agreed_format, input_channels
 from mmdet_bpu.families.picture_resize import per_channel, picture_resize
 
@@ -58,7 +58,7 @@ def deploy_metadata(cfg: Config, model: nn.Module, output_tree: Tree,
         outputs=[dict(name=name) for name in leaves(output_tree)],
         output_tree=output_tree,
         classes=list(class_names or []),
-        march=cfg.bpu.get('march', 'nash-e'))
+        march=cfg.bpu.get('march', DEFAULT_MARCH))
 
 
 def decoding_in(metadata: Mapping[str, Any]) -> Dict[str, Any]:

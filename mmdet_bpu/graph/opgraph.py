@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmdet_bpu.families.output_tree import Tree
+from mmdet_bpu.graph.sites import function_name
 from mmdet_bpu.program.kinds import KINDS
 
 Shape = Tuple[int, ...]
@@ -29,6 +30,7 @@ class Op:
         key (tuple, optional): Runtime key of the call, for ops whose output the call returns.
         call (tuple, optional): Runtime key of the call that the op is a part of.
         path (str): Module path.
+        function (str): Name of the captured torch function.
         opened (tuple[str]): Functions that were written out in simpler ones around the call.
         arg_of_input (list[int | None]): Position of each input among the call's tensors.
     """
@@ -40,6 +42,7 @@ class Op:
     key: Optional[tuple] = None
     call: Optional[tuple] = None
     path: str = ''
+    function: str = ''
     opened: Tuple[str, ...] = ()
     arg_of_input: List[Optional[int]] = field(default_factory=list)
 
@@ -164,7 +167,8 @@ class GraphBuilder:
             Op(kind=kind, inputs=list(inputs), params=params, output=name,
                site=node.meta.get('site') or node.meta.get('part_of', ''),
                key=node.meta.get('key') if last else None, call=call.meta.get('key'),
-               path=node.meta.get('path', ''), opened=node.meta.get('opened', ()),
+               path=node.meta.get('path', ''), function=function_name(call.target),
+               opened=node.meta.get('opened', ()),
                arg_of_input=self._positions(call, inputs)))
         return name
 

@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Dict, List, Optional, Set, Tuple
 
 from mmdet_bpu.graph.opgraph import Op, OpGraph, ValueInfo
+from mmdet_bpu.program.kinds import Group, of_group
 
 # Element [i] along dim 0 of the output is made of the elements [i] of the inputs.
-POINTWISE = ('unary', 'relu', 'scale', 'add', 'sub', 'mul', 'div', 'maximum', 'minimum')
+POINTWISE = (*of_group(Group.UNARY, Group.BINARY), 'relu')
 ALONG_A_DIM = ('slice', 'concat')
-ALONG_DIMS = ('sum', 'mean', 'amax')
+ALONG_DIMS = ('sum', 'mean', 'amax', 'amin')
 EVERY = -1  # among the demanded layers: something needs the whole value
 
 
@@ -130,7 +131,8 @@ class _Selection:
                  dict(dim=0, begin=index, end=index + 1, step=1)),
                 ('reshape', '', info.shape[1:], {})):
             name = f'{value}_{index}{suffix}'
-            self.graph.ops.append(Op(kind, [value], params, name, site, arg_of_input=[None]))
+            self.graph.ops.append(Op(kind, [value], params, name, site, arg_of_input=[None],
+                                     function=source.function if source else ''))
             self.graph.values[name] = ValueInfo(tuple(shape), info.dtype)
             value = name
         return value

@@ -1,13 +1,11 @@
 """The checks that operations of the ``bpu`` dialect share; each raises VerifyException."""
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 from xdsl.ir import Attribute, Operation
 from xdsl.utils.exceptions import VerifyException
 
 from mmdet_bpu.hbir.attributes import plain_value
-
-MULTIPLIER_RANGE = (1 << 14, 1 << 15)
-"""A multiplier is 0 or has exactly 15 significant bits (docs/numerics.md, requantization)."""
+from mmdet_bpu.program.integer_rules import multiplier_fault
 
 Shape = tuple[int, ...]
 
@@ -27,6 +25,11 @@ def require(condition: bool, message: str) -> None:
     """Raise VerifyException with ``message`` unless ``condition`` holds."""
     if not condition:
         raise VerifyException(message)
+
+
+def refuse(fault: Optional[str], subject: str = '') -> None:
+    """Raise VerifyException for a fault of :mod:`mmdet_bpu.program.integer_rules`."""
+    require(fault is None, f'{subject} {fault}'.strip())
 
 
 def require_shape(op: Operation, expected: Sequence[int], result: int = 0) -> None:
@@ -61,6 +64,4 @@ def require_requantization(op: Operation, prefix: str = '', channels: int = 1) -
     require(len(multiplier) == len(shift) and len(shift) in (1, channels),
             f'{prefix}multiplier and {prefix}shift have {len(multiplier)} and {len(shift)} '
             f'values, expected 1 or {channels} of each')
-    low, high = MULTIPLIER_RANGE
-    wrong = [value for value in multiplier if value and not low <= value < high]
-    require(not wrong, f'{prefix}multiplier {wrong[:1]} is neither 0 nor in [{low}, {high})')
+    refuse(multiplier_fault(multiplier), f'{prefix}multiplier')

@@ -8,22 +8,18 @@ import numpy as np
 from xdsl.ir import Operation
 from xdsl.utils.exceptions import VerifyException
 
-from mmdet_bpu.hbir.bpu_checks import (Shape, attribute, dim_of, dims_of, require,
+from mmdet_bpu.hbir.bpu_checks import (Shape, attribute, dim_of, dims_of, refuse, require,
                                        require_element, require_requantization, require_shape,
                                        shapes_of)
 from mmdet_bpu.hbir.bpu_movement import VERIFY_MOVEMENT
 from mmdet_bpu.hbir.types import value_type
 from mmdet_bpu.program.deformable_samples import FRACTION_RANGE, sample_range
+from mmdet_bpu.program.integer_rules import padding_fault, product_fault, table_fault
 from mmdet_bpu.program.resize_positions import FRACTION_RULE, fractions_fit
-
-TABLE_SEGMENTS, SEGMENT_ENTRIES = 64, 64
-"""Size of the 16-bit table unit: at most 64 segments of 64 entries each."""
 
 
 def _one_side_int8(op: Operation, left: int = 0, right: int = 1) -> None:
-    types = [value_type(op.operands[index]).dtype for index in (left, right)]
-    require(types != ['si16', 'si16'], 'int16 x int16 products are not allowed, '
-            'make one side si8')
+    refuse(product_fault(*(value_type(op.operands[index]).dtype for index in (left, right))))
 
 
 def _accumulation(op: Operation, channels: int) -> None:
@@ -166,30 +162,8 @@ def _requantize(op: Operation) -> None:
 
 def _table(op: Operation) -> None:
     require_shape(op, shapes_of(op)[0][0])
-    start, shift = attribute(op, 'segment_start'), attribute(op, 'segment_shift')
-    count = len(attribute(op, 'entries'))
-    if value_type(op.operands[0]).dtype == 'si8':
-        require(start is None and shift is None and count == 256,
-                f'a table of an si8 input has 256 entries and no segments, found {count} entries')
-        return
-    require(start is not None and shift is not None and len(start) == len(shift),
-            'a table of an si16 input has as many values in segment_start as in segment_shift')
-    require(1 <= len(start) <= TABLE_SEGMENTS and count == len(start) * SEGMENT_ENTRIES + 1,
-            f'expected at most {TABLE_SEGMENTS} segments of {SEGMENT_ENTRIES} entries and one '
-            f'guard entry, found {len(start)} segments and {count} entries')
-    position = -1 << 15
-    for begin, exponent in zip(start, shift):
-        width = SEGMENT_ENTRIES << exponent if 0 <= exponent <= 10 else 0
-        require(begin == position and width > 0 and (begin + (1 << 15)) % width == 0,
-                f'segment at {begin} with shift {exponent}: expected an aligned segment at '
-                f'{position}')
-        position += width
-    require(position == 1 << 15, f'segments end at {position}, expected {1 << 15}')
-
-
-def _unary(op: Operation) -> None:
-    require_shape(op, shapes_of(op)[0][0])
-    require_element(op, op.operands[0].type.element_type)
+    refuse(table_fault(value_type(op.operands[0]).dtype, len(attribute(op, 'entries')),
+                       attribute(op, 'segment_start'), attribute(op, 'segment_shift')))
 
 
 def _reduced(op: Operation) -> None:
@@ -238,8 +212,7 @@ def _grid_sample(op: Operation) -> None:
             f'({data[0]}, height, width, 2)')
     require_shape(op, grid[:3] + data[3:])
     require_element(op, op.operands[0].type.element_type)
-    padding = attribute(op, 'padding')
-    require(padding in ('zeros', 'border'), f'padding is zeros or border, found {padding}')
+    refuse(padding_fault(attribute(op, 'padding')))
     require_requantization(op, 'x_')
     require_requantization(op, 'y_')
 
@@ -287,7 +260,8 @@ def _where(op: Operation) -> None:
         require_element(op, operand.type.element_type)
 
 
-def _extreme(op: Operation) -> None:
+def _chosen(op: Operation) -> None:
+    """Elements of one operand or of several, which are of one type."""
     _broadcast(op, *shapes_of(op)[0])
     for operand in op.operands:
         require_element(op, operand.type.element_type)
@@ -296,9 +270,9 @@ def _extreme(op: Operation) -> None:
 VERIFY: dict[str, Callable[[Operation], None]] = {
     'constant': _constant, 'conv2d': _conv2d, 'conv_transpose2d': _conv_transpose2d,
     'deform_conv2d': _deform_conv2d, 'linear': _linear, 'matmul': _matmul, 'add': _add, 'sub': _add,
-    'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _unary,
+    'mul': _mul, 'requantize': _requantize, 'table': _table, 'relu': _chosen,
     'reduce_sum': _reduce_sum, 'reduce_max': _reduce_extreme, 'reduce_min': _reduce_extreme,
-    'max_pool': _max_pool, 'max': _extreme, 'min': _extreme,
+    'max_pool': _max_pool, 'max': _chosen, 'min': _chosen,
     'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
     'gather': _gather, 'where': _where,
     'positive': _sign, 'not_negative': _sign, **VERIFY_MOVEMENT}

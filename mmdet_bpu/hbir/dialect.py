@@ -173,11 +173,6 @@ def op_class(dialect: str, spec: OpSpec, by_storage: bool = False,
     return cls
 
 
-def op_classes(dialect: str, specs: Iterable[OpSpec], **options) -> list[type[IRDLOperation]]:
-    """Classes of all ``specs``; see :func:`op_class` for the options."""
-    return [op_class(dialect, spec, **options) for spec in specs]
-
-
 def _member(name: str, taken: Iterable[str] = ()) -> str:
     """Python name of an operand, result or attribute, free of xDSL's own member names."""
     return f'{name}_' if hasattr(IRDLOperation, name) or name in taken else name

@@ -16,9 +16,9 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.attributes import make_attribute, plain_value
 from mmdet_bpu.hbir.dialect import op_class, parse_table
 from mmdet_bpu.hbir.types import UniformQuantizedType
-from mmdet_bpu.program.dtypes import integer_range
+from mmdet_bpu.program.dtypes import ELEMENT_TYPES, integer_range
 
-FAKE_QUANT_BITS = (8, 16, 32)
+FAKE_QUANT_BITS = tuple(row.bits for row in ELEMENT_TYPES.values() if row.low < 0)
 """Widths that the integer form has a type for."""
 
 TABLE = '''

@@ -7,10 +7,9 @@ from typing import Dict, List, Optional, Sequence, Union
 from xdsl.dialects.builtin import ModuleOp
 
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
-from mmdet_bpu.hbir.passes import convert
 from mmdet_bpu.hbir.text import write_text
 from mmdet_bpu.lowering.artifact_formats import FORMATS
-from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.lowering.export import lower_networks
 from mmdet_bpu.output_folder import atomic_file, write_atomically
 
 HBIR_FILE, REPORT_FILE, CONTRACT_FILE = 'model.hbir.mlir', 'model.quant.json', 'model.deploy.json'
@@ -36,9 +35,10 @@ class IntegerModel:
 def to_integers(networks: Sequence[QuantizedGraph],
                 metadata: Optional[dict] = None) -> IntegerModel:
     """HBIR and integer form of the networks of a calibrated detector."""
-    hbir = export_networks(networks)
-    integer, notes = convert(hbir, metadata)
-    return IntegerModel(hbir, integer, [row for n in networks for row in n.rows], notes)
+    lowered = lower_networks(networks)
+    conversion = lowered.convert(metadata)
+    return IntegerModel(lowered.module, conversion.result,
+                        [row for n in networks for row in n.rows], conversion.notes)
 
 
 def write_export(exported: IntegerModel, out_dir: Union[str, Path]) -> Dict[str, Path]:

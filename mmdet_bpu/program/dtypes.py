@@ -47,6 +47,7 @@ ELEMENT_BYTES = {name: row.nbytes for name, row in ELEMENT_TYPES.items()}
 TORCH_DTYPES = {name: row.torch_dtype for name, row in ELEMENT_TYPES.items()}
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 INTEGER_RANGES = {name: (row.low, row.high) for name, row in ELEMENT_TYPES.items()}
+INT32_MAX = INTEGER_RANGES['si32'][1]
 USER_DTYPES = tuple(row.user for row in ELEMENT_TYPES.values() if row.user != 'bool')
 """What a ``qconfig`` rule may name, narrowest first."""
 ELEMENT_OF = {row.user: row.name for row in ELEMENT_TYPES.values()}

@@ -13,10 +13,8 @@ import torch
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.dtypes import DTYPE_NAMES, TORCH_DTYPES, integer_range
+from mmdet_bpu.program.integer_rules import MULTIPLIER_BITS, multiplier_fault
 
-# The vendor's own published dump prints 0.1 * 1.0 / 0.20284509658813477 as (32308, 16): a
-# multiplier of 15 significant bits.
-MULTIPLIER_BITS = 15
 # From this shift on, |acc * multiplier| <= 2**46 is at most half of 2**shift: the result is 0.
 ZERO_SHIFT = 47
 
@@ -53,23 +51,6 @@ def quantize_multipliers(reals: Iterable[float]) -> tuple[list[int], list[int]]:
     """:func:`quantize_multiplier` of each ratio, as (multipliers, shifts)."""
     pairs = [quantize_multiplier(real) for real in np.asarray(reals, np.float64).ravel()]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def round_half_even_shift(value: torch.Tensor, shift: int) -> torch.Tensor:
-    """``round_half_even(value / 2**shift)`` in integers.
-
-    Args:
-        value (torch.Tensor): int32 or int64, any shape; ``value + 2**(shift - 1)`` fits its type.
-        shift (int): Shift to the right; 0 or negative shifts to the left (the caller proves
-            that the result fits).
-
-    Returns:
-        torch.Tensor: Same shape and dtype.
-    """
-    if shift <= 0:
-        return value << -shift if shift else value
-    odd = (value >> shift) & 1
-    return (value + (odd + ((1 << (shift - 1)) - 1))) >> shift
 
 
 def saturate(value: torch.Tensor, dtype: str) -> torch.Tensor:
@@ -134,11 +115,9 @@ def broadcast_pair(multiplier: IntLike, shift: IntLike) -> tuple[np.ndarray, np.
     if multiplier.ndim != 1 or multiplier.shape != shift.shape:
         raise BpuError(f'multiplier and shift must be lists of one length, found shapes '
                        f'{multiplier.shape} and {shift.shape}')
-    bad = (multiplier != 0) & ((multiplier < 1 << MULTIPLIER_BITS - 1)
-                               | (multiplier >= 1 << MULTIPLIER_BITS))
-    if bad.any():
-        raise BpuError(f'a multiplier must be 0 or in [16384, 32768), found '
-                       f'{int(multiplier[bad][0])} at index {int(np.flatnonzero(bad)[0])}')
+    fault = multiplier_fault(multiplier)
+    if fault:
+        raise BpuError(f'multiplier {fault}')
     return multiplier, shift
 
 

@@ -13,13 +13,10 @@ import numpy as np
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.dtypes import integer_range
+from mmdet_bpu.program.integer_rules import (INT16_VALUES, MAX_SEGMENT_SHIFT, MAX_SEGMENTS,
+                                             SEGMENT_ENTRIES, table_fault)
 
 Function = Callable[[np.ndarray], np.ndarray]
-
-SEGMENT_ENTRIES = 64
-MAX_SEGMENTS = 64
-INT16_VALUES = 65536
-MAX_SEGMENT_SHIFT = 10  # one segment of 64 << 10 covers all 65,536 inputs
 
 
 @dataclass(frozen=True)
@@ -138,27 +135,12 @@ def expand_table(attrs: dict) -> np.ndarray:
         BpuError: if segments do not tile the si16 range or entries are missing.
     """
     entries = np.asarray(attrs['entries'], np.int64)
-    if attrs.get('segment_start') is None:
-        if len(entries) != 256:
-            raise BpuError(f'an si8 table has 256 entries, found {len(entries)}')
+    starts, shifts = attrs.get('segment_start'), attrs.get('segment_shift')
+    fault = table_fault('si8' if starts is None else 'si16', len(entries), starts, shifts)
+    if fault:
+        raise BpuError(fault)
+    if starts is None:
         return entries
-    starts = np.asarray(attrs['segment_start'], np.int64) + INT16_VALUES // 2
-    shifts = np.asarray(attrs['segment_shift'], np.int64)
-    if not 1 <= len(starts) <= MAX_SEGMENTS or len(shifts) != len(starts):
-        raise BpuError(f'an si16 table has 1 to {MAX_SEGMENTS} segments, each with a start and '
-                       f'a shift, found {len(starts)} and {len(shifts)}')
-    if len(entries) != len(starts) * SEGMENT_ENTRIES + 1:
-        raise BpuError(f'{len(starts)} segments have {len(starts) * SEGMENT_ENTRIES + 1} '
-                       f'entries, found {len(entries)}')
-    if (shifts < 0).any() or (shifts > MAX_SEGMENT_SHIFT).any():
-        raise BpuError(f'segment shifts must be in [0, {MAX_SEGMENT_SHIFT}], found '
-                       f'{shifts.tolist()}')
-    sizes = SEGMENT_ENTRIES << shifts
-    expected = np.concatenate([[0], np.cumsum(sizes)])
-    if (starts != expected[:-1]).any() or expected[-1] != INT16_VALUES or (starts % sizes).any():
-        raise BpuError('segments must tile the si16 range in order, each aligned to its size; '
-                       f'found starts {(starts - INT16_VALUES // 2).tolist()} with shifts '
-                       f'{shifts.tolist()}')
     return np.concatenate([
         _interpolate(entries[i * SEGMENT_ENTRIES:(i + 1) * SEGMENT_ENTRIES + 1], int(shift))
         for i, shift in enumerate(shifts)])

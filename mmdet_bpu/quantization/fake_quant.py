@@ -9,7 +9,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import constant_scale, weight_scale
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.program.weight_layout import channels_exchanged
-from mmdet_bpu.quantization.observers import Observer, build_observer
+from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER, Observer, build_observer
 
 
 class QuantState(str, Enum):
@@ -117,7 +117,8 @@ class FakeQuantizer(nn.Module):
 
     Args:
         dtype (str): ``int8``, ``int16``, or ``int32`` (an accumulator: never rounded).
-        observer (str | dict): How the scale is found. Defaults to ``'mse'``.
+        observer (str | dict): How the scale is found. Defaults to
+            :data:`DEFAULT_OBSERVER`.
         scale (float, optional): A fixed scale; no observer then.
 
     Attributes:
@@ -125,14 +126,14 @@ class FakeQuantizer(nn.Module):
         calibrated (Tensor): bool ``(1,)`` buffer.
     """
 
-    def __init__(self, dtype: str, observer='mse', scale=None) -> None:
+    def __init__(self, dtype: str, observer=DEFAULT_OBSERVER, scale=None) -> None:
         super().__init__()
         self.dtype = dtype
         self.state = QuantState.OFF
         self.fixed = scale is not None
         self.register_buffer('scale', torch.tensor([1.0 if scale is None else float(scale)]))
         self.register_buffer('calibrated', torch.tensor([self.fixed]))
-        self.observer: Observer = build_observer(observer, dtype)
+        self.observer: Observer = build_observer(observer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Observe and/or quantize ``x`` of any shape, according to the state."""

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from mmdet_bpu.graph.scales import SMALLEST_SCALE
 
+DEFAULT_OBSERVER = 'mse'
+"""How scales are found where nobody says."""
+
 # Detectors run in mmdet's scope, where names are looked up.
 OBSERVERS = Registry('bpu observer', scope='mmdet')
 
@@ -157,7 +160,7 @@ class MSEObserver(Observer):
         self.largest.fill_(-1.0)
 
 
-def build_observer(config: Union[str, dict], dtype: str) -> Observer:
+def build_observer(config: Union[str, dict]) -> Observer:
     """Observer from its registered name or config dict."""
     config = dict(type=config) if isinstance(config, str) else dict(config)
     return OBSERVERS.build(config)

@@ -6,7 +6,7 @@ Every value of the deployed graph falls in one class:
 * ``alias``: the same integers as its input (data movement, max-pool, a standalone relu, a
   positive scalar factor, which only changes the scale).
 * ``fused``: it never exists as integers (a product before its residual add or relu, the inside
-  of a chain of unary functions).
+  of a chain of unary functions with the positive factors between them).
 * ``index``: integers of no scale (top-k indices, masks).
 
 Values that an op must find on one scale (concat, stack, the samples of ``grid_sample``) form a
@@ -23,8 +23,11 @@ SHARED = sharing()
 SAMPLED = of_group(Group.SAMPLED)
 
 
-def _unary_roots(graph: OpGraph, materialised: Set[str]) -> Dict[str, str]:
-    """Value -> the one value it is an elementwise function of (itself if there is none)."""
+def _unary_roots(graph: OpGraph, materialised: Set[str], scaled: Set[str]) -> Dict[str, str]:
+    """Value -> the one value it is an elementwise function of (itself if there is none).
+
+    Values in ``scaled`` have the integers of what they are multiples of.
+    """
     roots: Dict[str, str] = {}
 
     def root_of(name: str) -> str:
@@ -34,6 +37,9 @@ def _unary_roots(graph: OpGraph, materialised: Set[str]) -> Dict[str, str]:
         inputs = graph.variable_inputs(op)
         if op.kind == 'unary':
             roots[op.output] = root_of(op.inputs[0])
+        elif op.kind == 'scale':
+            if op.output not in scaled and root_of(op.inputs[0]) != op.inputs[0]:
+                roots[op.output] = root_of(op.inputs[0])
         elif KINDS[op.kind].group is Group.BINARY and len(inputs) == 2:
             left, right = root_of(op.inputs[0]), root_of(op.inputs[1])
             inside = op.inputs[0] != left or op.inputs[1] != right
@@ -46,19 +52,25 @@ def unary_chains(graph: OpGraph) -> Dict[str, str]:
     """Outputs of unary chains -> root, for all members; inner members are read by the chain only.
 
     A member that anything outside reads, or that is an output, ends its chain: it is rounded,
-    and what follows starts from it.
+    and what follows starts from it. A positive factor is a member between two functions; behind
+    the last one it changes the scale alone.
     """
     users = graph.users()
+    multiples = {op.output for op in graph.ops if op.kind == 'scale'}
     materialised: Set[str] = set(graph.outputs)
+    scaled: Set[str] = multiples & materialised
     while True:
-        roots = _unary_roots(graph, materialised)
+        roots = _unary_roots(graph, materialised, scaled)
         ends = {
             name for name, root in roots.items() if name not in materialised
             and not (users[name] and all(roots.get(u.output) == root for u in users[name]))
         }
         if not ends:
             return roots
-        materialised |= ends
+        if ends & multiples:
+            scaled |= ends & multiples
+        else:
+            materialised |= ends
 
 
 class _Placer:
@@ -66,7 +78,8 @@ class _Placer:
     def __init__(self, graph: OpGraph) -> None:
         self.graph = graph
         self.users = graph.users()
-        self.producers = graph.producers()
+        names = [*graph.inputs, *(op.output for op in graph.ops)]
+        self.order = {name: index for index, name in enumerate(names)}
         self.chains = unary_chains(graph)
         self.result = Placement()
 
@@ -124,12 +137,13 @@ class _Placer:
 
     def _scale_only(self, op: Op) -> bool:
         """A positive factor changes the scale alone, unless others must share the new scale."""
-        return op.kind == 'scale' and not self._reaches_shared(op.output)
+        return op.kind == 'scale' and op.output not in self.chains \
+            and not self._reaches_shared(op.output)
 
     def _reaches_shared(self, name: str) -> bool:
         return any(
-            self._joins(u) or u.kind in SAMPLED or (u.kind in MOVEMENT and self._reaches_shared(u.output))
-            for u in self.users[name])
+            self._joins(u) or u.kind in SAMPLED
+            or (u.kind in MOVEMENT and self._reaches_shared(u.output)) for u in self.users[name])
 
     def _inside_chain(self, name: str) -> bool:
         if name in self.graph.outputs or not self.users[name]:
@@ -160,7 +174,7 @@ class _Placer:
 
         def join(a: str, b: str) -> None:
             a, b = result.find(result.integers(a)), result.find(result.integers(b))
-            first, second = sorted((a, b), key=self._order)
+            first, second = sorted((a, b), key=self.order.get)
             result.group[second] = first
 
         for op in self.graph.ops:
@@ -169,11 +183,6 @@ class _Placer:
                     join(op.output, name)
             elif op.kind in SAMPLED:
                 join(op.output, op.inputs[0])
-
-    def _order(self, name: str) -> int:
-        if name in self.graph.inputs:
-            return -1
-        return self.graph.ops.index(self.producers[name])
 
     def _constants(self) -> None:
         for op in self.graph.ops:

@@ -13,14 +13,13 @@ from mmdet_bpu.graph.regions import enter_region_classes
 from mmdet_bpu.graph.saved_graph import SavedGraph
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
 from mmdet_bpu.quantization.fold import fold_captured, fold_named
+from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
 from mmdet_bpu.quantization.placement import place
 from mmdet_bpu.quantization.plan import build_plan
 from mmdet_bpu.quantization.qconfig import assign
 from mmdet_bpu.quantization.quant_mode import Quantization, QuantizedDetector
 from mmdet_bpu.quantization.refusals import refuse_without_integer_form
 from mmdet_bpu.quantization.state import input_stage, package_versions
-
-DEFAULT_OBSERVER = 'mse'
 
 
 def quantized_graph(model: nn.Module, bpu: dict) -> Tuple[QuantizedGraph, CapturedGraph, list]:
@@ -57,7 +56,7 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None) -> 
         model (nn.Module): A float mmdet detector with its final weights; with ``saved``, folded by
             :func:`fold_saved` and with the checkpoint's weights.
         bpu (dict): ``input_shape`` (height, width) in px, ``qconfig`` rules, and
-            ``calibration.observer`` (name or dict; ``'mse'`` by default).
+            ``calibration.observer`` (name or dict; :data:`DEFAULT_OBSERVER` by default).
         saved (SavedGraph, optional): What the checkpoint says of its quantized graph; its
             decisions are taken over.
 

@@ -59,8 +59,7 @@ def _matches(rule: dict, op: Op, model: nn.Module) -> bool:
         return False
     if 'module' in rule and type(model.get_submodule(op.path)).__name__ != rule['module']:
         return False
-    function = op.site.rsplit('/', 1)[-1].rsplit('.', 1)[0].split('.')[-1]
-    return 'op' not in rule or rule['op'] in (op.kind, function, op.params.get('fn'))
+    return 'op' not in rule or rule['op'] in (op.kind, op.function, op.params.get('fn'))
 
 
 def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],

@@ -4,7 +4,7 @@ from typing import Callable, Dict, Iterator, Mapping, Optional
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.opgraph import Op, OpGraph
-from mmdet_bpu.program.dtypes import integer_range, largest_magnitude
+from mmdet_bpu.program.integer_rules import product_fault, sum_fault
 from mmdet_bpu.program.kinds import KINDS, Group
 from mmdet_bpu.graph.quantized_graph import Placement, Role
 
@@ -58,8 +58,9 @@ class _Refusals:
 
     def _one_side_int8(self, op: Op) -> Optional[str]:
         found = [self.dtype(name) for name in op.inputs]
-        return 'a matrix product of int16 and int16 has no integer form: give one side int8 by a ' \
-            'qconfig rule' if found == ['int16', 'int16'] else None
+        # A constant side gets the type that fits, an accumulator is refused by its own rule.
+        fault = None if None in found or 'int32' in found else product_fault(*found)
+        return fault and f'a matrix product {fault}'
 
     def _sampling(self, op: Op) -> Optional[str]:
         wanted = [KINDS[op.kind].operand_dtypes[i] for i in range(2)]
@@ -70,11 +71,7 @@ class _Refusals:
     def _reduction(self, op: Op) -> Optional[str]:
         shape = self.graph.values[op.inputs[0]].shape
         count = prod(shape[d] for d in op.params['dims'])
-        dtype = self.dtype(op.inputs[0])
-        _, most = integer_range('int32')
-        if count * largest_magnitude(dtype) <= most:
-            return None
-        return f'the sum of {count} {dtype} values does not fit int32; write it in two steps'
+        return sum_fault(count, self.dtype(op.inputs[0]))
 
 
 OF_KIND: Dict[str, Callable[[_Refusals, Op], Optional[str]]] = {

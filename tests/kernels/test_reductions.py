@@ -57,7 +57,7 @@ def test_the_longest_sum_of_si16_is_exact_and_one_more_is_refused(value):
 
 
 def test_group_norm_at_full_size_must_be_cut_in_two():
-    with pytest.raises(BpuError, match='133600 elements of si16'):
+    with pytest.raises(BpuError, match='the sum of 133600 si16 values'):
         KERNELS['bpu.reduce_sum'].plan([Operand('si16', (1, 16700, 32, 8))],
                       {**IDENTITY, 'dims': [1, 3]})
 

@@ -23,7 +23,7 @@ def sampling_attrs(height, width, scale, padding, bits=8):
 
 def sample(values, grid, attrs):
     """Bilinear sampling in Python integers, with no clamp of far positions."""
-    bits, one = attrs['fraction_bits'], 1 << attrs['fraction_bits']
+    one = 1 << attrs['fraction_bits']
     _, height, width, channels = values.shape
     out = np.zeros((*grid.shape[:3], channels), np.int64)
     for n, i, j in np.ndindex(grid.shape[:3]):

@@ -169,7 +169,7 @@ GOOD = build_table(sigmoid, 'si16', 8 / 2**15, 'si16', 1 / 2**15).attrs
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'entries': GOOD['entries'][:-1]}, 'entries, found'),
+    ({'entries': GOOD['entries'][:-1]}, r'\d+ entries, found'),
     ({'segment_start': GOOD['segment_start'] + 64}, 'tile the si16 range'),
     ({'segment_shift': GOOD['segment_shift'] - 1}, r'shifts must be in \[0, 10\]|tile'),
     ({'segment_shift': GOOD['segment_shift'][:-1]}, 'each with a start and a shift')])

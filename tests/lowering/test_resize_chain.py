@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.quantization import model_report, prepare
+from mmdet_bpu.quantization import prepare
 from tests.toy_chain import run_chain
 
 IMAGE = torch.randn(1, 3, 12, 20, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.dtypes import INTEGER_RANGES, integer_range
-from mmdet_bpu.program.numerics import (broadcast_pair, quantize_multiplier, quantize_multipliers, requantize, round_half_even_shift, saturate)
+from mmdet_bpu.program.numerics import (broadcast_pair, quantize_multiplier,
+                                        quantize_multipliers, requantize, saturate)
 
 MULTIPLIERS = st.one_of(st.just(0), st.integers(2**14, 2**15 - 1),
                         st.integers(2**6, 2**7 - 1).map(lambda m: m << 8))
@@ -60,20 +61,6 @@ def test_multipliers_of_many_ratios_come_as_two_lists():
     assert quantize_multipliers(np.float32([1, 0, 4])) == ([2**14, 0, 2**14], [14, 0, 12])
 
 
-@given(st.lists(st.integers(-2**40, 2**40), min_size=1, max_size=8), st.integers(-10, 45))
-def test_shift_rounds_half_to_even(values, shift):
-    result = round_half_even_shift(torch.tensor(values), shift).tolist()
-    assert result == [exact(v, 1, shift) for v in values]
-
-
-@pytest.mark.parametrize('shift', [1, 2, 5])
-def test_every_tie_goes_to_the_even_neighbour(shift):
-    ties = torch.arange(-9, 10) * 2**shift + 2**(shift - 1)
-    results = round_half_even_shift(ties, shift)
-    assert (results % 2 == 0).all()
-    assert ((results * 2**shift - ties).abs() == 2**(shift - 1)).all()
-
-
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(ACCUMULATORS, MULTIPLIERS, st.integers(-40, 70)), min_size=1,
                 max_size=6),
@@ -94,7 +81,7 @@ def test_saturate_reaches_and_keeps_both_ends(dtype):
 def test_a_pair_of_lists_is_checked():
     with pytest.raises(BpuError, match='one length'):
         broadcast_pair([2**14], [1, 2])
-    with pytest.raises(BpuError, match='found 5 at index 1'):
+    with pytest.raises(BpuError, match='multiplier 5 at index 1'):
         broadcast_pair([2**14, 5], [1, 2])
 
 

@@ -68,7 +68,7 @@ def test_a_value_at_the_limit_of_the_histogram_is_counted():
 
 @pytest.mark.parametrize('name', ['minmax', 'mse'])
 def test_non_finite_values_are_skipped(name):
-    clean, dirty = build_observer(name, 'int8'), build_observer(name, 'int8')
+    clean, dirty = build_observer(name), build_observer(name)
     x = torch.linspace(-3, 3, 1001)
     clean.observe(x)
     dirty.observe(torch.cat([x, torch.tensor([float('inf'), float('-inf'), float('nan')])]))
@@ -78,7 +78,7 @@ def test_non_finite_values_are_skipped(name):
 
 @pytest.mark.parametrize('name', ['minmax', 'mse'])
 def test_zeros_have_a_positive_scale_and_nothing_has_none(name):
-    observer = build_observer(name, 'int8')
+    observer = build_observer(name)
     assert observer.scale(INT8) is None
     observer.observe(torch.zeros(0))
     assert observer.scale(INT8) is None
@@ -96,8 +96,8 @@ def test_min_max_is_the_largest_magnitude():
 
 
 def test_observers_are_configured_by_name_or_dict():
-    assert build_observer(dict(type='mse', bins=64), 'int8').bins == 64
-    assert isinstance(build_observer('minmax', 'int16'), MinMaxObserver)
+    assert build_observer(dict(type='mse', bins=64)).bins == 64
+    assert isinstance(build_observer('minmax'), MinMaxObserver)
 
 
 def test_statistics_of_an_observer_are_not_in_its_state_dict():
@@ -113,7 +113,7 @@ def scales_of_rank(rank: int, rendezvous: str, answers) -> None:
     dist.init_process_group('gloo', init_method=f'file://{rendezvous}', rank=rank, world_size=2)
     scales = {}
     for name in ('minmax', 'mse'):
-        observer = build_observer(name, 'int8')
+        observer = build_observer(name)
         for batch in BATCHES[rank::2]:
             observer.observe(batch)
         observer.reduce()
@@ -135,7 +135,7 @@ def test_two_processes_agree_on_the_scales_of_one(tmp_path):
         rank.join(timeout=60)
     alone = {}
     for name in ('minmax', 'mse'):
-        observer = build_observer(name, 'int8')
+        observer = build_observer(name)
         for batch in BATCHES:
             observer.observe(batch)
         alone[name] = observer.scale(INT8)

@@ -136,6 +136,30 @@ def test_a_positive_factor_changes_only_the_scale(toy):
     assert placement.scale_factor(graph.outputs[0]) == 0.25
 
 
+def test_a_positive_factor_between_two_functions_is_inside_their_chain(toy):
+    """mmcv's HSigmoid: ``clamp((x + 3) / 6, 0, 1)`` is one table, not two."""
+    graph, placement, kinds, outputs = placed(
+        toy, lambda self, x: torch.clamp((x + 3) / 6, 0, 1).exp())
+    assert kinds == {'add.0': 'fused', 'scale.0': 'fused', 'clamp.0': 'fused', 'exp.0': 'own'}
+    assert placement.root[outputs['exp.0']] == graph.inputs[0]
+
+
+def test_a_positive_factor_behind_a_function_changes_only_the_scale(toy):
+    _, _, kinds, _ = placed(toy, lambda self, x: torch.sigmoid(x + 3) / 6)
+    assert kinds == {'add.0': 'fused', 'sigmoid.0': 'own', 'scale.0': 'alias'}
+
+
+def test_a_factor_that_others_read_around_the_chain_keeps_the_integers_before_it(toy):
+
+    def body(self, x):
+        third = torch.sigmoid(x) / 3
+        return torch.exp(third), self.conv(third)
+
+    graph, placement, kinds, outputs = placed(toy, body, conv=conv())
+    assert kinds == {'sigmoid.0': 'own', 'scale.0': 'alias', 'exp.0': 'own', 'conv2d.0': 'own'}
+    assert placement.root[outputs['exp.0']] == outputs['scale.0']
+
+
 def test_a_negative_factor_has_integers_of_its_own(toy):
     _, _, kinds, _ = placed(toy, lambda self, x: self.conv(x) * -2, conv=conv())
     assert kinds == {'conv2d.0': 'own', 'mul.0': 'own'}

@@ -38,6 +38,14 @@ def test_rules_match_by_module_and_by_all_of_their_fields(toy):
     assert report['a/conv2d.0']['dtype'] == 'int8'
 
 
+def test_rules_match_by_the_torch_function_too_inside_an_opened_one_as_well(toy):
+    body = lambda self, x: torch.softmax(torch.bmm(self.a(x)[0], self.b(x)[0].mT), -1)  # noqa: E731
+    rules = [dict(op='bmm', dtype='int16'), dict(op='reciprocal', dtype='int8')]
+    report, _ = rows(toy, rules, body)
+    ruled = {site: row['dtype'] for site, row in report.items() if 'qconfig' in row['rule']}
+    assert ruled == {'/bmm.0': 'int16', '/softmax.reciprocal.0': 'int8'}
+
+
 def test_a_rule_may_fix_the_scale_of_the_image(toy):
     report, model = rows(toy, [dict(site='image', scale=0.02)])
     assert report['image']['scale'] == pytest.approx(0.02) and report['image']['calibrated']

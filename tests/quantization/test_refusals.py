@@ -41,7 +41,7 @@ def test_a_sum_that_leaves_int32_is_refused(toy):
 def test_a_product_of_int16_and_int16_is_refused_where_rules_ask_for_it(toy):
     body = lambda self, x: x.exp() @ x.cos().transpose(-1, -2)  # noqa: E731
     rules = [dict(op='exp', dtype='int16'), dict(op='cos', dtype='int16')]
-    with pytest.raises(BpuError, match='/matmul.0 .*int16 and int16 .*give one side int8'):
+    with pytest.raises(BpuError, match='/matmul.0 .*int16 x int16 .*make one side int8'):
         prepare(toy(body), dict(input_shape=SHAPE, qconfig=rules))
     prepare(toy(body), dict(input_shape=SHAPE, qconfig=rules[:1]))
 

@@ -54,13 +54,13 @@ def test_bad_input_ends_before_anything_is_loaded(tool, digits_config, arguments
 
 def test_a_compilation_that_fails_leaves_the_folder_as_it_was(tool, digits_config, checkpoints,
                                                               tmp_path, monkeypatch):
-    from mmdet_bpu import apis
+    from mmdet_bpu.apis import deployment
     from mmdet_bpu.errors import BpuError
 
     def refuse(*arguments, **keywords):
         raise BpuError('3 ops cannot run on nash-e')
 
-    monkeypatch.setattr(apis, 'compile_hbm', refuse)
+    monkeypatch.setattr(deployment, 'compile_hbm', refuse)
     (tmp_path / 'model.hbm').write_text('of an earlier deployment')
     done = tool('deploy_bpu.py', digits_config, checkpoints['calibration'], '--out', tmp_path)
     assert (done.code, '3 ops cannot run' in done.err) == (2, True)

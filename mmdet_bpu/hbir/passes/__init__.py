@@ -1,12 +1,13 @@
 """Passes from fake-quantized HBIR to the integer dialect, one per file."""
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from xdsl.dialects.builtin import ModuleOp
 
 from mmdet_bpu.hbir.passes.agree_types import agree_types
 from mmdet_bpu.hbir.passes.bound_accumulators import bound_accumulators
+from mmdet_bpu.hbir.passes.check_decisions import check_decisions
 from mmdet_bpu.hbir.passes.collect_scales import collect_scales
-from mmdet_bpu.hbir.passes.conversion import Conversion
+from mmdet_bpu.hbir.passes.conversion import Conversion, Decision
 from mmdet_bpu.hbir.passes.drop_unused import drop_unused
 from mmdet_bpu.hbir.passes.emit_module import emit_module
 from mmdet_bpu.hbir.passes.find_tables import find_tables
@@ -23,6 +24,7 @@ PIPELINE = (
     Pass('find_tables', find_tables, ('collect_scales', 'fuse_epilogues')),
     Pass('agree_types', agree_types, ('fuse_epilogues', 'find_tables')),
     Pass('bound_accumulators', bound_accumulators, ('fuse_epilogues', )),
+    Pass('check_decisions', check_decisions, ('find_tables', 'bound_accumulators')),
     Pass('emit', emit_module, ('find_tables', 'agree_types', 'bound_accumulators')),
     Pass('merge_movement', merge_movement, ('emit', )),
     Pass('drop_unused', drop_unused, ('merge_movement', )),
@@ -48,6 +50,13 @@ def convert(module: ModuleOp, metadata: Optional[dict] = None) -> Tuple[ModuleOp
     return conversion.result, conversion.notes
 
 
-def conversion_of(module: ModuleOp, metadata: Optional[dict] = None) -> Conversion:
-    """As :func:`convert`, with what the passes know: which value became which."""
-    return run_pipeline(module, PIPELINE, metadata)
+def conversion_of(module: ModuleOp, metadata: Optional[dict] = None,
+                  decisions: Sequence[Decision] = ()) -> Conversion:
+    """As :func:`convert`, with what the passes know: which value became which.
+
+    Args:
+        module (ModuleOp), metadata (dict, optional): See :func:`convert`.
+        decisions (Sequence[Decision]): What the module was written from: the passes must find the
+            same. Defaults to none, as for a module that was read from a file.
+    """
+    return run_pipeline(module, PIPELINE, metadata, decisions)

@@ -4,9 +4,9 @@
 """
 from mmdet_bpu.hbir.builder import site_of
 from mmdet_bpu.hbir.passes.conversion import Conversion
+from mmdet_bpu.program.dtypes import ELEMENT_BYTES
 
 ELEMENTWISE = ('hbir.add', 'hbir.sub', 'hbir.mul')
-_WIDTH = {'si8': 0, 'si16': 1}
 
 
 def agree_types(conversion: Conversion) -> None:
@@ -19,7 +19,7 @@ def agree_types(conversion: Conversion) -> None:
         types = [conversion.integer(v, op).dtype for v in op.operands]
         if types[0] == types[1]:
             continue
-        narrow = 0 if _WIDTH[types[0]] < _WIDTH[types[1]] else 1
+        narrow = 0 if ELEMENT_BYTES[types[0]] < ELEMENT_BYTES[types[1]] else 1
         wide = types[1 - narrow]
         conversion.promotions[op, narrow] = wide
         conversion.notes.append(

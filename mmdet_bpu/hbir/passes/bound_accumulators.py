@@ -14,11 +14,12 @@ from mmdet_bpu.hbir.builder import attrs_of, constant_array, site_of
 from mmdet_bpu.hbir.passes.conversion import (MOVEMENT, Conversion, Factor, IntType, Product,
                                               QuantizedConstant)
 from mmdet_bpu.program.deformable_samples import MASK_BITS, finest_sample_bits, largest_sample
-from mmdet_bpu.program.dtypes import largest_magnitude
+from mmdet_bpu.program.dtypes import INT32_MAX, largest_magnitude
+from mmdet_bpu.program.integer_rules import accumulator_bounds
 
 # Residuals are rescaled by a 15-bit multiplier and rounded: leave room for both.
-INT32_ROOM = (2**31 - 1) * (1 - 2.0**-14) - 2
-MAX_GUARD_BITS = 8
+INT32_ROOM = INT32_MAX * (1 - 2.0**-14) - 2
+MAX_BITS_BELOW_CHANNELS = 8  # of the one scale of an si32 result, below the coarsest channel's
 DEFORM_CONV2D = 'hbir.deform_conv2d'
 _ATTEMPTS = 8
 
@@ -52,7 +53,7 @@ def _bias(op: Operation, channels: int) -> np.ndarray:
 def _bounds(product: Product, conversion: Conversion) -> np.ndarray:
     """Largest accumulator per output channel, as float64 (exact enough above 2**31)."""
     magnitude = np.abs(product.weight.astype(np.int64)).reshape(len(product.weight), -1).sum(1)
-    total = magnitude * float(product.factor.largest) + np.abs(product.bias)
+    total = accumulator_bounds(magnitude.astype(np.float64), product.factor.largest, product.bias)
     if product.residual is not None:
         residual = conversion.integer(product.residual, product.op)
         ratio = residual.scale / (product.factor.scale * product.weight_scale)
@@ -107,7 +108,7 @@ def _accumulator_type(product: Product, conversion: Conversion) -> IntType:
     """One scale for an si32 result: that of the coarsest channel, with guard bits that fit."""
     scales = product.factor.scale * product.weight_scale
     largest = (_bounds(product, conversion) * scales / scales.max()).max()
-    guard = int(np.clip(np.floor(np.log2(INT32_ROOM / max(largest, 1.0))), 0, MAX_GUARD_BITS))
+    guard = int(np.clip(np.floor(np.log2(INT32_ROOM / max(largest, 1.0))), 0, MAX_BITS_BELOW_CHANNELS))
     return IntType('si32', float(np.float32(scales.max() / 2**guard)))
 
 

@@ -1,6 +1,7 @@
 """What the passes know about a module on its way from fake-quantized to integer form."""
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from enum import Enum
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
@@ -8,7 +9,7 @@ from xdsl.ir import Operation, SSAValue
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import operations, site_of
-from mmdet_bpu.program.dtypes import integer_range
+from mmdet_bpu.program.dtypes import ELEMENT_TYPES, integer_range
 from mmdet_bpu.program.kinds import KINDS, carried_operands, joining_operations, with_weights
 
 FAKE_QUANT = 'qnt.const_fake_quant'
@@ -42,7 +43,7 @@ class QuantizedConstant:
         if scale.ndim:
             scale = scale.reshape((-1, ) + (1, ) * (self.data.ndim - 1))
         scaled = np.rint(self.data.astype(np.float32) / scale)  # in float32, as it was trained
-        return np.clip(scaled, low, high).astype({'si8': np.int8, 'si16': np.int16}[self.dtype])
+        return np.clip(scaled, low, high).astype(ELEMENT_TYPES[self.dtype].user)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,39 @@ class Product:
     factor: Optional[Factor] = None
 
 
+class Form(Enum):
+    """How a value gets its integers."""
+
+    ROUNDED = 'an operation and its rounding'
+    PRODUCT = 'a product and its rounding'
+    TABLE = 'the end of a table'
+    CARRIED = 'the integers of another value'
+    FLOAT = 'a value that is never integers'
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the quantized graph decided about one value of the module.
+
+    Attributes:
+        site (str): Where the value is made.
+        value (SSAValue): Result of its fake quantizer, or the value where it has none.
+        form (Form): See there.
+        source (SSAValue, optional): The product before anything is added to it; the root of the
+            table; the value whose integers are carried.
+        residual (SSAValue, optional): What is added to a product's accumulator.
+        relu (bool): Whether the accumulator, or the sum, is cut at 0.
+        factor (float): Scale of carried integers over that of their source.
+    """
+    site: str
+    value: SSAValue
+    form: Form
+    source: Optional[SSAValue] = None
+    residual: Optional[SSAValue] = None
+    relu: bool = False
+    factor: float = 1.0
+
+
 @dataclass
 class TableMatch:
     """A chain of elementwise functions of one value: ``evaluate`` maps float64 to float64."""
@@ -96,6 +130,7 @@ class Conversion:
     Attributes:
         module (ModuleOp): The fake-quantized module; never changed.
         metadata (dict): Kept in the integer module.
+        decisions (Sequence[Decision]): What the module was written from, where that is known.
         integers (dict[SSAValue, IntType]): Which of its values hold integers, and their scale.
         moved (dict[SSAValue, IntType]): Integers of a movement that a fake quantizer rounds again.
         constants (dict[SSAValue, QuantizedConstant]): Results of fake quantizers of constants.
@@ -111,6 +146,7 @@ class Conversion:
     """
     module: ModuleOp
     metadata: dict = field(default_factory=dict)
+    decisions: Sequence[Decision] = ()
     integers: Dict[SSAValue, IntType] = field(default_factory=dict)
     moved: Dict[SSAValue, IntType] = field(default_factory=dict)
     constants: Dict[SSAValue, QuantizedConstant] = field(default_factory=dict)

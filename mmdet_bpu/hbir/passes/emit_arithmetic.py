@@ -10,8 +10,8 @@ from mmdet_bpu.hbir.passes.emit_resize import resize_bilinear
 from mmdet_bpu.hbir.reference_feature_maps import whole_windows
 from mmdet_bpu.hbir.passes.emit_deformable import deform_conv2d_attrs, sampled_at
 from mmdet_bpu.hbir.types import tensor_type, value_type
-from mmdet_bpu.program.dtypes import largest_magnitude
 from mmdet_bpu.program.guard_bits import choose_guard_bits
+from mmdet_bpu.program.integer_rules import PADDINGS, sum_fault
 from mmdet_bpu.program.kinds import KINDS, with_weights
 from mmdet_bpu.program.numerics import quantize_multiplier, quantize_multipliers
 from mmdet_bpu.program.sampling_grid import FRACTION_BITS, axis_sampling
@@ -113,9 +113,9 @@ def _reduce(mean: bool):
         source = e.type_of(op.operands[0], op)
         shape = value_type(op.operands[0]).shape
         count = int(np.prod([shape[d] for d in attrs['dims']]))
-        if count * largest_magnitude(source.dtype) > 2**31 - 1:
-            raise BpuError(f'{site_of(op)}: the sum of {count} {source.dtype} values does not fit '
-                           'int32; write the reduction in two steps')
+        fault = sum_fault(count, source.dtype)
+        if fault:
+            raise BpuError(f'{site_of(op)}: {fault}')
         ratio = source.scale / out.scale / (count if mean else 1)
         return e.b.op('bpu.reduce_sum', [e.operand(op.operands[0], op)],
                       dict(dims=attrs['dims'], **_one(ratio)),
@@ -158,7 +158,8 @@ def _grid_sample(e: Emitter, op: Operation, out: IntType) -> SSAValue:
 
 def _padding(attrs: dict) -> str:
     mode = str(attrs['expansionMode'])
-    return 'border' if 'border' in mode else 'zeros'
+    zeros, border = PADDINGS
+    return border if border in mode else zeros
 
 
 ROUNDED = {

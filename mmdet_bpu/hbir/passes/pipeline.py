@@ -5,7 +5,7 @@ from typing import Callable, List, Optional, Sequence, Tuple
 from xdsl.dialects.builtin import ModuleOp
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.hbir.passes.conversion import Conversion
+from mmdet_bpu.hbir.passes.conversion import Conversion, Decision
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,11 @@ def check_order(passes: Sequence[Pass]) -> None:
 
 
 def run_pipeline(module: ModuleOp, passes: Sequence[Pass],
-                 metadata: Optional[dict] = None) -> Conversion:
+                 metadata: Optional[dict] = None,
+                 decisions: Sequence[Decision] = ()) -> Conversion:
     """Check the order, then run all passes on a fake-quantized module."""
     check_order(passes)
-    conversion = Conversion(module, metadata or {})
+    conversion = Conversion(module, metadata or {}, decisions)
     for step in passes:
         step.run(conversion)
     return conversion

@@ -12,12 +12,11 @@ from mmdet_bpu.kernels.reference.carriers import (CARRIERS, check_carriers,
                                                   exact_float_products)
 from mmdet_bpu.kernels.reference.epilogue import weight_magnitudes
 from mmdet_bpu.kernels.reference.products import PRODUCT_BLOCK
-from mmdet_bpu.kernels.reference.requantizer import (INT32_MAX, Requantizer, output_limits,
-                                                     round_shift_)
+from mmdet_bpu.kernels.reference.requantizer import Requantizer, output_limits, round_shift_
 from mmdet_bpu.kernels.reference.sampling import neighbours
 from mmdet_bpu.program.deformable_samples import (FRACTION_RANGE, largest_sample, sample_range,
                                                   sample_shift)
-from mmdet_bpu.program.dtypes import TORCH_DTYPES, largest_magnitude
+from mmdet_bpu.program.dtypes import INT32_MAX, TORCH_DTYPES, largest_magnitude
 from mmdet_bpu.program.numerics import Operand
 from mmdet_bpu.program.sampling_grid import POSITION_LIMIT
 

@@ -6,10 +6,9 @@ import torch
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.kernels.reference import kernel
 from mmdet_bpu.kernels.reference.blocks import for_each_block, shape_blocks
-from mmdet_bpu.kernels.reference.requantizer import (INT32_MAX, Requantizer, output_limits,
-                                                       round_shift_)
-from mmdet_bpu.program.dtypes import (INTEGER_RANGES, TORCH_DTYPES, integer_range,
-                                      largest_magnitude)
+from mmdet_bpu.kernels.reference.requantizer import Requantizer, output_limits, round_shift_
+from mmdet_bpu.program.dtypes import (INT32_MAX, INTEGER_RANGES, TORCH_DTYPES,
+                                      integer_range, largest_magnitude)
 from mmdet_bpu.program.guard_bits import SIDE_LIMIT, side_limit
 from mmdet_bpu.program.numerics import Operand
 

@@ -6,8 +6,11 @@ import torch
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.kernels.reference.blocks import for_each_block, row_blocks
-from mmdet_bpu.kernels.reference.requantizer import INT32_MAX, Requantizer, output_limits
-from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES, largest_magnitude
+from mmdet_bpu.kernels.reference.requantizer import Requantizer, output_limits
+from mmdet_bpu.program.dtypes import (INT32_MAX, INTEGER_RANGES, TORCH_DTYPES,
+                                      largest_magnitude)
+from mmdet_bpu.program.integer_rules import accumulator_bounds as channel_bounds
+from mmdet_bpu.program.integer_rules import product_fault
 from mmdet_bpu.program.numerics import Operand
 
 Tensors = list[torch.Tensor]
@@ -36,8 +39,8 @@ def accumulator_bounds(weight: torch.Tensor, bias: torch.Tensor, input_dtype: st
 
     The converter enlarges the weight scale of a channel whose bound exceeds 2**31 - 1.
     """
-    bias = bias.to(torch.int64).abs().cpu().numpy()
-    return weight_magnitudes(weight) * largest_magnitude(input_dtype) + bias
+    return channel_bounds(weight_magnitudes(weight), largest_magnitude(input_dtype),
+                          bias.to(torch.int64).cpu().numpy())
 
 
 class Epilogue:
@@ -55,9 +58,9 @@ class Epilogue:
 
     def __init__(self, operands: list[Operand], attrs: dict, bias_carried: bool, op: str):
         weight, bias = operands[1].constant, operands[2].constant
-        if 'si8' not in (operands[0].dtype, operands[1].dtype):
-            raise BpuError(f'{op} takes si8 x si8 or si16 x si8, found {operands[0].dtype} x '
-                           f'{operands[1].dtype}: make one operand si8 in the qconfig')
+        fault = product_fault(operands[0].dtype, operands[1].dtype)
+        if fault:
+            raise BpuError(f'{op} {fault}')
         bounds = accumulator_bounds(weight, bias, operands[0].dtype)
         self.bias = None if bias_carried or not bias.any() else bias.to(torch.int32)
         self.residual = None

@@ -6,8 +6,9 @@ import torch
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.kernels.reference import kernel
 from mmdet_bpu.kernels.reference.blocks import for_each_block, row_blocks
-from mmdet_bpu.kernels.reference.requantizer import INT32_MAX, Requantizer, output_limits
+from mmdet_bpu.kernels.reference.requantizer import Requantizer, output_limits
 from mmdet_bpu.program.dtypes import TORCH_DTYPES, largest_magnitude
+from mmdet_bpu.program.integer_rules import sum_fault
 from mmdet_bpu.program.numerics import Operand
 
 Tensors = list[torch.Tensor]
@@ -22,10 +23,10 @@ def plan_avg_pool(operands: list[Operand], attrs: dict) -> Requantizer:
     dtype, area = operands[0].dtype, math.prod(attrs['kernel'])
     if dtype not in ('si8', 'si16'):
         raise BpuError(f'bpu.avg_pool takes si8 and si16 values, found {dtype}')
+    fault = sum_fault(area, dtype)
+    if fault:
+        raise BpuError(f'bpu.avg_pool: {fault}')
     bound = area * largest_magnitude(dtype)
-    if bound > INT32_MAX:
-        raise BpuError(f'bpu.avg_pool: {area} elements of {dtype} may sum to {bound}, more than '
-                       'int32 holds: pool in two steps')
     return Requantizer(attrs['multiplier'], attrs['shift'],
                        *output_limits(attrs['out_dtypes'][0]), bound=bound)
 

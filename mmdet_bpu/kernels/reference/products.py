@@ -12,8 +12,9 @@ from mmdet_bpu.kernels.reference.blocks import BLOCK, for_each_block, row_blocks
 from mmdet_bpu.kernels.reference.carriers import (CARRIERS, check_carriers,
                                                     exact_float_products)
 from mmdet_bpu.kernels.reference.epilogue import Epilogue, accumulator_bounds
-from mmdet_bpu.kernels.reference.requantizer import INT32_MAX, Requantizer, output_limits
-from mmdet_bpu.program.dtypes import TORCH_DTYPES, largest_magnitude
+from mmdet_bpu.kernels.reference.requantizer import Requantizer, output_limits
+from mmdet_bpu.program.dtypes import INT32_MAX, TORCH_DTYPES, largest_magnitude
+from mmdet_bpu.program.integer_rules import product_fault
 from mmdet_bpu.program.numerics import Operand
 
 Tensors = list[torch.Tensor]
@@ -193,9 +194,11 @@ def plan_matmul(operands: list[Operand], attrs: dict) -> MatmulPlan:
         BpuError: for si16 x si16, which the unit does not have.
     """
     lhs, rhs = operands[:2]
-    if 'si8' not in (lhs.dtype, rhs.dtype) or 'si32' in (lhs.dtype, rhs.dtype):
-        raise BpuError(f'bpu.matmul takes si8 x si8 or si16 x si8, found {lhs.dtype} x '
-                       f'{rhs.dtype}: make one operand si8 in the qconfig')
+    fault = product_fault(lhs.dtype, rhs.dtype)
+    if fault:
+        raise BpuError(f'bpu.matmul {fault}')
+    if 'si32' in (lhs.dtype, rhs.dtype):
+        raise BpuError(f'bpu.matmul takes no si32 operand, found {lhs.dtype} x {rhs.dtype}')
     bound = lhs.shape[-1] * largest_magnitude(lhs.dtype) * largest_magnitude(rhs.dtype)
     carrier = 'float32' if bound <= CARRIERS['float32'].bound else 'float64'
     return MatmulPlan(carrier, bound <= INT32_MAX, Requantizer(

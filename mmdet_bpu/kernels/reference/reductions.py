@@ -8,8 +8,9 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.kernels.reference import kernel
 from mmdet_bpu.kernels.reference.blocks import for_each_block, row_blocks
 from mmdet_bpu.kernels.reference.carriers import CARRIERS
-from mmdet_bpu.kernels.reference.requantizer import INT32_MAX, Requantizer, output_limits
-from mmdet_bpu.program.dtypes import largest_magnitude
+from mmdet_bpu.kernels.reference.requantizer import Requantizer, output_limits
+from mmdet_bpu.program.dtypes import INT32_MAX, largest_magnitude
+from mmdet_bpu.program.integer_rules import sum_fault
 from mmdet_bpu.program.numerics import Operand
 
 Tensors = list[torch.Tensor]
@@ -23,14 +24,10 @@ def plan_reduce_sum(operands: list[Operand], attrs: dict) -> Requantizer:
     """
     operand = operands[0]
     size = math.prod(operand.shape[dim] for dim in attrs['dims'])
-    bound = size * largest_magnitude(operand.dtype)
-    if bound > INT32_MAX:
-        if operand.dtype != 'si32':
-            raise BpuError(
-                f'bpu.reduce_sum: {size} elements of {operand.dtype} may sum to {bound}, more than '
-                f'int32 holds: reduce in two steps of at most '
-                f'{INT32_MAX // largest_magnitude(operand.dtype)} elements')
-        bound = INT32_MAX + 1
+    bound = min(size * largest_magnitude(operand.dtype), INT32_MAX + 1)
+    fault = sum_fault(size, operand.dtype)
+    if fault and operand.dtype != 'si32':  # whose sums are looked at when it runs
+        raise BpuError(f'bpu.reduce_sum: {fault}')
     return Requantizer(attrs['multiplier'], attrs['shift'],
                        *output_limits(attrs['out_dtypes'][0]), bound=bound)
 

@@ -13,10 +13,8 @@ import numpy as np
 import torch
 
 from mmdet_bpu.kernels.reference.blocks import for_each_block, row_blocks
-from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES
+from mmdet_bpu.program.dtypes import INT32_MAX, INTEGER_RANGES, TORCH_DTYPES
 from mmdet_bpu.program.numerics import ZERO_SHIFT, IntLike, broadcast_pair, scale_int64
-
-INT32_MAX = INTEGER_RANGES['si32'][1]
 
 
 class Requantizer:

@@ -8,6 +8,7 @@ from mmdet_bpu.kernels.reference.blocks import for_each_block, row_blocks
 from mmdet_bpu.kernels.reference.carriers import (CARRIERS, check_carriers,
                                                     exact_float_products)
 from mmdet_bpu.kernels.reference.requantizer import Requantizer, round_shift_
+from mmdet_bpu.program.integer_rules import padding_fault
 from mmdet_bpu.program.numerics import Operand
 from mmdet_bpu.program.sampling_grid import POSITION_LIMIT, check_fraction_bits
 
@@ -27,9 +28,9 @@ class SamplePlan:
         if (operands[0].dtype, operands[1].dtype) != ('si8', 'si16'):
             raise BpuError('bpu.grid_sample takes si8 values and an si16 grid, found '
                            f'{operands[0].dtype} and {operands[1].dtype}')
-        if attrs['padding'] not in ('zeros', 'border'):
-            raise BpuError('bpu.grid_sample: padding must be "zeros" or "border", found '
-                           f'{attrs["padding"]!r}')
+        fault = padding_fault(attrs['padding'])
+        if fault:
+            raise BpuError(f'bpu.grid_sample: {fault}')
         self.bits = attrs['fraction_bits']
         check_fraction_bits(self.bits)
         self.axes = [Requantizer(attrs[f'{axis}_multiplier'], attrs[f'{axis}_shift'],

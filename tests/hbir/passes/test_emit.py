@@ -54,7 +54,7 @@ def test_a_reduction_that_may_leave_int32_is_refused():
     g = Graph((1, 70000), 16, STEP16)
     value = g.rounded(g.op('hbir.reduce_sum', [g.x], dict(dims=[1], keepDim=True), (1, 1)), 16, 1.0)
     with pytest.raises(BpuError, match='here: the sum of 70000 si16 values does not fit int32; '
-                                       'write the reduction in two steps'):
+                                       'write it in two steps of at most 65535 elements'):
         convert(g.finish(value))
 
 

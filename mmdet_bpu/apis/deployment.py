@@ -1,0 +1,91 @@
+"""From a checkpoint to the files of a deployment."""
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import List, Optional, Tuple, Union
+
+from mmengine.config import Config
+
+from mmdet_bpu.apis.models import export_hbir, load_quantized, metadata_of, settings_of
+from mmdet_bpu.backends.choice import choose_backend
+from mmdet_bpu.backends.compile import compile_hbm
+from mmdet_bpu.compiler.compile import CompileResult
+from mmdet_bpu.compiler.march import get_march
+from mmdet_bpu.engine.predictors import contract_of
+from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.hbir.text import print_text
+from mmdet_bpu.lowering.artifacts import CONTRACT_FILE, HBM_FILE, to_integers, write_export
+from mmdet_bpu.output_folder import staged_folder, write_atomically
+from mmdet_bpu.quantization import quantized_graphs
+from mmdet_bpu.steps import Step, silent
+
+EXPORT_STEPS = 2
+DEPLOY_STEPS = 4
+"""How many steps :func:`export` and :func:`deploy` tell of."""
+
+
+def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path],
+           step: Step = silent) -> List[Path]:
+    """HBIR, integer module and report of a calibration or QAT checkpoint, or none of them.
+
+    Args:
+        cfg (Config): A config with a stage.
+        checkpoint (str): Of stage calibration or qat.
+        out_dir (str | Path): Folder to write.
+        step (Step): Told of each step.
+
+    Returns:
+        list[Path]: The files.
+
+    Raises:
+        BpuError: A checkpoint of another stage, or a folder that cannot be written.
+    """
+    step('load and export')
+    exported = export_hbir(cfg, checkpoint)
+    step('write')
+    with staged_folder(out_dir) as folder:
+        names = sorted(write_export(exported, folder))
+    return [Path(out_dir) / name for name in names]
+
+
+def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optional[str] = None,
+           backend: str = 'auto', step: Step = silent) -> Tuple[CompileResult, List[Path]]:
+    """From a calibration or QAT checkpoint to every file of a deployment, or to none of them.
+
+    Args:
+        cfg (Config): A config with a stage.
+        checkpoint (str): Of stage calibration or qat.
+        out_dir (str | Path): Folder to write.
+        march (str, optional): Defaults to ``bpu.march``.
+        backend (str): ``auto``, ``sim`` or ``hbdk4``; see
+            :func:`mmdet_bpu.backends.choose_backend`.
+        step (Step): Told of each step.
+
+    Returns:
+        tuple[CompileResult, list[Path]]: The compilation, and all files.
+
+    Raises:
+        BpuError: Unknown march or backend, a checkpoint of another stage, an op that cannot run on
+            the march, or a folder that cannot be written.
+    """
+    cfg.bpu.march = get_march(march or settings_of(cfg)['march']).name
+    choose_backend(backend)
+    step('load and prepare')
+    model = load_quantized(cfg, checkpoint)
+    step('export')
+    exported = to_integers(quantized_graphs(model), metadata_of(cfg, model))
+    out = Path(out_dir)
+    with staged_folder(out) as folder:
+        step('write')
+        write_export(exported, folder)
+        step(f'compile for {cfg.bpu.march}')
+        text = print_text(exported.hbir) if choose_backend(backend) == 'hbdk4' else None
+        result = compile_hbm(program_from_module(exported.integer), folder / HBM_FILE,
+                             cfg.bpu.march, exported.report, backend, text)
+        contract = contract_of(HbmSimulator(result.simulator_path))
+        write_atomically(folder / CONTRACT_FILE, (json.dumps(contract, indent=1) + '\n').encode())
+        names = sorted(f.relative_to(folder) for f in folder.rglob('*') if f.is_file())
+        moved = {name: out / getattr(result, name).relative_to(folder) for name in
+                 ('path', 'simulator_path', 'report_json', 'report_html')}
+    return replace(result, **moved), [out / name for name in names]

@@ -1,0 +1,127 @@
+"""Detectors and executables of a config, as the verbs need them."""
+import copy
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, Union
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmdet_bpu.engine import stages
+from mmdet_bpu.engine.config_options import parse_options
+from mmdet_bpu.engine.prepared import prepare_from
+from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
+from mmdet_bpu.engine.stages import complete_config
+from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
+from mmdet_bpu.engine.weights import check_stage, read_checkpoint
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.executors.interpreter import Interpreter
+from mmdet_bpu.executors.protocol import Executable
+from mmdet_bpu.families.class_names import class_names
+from mmdet_bpu.families.contract import deploy_metadata
+from mmdet_bpu.families.fitting_shape import require_fitting_shape
+from mmdet_bpu.families.refusals import refuse_config, refuse_model
+from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.lowering.artifact_formats import FORMATS, load_artifact
+from mmdet_bpu.lowering.artifacts import IntegerModel, to_integers
+from mmdet_bpu.quantization import quantization_of, quantized_graphs, set_quant_state
+
+CHECKPOINT_SUFFIXES = ('.pth', '.pt')
+
+
+def load_config(config: str, stage: Optional[str] = None,
+                cfg_options: Sequence[str] = ()) -> Config:
+    """Read a config and put a stage over it.
+
+    Args:
+        config (str): Path of a config, or ``mmdet::...`` of an installed package.
+        stage (str, optional): See :func:`mmdet_bpu.engine.stages.load_config`.
+        cfg_options (Sequence[str]): Overrides, each KEY=VALUE; they win over the stage.
+
+    Raises:
+        BpuError: No such config, it cannot be parsed, no such stage, or a wrong override.
+    """
+    return stages.load_config(config, stage, parse_options(cfg_options or ()))
+
+
+def build_detector(cfg: Config) -> nn.Module:
+    """The stock detector of a config, on CPU, without initialising its weights.
+
+    Raises:
+        BpuError: It is of a kind that cannot be deployed.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    refuse_config(cfg)
+    # mmdet's detectors write into the config that they are built from.
+    model = plain_batch_norms(MODELS.build(copy.deepcopy(cfg.model))).eval()
+    refuse_model(model, cfg)
+    return model
+
+
+def deployable_detector(cfg: Config, settings: Dict[str, Any]) -> nn.Module:
+    """The stock detector of a completed config, if it can take the deployed input.
+
+    Raises:
+        BpuError: Backbone and neck cannot take ``bpu.input_shape``; the message names shapes that
+            fit.
+    """
+    model = build_detector(cfg)
+    require_fitting_shape(model, settings['input_shape'])
+    return model
+
+
+def settings_of(cfg: Config) -> Dict[str, Any]:
+    """Complete a config in place and return its validated ``bpu`` settings.
+
+    Raises:
+        BpuError: A setting is wrong, or the config's detector cannot be deployed.
+    """
+    refuse_config(cfg)
+    if cfg.get('bpu') is None:
+        raise BpuError('the config has no key bpu; pass a stage, or inherit from configs/qat.py')
+    return complete_config(cfg).as_dict()
+
+
+def load_quantized(cfg: Config, checkpoint: str) -> nn.Module:
+    """A prepared detector with the weights and scales of a calibration or QAT checkpoint.
+
+    Raises:
+        BpuError: The checkpoint is of another stage, or its keys do not fit the config.
+    """
+    settings = settings_of(cfg)
+    loaded = read_checkpoint(checkpoint)
+    check_stage(loaded, QUANTIZED_STAGES, checkpoint, 'make an integer model')
+    model = prepare_from(deployable_detector(cfg, settings), settings, loaded, checkpoint)
+    set_quant_state(model, 'quantize')
+    return model
+
+
+def metadata_of(cfg: Config, model: nn.Module) -> Dict[str, Any]:
+    """Metadata of a prepared detector's artefacts: its deploy contract."""
+    network, = quantization_of(model).networks
+    return deploy_metadata(cfg, model, network.graph.output_tree, class_names(cfg))
+
+
+def export_hbir(cfg: Config, checkpoint: str) -> IntegerModel:
+    """Fixed-point model of a calibration or QAT checkpoint."""
+    model = load_quantized(cfg, checkpoint)
+    return to_integers(quantized_graphs(model), metadata_of(cfg, model))
+
+
+def load_executable(cfg: Config, path: Union[str, Path], stage: str) -> Executable:
+    """What stage ``int`` or ``hbm`` evaluates.
+
+    Stage ``int`` takes a calibration or QAT checkpoint, converted on the fly, or a ``.int.mlir``;
+    stage ``hbm`` takes a ``.hbm``.
+
+    Raises:
+        BpuError: The file is of another kind than the stage takes.
+    """
+    checkpoints = CHECKPOINT_SUFFIXES if stage == 'int' else ()
+    expected = (FORMATS[stage].suffix, *checkpoints)
+    if not Path(path).name.endswith(expected):
+        raise BpuError(f'stage {stage!r} takes a {" or ".join(expected)} file, found {path}')
+    if Path(path).suffix in checkpoints:
+        return Interpreter(program_from_module(export_hbir(cfg, str(path)).integer))
+    return load_artifact(path)

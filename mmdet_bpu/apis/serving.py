@@ -1,0 +1,57 @@
+"""Detection in pictures, by a checkpoint with its config or by an artefact alone."""
+from pathlib import Path
+from typing import Any, Callable, Dict, Sequence, Union
+
+from mmengine.config import Config
+
+from mmdet_bpu.apis.models import (CHECKPOINT_SUFFIXES, build_detector, load_quantized,
+                                   settings_of)
+from mmdet_bpu.engine.picture_run import detect_in_pictures
+from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor
+from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
+from mmdet_bpu.engine.weights import load_strictly, read_checkpoint, stage_of
+from mmdet_bpu.families.class_names import class_names
+from mmdet_bpu.lowering.artifact_formats import load_artifact
+
+
+def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config]) -> Any:
+    """What detects in a picture: a checkpoint with its config, or an artefact alone.
+
+    Args:
+        path (str | Path): A ``.pth`` of any stage, a ``.int.mlir`` or a ``.hbm``.
+        cfg_of (Callable): Stage -> config with that stage; asked only for a checkpoint.
+
+    Raises:
+        BpuError: No such file, or it does not fit the config.
+    """
+    if Path(path).suffix not in CHECKPOINT_SUFFIXES:
+        return ArtifactPredictor(load_artifact(path), title=Path(path).name)
+    loaded = read_checkpoint(str(path))
+    stage = stage_of(loaded)
+    cfg = cfg_of(stage)
+    settings_of(cfg)
+    if stage in QUANTIZED_STAGES:
+        model = load_quantized(cfg, str(path))
+    else:
+        model = build_detector(cfg)
+        load_strictly(model, loaded['state_dict'], str(path))
+    return DetectorPredictor(model, cfg, class_names(cfg), f'{Path(path).name} ({stage})')
+
+
+def infer(models: Sequence[Union[str, Path]], images: Union[str, Path, Sequence],
+          out_dir: Union[str, Path], cfg_of: Callable[[str], Config],
+          score_thr: float = 0.3) -> Dict[str, Any]:
+    """Draw what models detect in pictures; several models stand side by side.
+
+    Args:
+        models (Sequence[str | Path]): See :func:`load_predictor`.
+        images (str | Path | Sequence): Files and folders.
+        out_dir (str | Path): Folder to write.
+        cfg_of (Callable): Stage -> config with that stage.
+        score_thr (float): Boxes below this score are left out. Defaults to 0.3.
+
+    Returns:
+        dict: See :func:`mmdet_bpu.engine.picture_run.detect_in_pictures`.
+    """
+    predictors = [load_predictor(path, cfg_of) for path in models]
+    return detect_in_pictures(predictors, images, out_dir, score_thr)
