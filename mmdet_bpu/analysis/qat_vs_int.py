@@ -8,8 +8,8 @@ op is not mixed with what the ops before it did.
 Reported apart: composites (softmax, norms) as wholes, and products without a fake quantizer (the
 scores), which have no LSB in QAT.
 
-What differs by more than 1 LSB, or 2 of a composite, is held against the contract: the integers must
-be as near to the exact value as its roundings let them (:mod:`mmdet_bpu.analysis.op_bounds`,
+What differs by more than 1 LSB, or 2 of a composite, is held against the contract: the integers
+must be as near to the exact value as its roundings let them (:mod:`mmdet_bpu.analysis.op_bounds`,
 :mod:`mmdet_bpu.analysis.contract_intervals`). If they are not, it is a defect (:func:`defects`).
 """
 import math

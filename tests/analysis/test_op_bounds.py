@@ -4,9 +4,11 @@ from math import floor
 
 import numpy as np
 import pytest
+import torch
 
 from mmdet_bpu.analysis.contract_bounds import BOUNDS, relative
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, defects
+from mmdet_bpu.hbir.builder import attrs_of
 from mmdet_bpu.kernels import registry as kernels
 from mmdet_bpu.kernels.kernel_set import Kernel
 from mmdet_bpu.program.kinds import KINDS, REQUANTIZE, TABLE, Group
@@ -215,6 +217,19 @@ def nearest_is_no_worse(ratio):
     return all(taken <= other for other in others)
 
 
+@pytest.mark.parametrize('name, attrs, reach, few', [
+    ('clip', dict(min=-0.5, max=0.5), 1.0, True), ('sin', {}, 300.0, False)])
+def test_a_table_is_off_only_where_its_segments_are_used_up(name, attrs, reach, few):
+    """A sine that turns often within its 64 x 64 entries, and a function of straight parts."""
+    g = Rounded((1, COLUMNS), 16, reach / 2**15)
+    g.finish(g.op(f'hbir.{name}', [g.x], attrs, g.shape), 16, 2.0**-15)
+    note, = [n for n in g.conversion.notes if n['rule'] == 'find_tables']
+    used = len(attrs_of(g.conversion.emitted[g.value].owner)['segment_start'])
+    assert (used < 64) == few and (note['max_error_lsb'] <= 0.5) == few
+    assert float(g.bound.absolute) == pytest.approx(max(note['max_error_lsb'] - 0.5, 0))
+    assert few or g.bound.absolute > 1
+
+
 ABOVE, BELOW = 1 + 2.0**-15, 1 + 3 * 2.0**-15
 """Ratios halfway between two 15-bit multipliers: one is rounded down, the other one up."""
 
@@ -273,7 +288,6 @@ def test_int16_results_that_15_bits_keep_2_lsb_away(kind):
 
 @pytest.mark.parametrize('kind', INHERENT)
 def test_the_comparison_knows_the_bound_of_the_op(kind, monkeypatch):
-    import torch
     g, integers, _ = INHERENT[kind]()
     image = torch.from_numpy(integers.astype(f'int{g.bits}'))
     result = compare_qat_int(g.conversion, image)
