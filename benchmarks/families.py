@@ -3,8 +3,9 @@
     python benchmarks/families.py [--configs mmdet::a/b.py ...] [--shape H W] [--json FILE]
 
 Prints a table as it goes and one line per refusal. A config has passed when every step of
-``family_chain.py`` did: capture bit-equal, prepare, calibrate, HBIR, integers within 1 LSB of QAT op
-by op, compile, simulator equal, stock decoding of both, numpy decoding equal to it. The JSON is a list of
+``family_chain.py`` did: capture bit-equal, prepare, calibrate, HBIR, integers within 1 LSB of QAT
+op by op (more only where the op's own scales show that the contract costs it), compile, simulator
+equal, stock decoding of both, numpy decoding equal to it. The JSON is a list of
 ``{"config", "family", "passed", "step", "message", "max_lsb", "boxes", "seconds"}``.
 """
 import argparse

@@ -7,7 +7,12 @@ op is not mixed with what the ops before it did.
 
 Reported apart: composites (softmax, norms) as wholes, and products without a fake quantizer (the
 scores), which have no LSB in QAT.
+
+What differs by more than 1 LSB, or 2 of a composite, is held against the contract: the integers
+must be as near to the exact value as its roundings let them (:mod:`mmdet_bpu.analysis.op_bounds`,
+:mod:`mmdet_bpu.analysis.contract_intervals`). If they are not, it is a defect (:func:`defects`).
 """
+import math
 from collections import defaultdict
 from typing import Any, Dict, Iterable, List, Union
 
@@ -17,6 +22,9 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import BlockArgument, Operation, SSAValue
 
 from mmdet_bpu.analysis.composites import Composite, find_composites
+from mmdet_bpu.analysis.contract_intervals import contract_interval
+from mmdet_bpu.analysis.exact_values import ROOM, Integers, exact_value, in_lsb
+from mmdet_bpu.analysis.op_bounds import contract_bound
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.hbir.builder import constant_array, operations, site_of
@@ -43,6 +51,9 @@ CAUSES = {
 MULTIPLIER_CAUSE = 'a 15-bit multiplier is up to 2**-15 of the result off'
 INSIDE_QAT = 'roundings and saturation inside, which QAT has as well'
 INSIDE = 'roundings and saturation inside, and differences of 1 LSB that grow on the way'
+
+USUAL_LSB, USUAL_WHOLE_LSB = 1, 2
+"""Differences, of an op and of a composite, that need no derivation."""
 
 
 def is_rounding(op: Any) -> bool:
@@ -117,16 +128,21 @@ class _Comparison:
         scales = self.conversion.integers
         return {v: self.integers[v].float() * torch.tensor(scales[v].scale) for v in values}
 
+    def _exact(self, values: Iterable[SSAValue]) -> Integers:
+        return {v: (self.integers[v], self.conversion.integers[v].scale) for v in values}
+
     def _compare(self, value: SSAValue, ssa: SSAValue, tensor: Tensor) -> None:
         op = value.owner
         row = dict(site=site_of(op), kind=ssa.owner.name.split('.')[1],
                    dtype=value_type(ssa).dtype, elements=tensor.numel())
         leaves = self._leaves(value)
         if is_rounding(op):
-            known = self._floats(integers_before(op.operands[0]))
-            row.update(_difference(op, evaluate_value(op.operands[0], known), tensor))
-            if row['max_lsb'] > 1:
+            before = integers_before(op.operands[0])
+            trained = evaluate_value(op.operands[0], self._floats(before))
+            row.update(_difference(op, trained, tensor))
+            if row['max_lsb'] > USUAL_LSB:
                 row['cause'] = self._cause(row)
+                row.update(self._derive(value, trained, self._exact(before), tensor))
             self.ops.append(row)
             if value in self.composites:
                 self._compare_whole(self.composites[value], tensor)
@@ -145,6 +161,28 @@ class _Comparison:
                 return note['text']
         return CAUSES.get(row['kind'], MULTIPLIER_CAUSE)
 
+    def _derive(self, value: SSAValue, trained: Tensor, integers: Integers,
+                tensor: Tensor) -> dict:
+        """The largest difference that the contract and training's float32 allow together."""
+        type_ = self.conversion.integers[value]
+        exact = exact_value(value.owner.operands[0], integers)
+        exact, trained = (in_lsb(real, type_.scale, type_.dtype) for real in (exact, trained))
+        bound = contract_bound(self.conversion, value).at(exact) + ROOM
+        return dict(
+            bound_lsb=math.floor((bound + (trained - exact).abs()).max().item()) + 1,
+            within_contract=bool(((tensor.double() - exact).abs() <= 0.5 + bound).all()))
+
+    def _derive_whole(self, output: SSAValue, qat: Tensor, integers: Integers,
+                      tensor: Tensor) -> dict:
+        type_ = self.conversion.integers[output]
+        interval = contract_interval(self.conversion, output, integers)
+        if interval is None:
+            return dict(bound_lsb=USUAL_WHOLE_LSB, within_contract=False)
+        trained = in_lsb(qat, type_.scale, type_.dtype).round()
+        reach = torch.maximum(interval.high - trained, trained - interval.low)
+        inside = (interval.low <= tensor) & (tensor <= interval.high)
+        return dict(bound_lsb=int(reach.max()), within_contract=bool(inside.all()))
+
     def _compare_whole(self, whole: Composite, tensor: Tensor) -> None:
         op = whole.output.owner
         real = evaluate_value(op.operands[0], self._floats(whole.inputs), quantize=False)
@@ -155,6 +193,8 @@ class _Comparison:
         row.update({f'qat_{name}': v for name, v in _difference(op, qat, tensor).items()})
         if row['max_lsb'] > 1:
             row['cause'] = INSIDE_QAT if row['qat_max_lsb'] <= 1 else INSIDE
+        if row['qat_max_lsb'] > USUAL_WHOLE_LSB:
+            row.update(self._derive_whole(whole.output, qat, self._exact(whole.inputs), tensor))
         self.wholes.append(row)
 
 
@@ -168,6 +208,16 @@ def _difference(op: Operation, real: Tensor, integers: Tensor) -> dict:
 def _absolute_difference(real: Tensor, integers: Tensor, scale: float) -> dict:
     distance = (integers.double() * scale - real.double()).abs().max().item()
     return dict(max_difference=distance, largest=real.abs().max().item())
+
+
+def defects(result: Dict[str, Any]) -> List[dict]:
+    """Rows of ops and composites whose difference does not follow from the contract.
+
+    Args:
+        result (dict): Of :func:`compare_qat_int`.
+    """
+    return [row for row in (*result['ops'], *result['wholes'])
+            if not row.get('within_contract', True)]
 
 
 def summarize(rows: List[dict]) -> Dict[str, dict]:
@@ -206,11 +256,14 @@ def compare_qat_int(source: Union[nn.Module, ModuleOp, Conversion],
 
     Returns:
         dict: ``ops`` (one dict per rounding: site, kind, dtype, elements, differing,
-        differing_share, max_lsb, and the cause where that exceeds 1), ``by_kind``, ``max_lsb``,
-        ``differing_share``, ``wholes`` (softmax and norms from their input to their output
-        integers against the float function without roundings inside, its cause above 1;
-        ``qat_...``: against QAT, which has those roundings), ``unrounded`` (products without a
-        fake quantizer: largest difference and largest magnitude, in the output's unit).
+        differing_share, max_lsb, and where that exceeds 1 the cause, the largest difference
+        ``bound_lsb`` that the contract and training's float32 allow, and ``within_contract``,
+        whether every element is as near to the exact value as the contract says), ``by_kind``,
+        ``max_lsb``, ``differing_share``, ``wholes`` (softmax and norms from their input to their
+        output integers against the float function without roundings inside, its cause above 1;
+        ``qat_...``: against QAT, which has those roundings; where that exceeds 2, ``bound_lsb``
+        and ``within_contract``), ``unrounded`` (products without a fake quantizer: largest
+        difference and largest magnitude, in the output's unit).
 
     Raises:
         BpuError: The model has no integer form, or the image does not fit it.

@@ -5,7 +5,7 @@ maps channels last. A fake quantizer rounds ``x / scale`` half to even, as the t
 The integer form is judged against this, op by op (:mod:`mmdet_bpu.analysis.qat_vs_int`).
 """
 import math
-from typing import Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -176,8 +176,8 @@ def evaluate(op: Operation, operands: List[Tensor], quantize: bool = True) -> Li
     return function(operands, attrs_of(op))
 
 
-def evaluate_value(value: SSAValue, known: Dict[SSAValue, Tensor],
-                   quantize: bool = True) -> Tensor:
+def evaluate_value(value: SSAValue, known: Dict[SSAValue, Any], quantize: bool = True,
+                   run: Callable[[Operation, list, bool], list] = evaluate) -> Any:
     """A value from the ones it depends on.
 
     Args:
@@ -185,6 +185,7 @@ def evaluate_value(value: SSAValue, known: Dict[SSAValue, Tensor],
         known (dict[SSAValue, Tensor]): Where the walk back ends. What is computed on the way is
             added to it.
         quantize (bool): See :func:`evaluate`.
+        run (Callable): What computes the results of one operation. Defaults to :func:`evaluate`.
     """
     pending = [value]
     while pending:
@@ -199,7 +200,7 @@ def evaluate_value(value: SSAValue, known: Dict[SSAValue, Tensor],
         if missing:
             pending += missing
             continue
-        known.update(zip(op.results, evaluate(op, [known[v] for v in op.operands], quantize)))
+        known.update(zip(op.results, run(op, [known[v] for v in op.operands], quantize)))
     return known[value]
 
 

@@ -47,7 +47,7 @@ def _resize2d(inputs: List[Tensor], attrs: dict) -> List[Tensor]:
         positions = offset + torch.arange(count, dtype=torch.float64, device=x.device) * step
         positions = positions.clamp(0, size - 1)
         lower = positions.floor().long()
-        weight = (positions - lower).float().view(-1, *(1, ) * (x.dim() - dim - 1))
+        weight = (positions - lower).to(x.dtype).view(-1, *(1, ) * (x.dim() - dim - 1))
         x = torch.lerp(x.index_select(dim, lower),
                        x.index_select(dim, (lower + 1).clamp(max=size - 1)), weight)
     return [x]

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmdet_bpu.analysis.qat_vs_int import defects
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.deploy_graph import deploy_graph
 from mmdet_bpu.quantization import model_report, prepare
@@ -96,6 +97,20 @@ def test_the_divisor_of_an_l2_norm_is_one_table_with_int16_around_it(through):
     assert rules['pow.0'] == ('int16', 'template: terms of a divisor')
     assert rules['sum.0'] == ('int16', 'template: divisor')
     assert rules['div.reciprocal.0'] == ('int16', 'template: reciprocal of a divisor')
+
+
+@pytest.mark.parametrize('slopes', [1, 3])
+@pytest.mark.parametrize('dtype', ['int8', 'int16'])
+def test_a_prelu_behind_a_convolution_rounds_as_training_does(through, slopes, dtype):
+    """Three int8 terms make an int16 sum: their bias counts in units coarser than its LSB."""
+    torch.manual_seed(5)
+    conv = nn.Conv2d(3, 3, 1)
+    run = through(lambda self, x: self.act(self.conv(x)) * 2, conv=conv, act=nn.PReLU(slopes),
+                  qconfig=[dict(site='conv*', dtype=dtype)])
+    rows = {row['kind']: row for row in run.comparison['ops']}
+    assert set(rows) >= {'conv2d', 'mul', 'add'} and rows['conv2d']['dtype'] == f'si{dtype[3:]}'
+    assert not defects(run.comparison)
+    assert all(row['max_lsb'] <= 1 for kind, row in rows.items() if kind != 'conv2d')
 
 
 def test_slopes_that_are_trained_stay_tensors(through):

@@ -38,7 +38,7 @@ def _factors(product: Product, conversion: Conversion) -> List[Factor]:
                               -1, -1)]
 
 
-def _bias(op: Operation, channels: int) -> np.ndarray:
+def bias_of(op: Operation, channels: int) -> np.ndarray:
     """Bias of a product in float64; zeros where it has none."""
     index = 4 if op.name == DEFORM_CONV2D else 2
     bias = np.zeros(channels) if len(op.operands) <= index \
@@ -68,7 +68,7 @@ def bound_product(product: Product, conversion: Conversion) -> None:
     constant = conversion.constants.get(op.operands[1])
     if constant is None:
         raise BpuError(f'{site_of(op)}: the weight must be a constant with a fake quantizer')
-    bias = _bias(op, len(constant.data))
+    bias = bias_of(op, len(constant.data))
     scale = np.broadcast_to(np.asarray(constant.scale, np.float64), bias.shape).copy()
     original = scale.copy()
     for attempt in range(len(factors) - 1 + _ATTEMPTS):

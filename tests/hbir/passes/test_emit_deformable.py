@@ -3,11 +3,13 @@ import numpy as np
 import pytest
 import torch
 
+from mmdet_bpu.analysis.op_bounds import contract_bound
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.hbir.builder import OpBuilder, attrs_of, constant_array, operations
 from mmdet_bpu.hbir.integer_program import program_from_module
-from mmdet_bpu.hbir.passes import convert
+from mmdet_bpu.hbir.passes import conversion_of, convert
+from mmdet_bpu.hbir.passes.conversion import FAKE_QUANT
 from mmdet_bpu.hbir.reference import FloatReference
 from mmdet_bpu.hbir.text import parse_text, print_text
 from mmdet_bpu.hbir.types import tensor_type
@@ -72,6 +74,12 @@ class Case:
                   if op.name == 'bpu.deform_conv2d')
         return op, *(constant_array(value).astype(np.int64) for value in op.operands[1:3])
 
+    def bound(self):
+        """What the contract costs its rounded result."""
+        conversion = conversion_of(self.module)
+        rounded = [op for op in conversion.products if op.name == FAKE_QUANT]
+        return contract_bound(conversion, rounded[0].results[0])
+
     def distance(self):
         """LSB between integers and the float reference: (largest, share of elements)."""
         executable = Interpreter(program_from_module(convert(self.module)[0]))
@@ -101,6 +109,9 @@ def test_the_position_of_another_offset_scale_is_rounded_to_a_fraction():
     assert attrs['offset_multiplier'][0] / 2**attrs['offset_shift'][0] == pytest.approx(
         real, rel=2**-15)
     assert 0 < case.distance()[0] <= 2
+    bound = case.bound()
+    # Half a 256th of a px, and 2**-15 of 128 px: of a sample, along two axes, at its steepest.
+    assert bound.absolute > 1 and case.distance()[0] <= bound.absolute + 1
 
 
 def test_the_template_scale_needs_no_rounding():
@@ -179,6 +190,9 @@ def test_an_int16_result_of_many_terms_is_off_by_what_its_samples_must_lose():
     error = (found - real).abs()
     assert (error <= 0.5 + lost + real.abs() * 2.0**-15 * 1.1).all()
     assert real.abs().max() < 2**15 and 1 < (found - real.round()).abs().max() <= 3
+    bound = case.bound()
+    assert float(bound.absolute) == pytest.approx(lost.max().item(), rel=1e-3)
+    assert bound.relative <= 2.0**-15 and (error <= 0.5 + bound.at(real)).all()
 
 
 def test_where_no_bits_fit_weight_scales_are_enlarged():
