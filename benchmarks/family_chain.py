@@ -15,9 +15,7 @@ import numpy as np
 import torch
 from family_boxes import count_boxes
 from family_images import batch_of, digit_images
-from family_weights import ENOUGH, IMAGES, build_stock, give_meaning
-from mmengine.config import Config
-from mmengine.hub import get_config
+from family_weights import ENOUGH, IMAGES, build_stock, give_meaning, read_config
 from torch import Tensor
 
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, defects
@@ -86,7 +84,7 @@ class Chain:
 
     def build(self) -> None:
         """The detector with weights under which it detects something."""
-        self.cfg = get_config(self.config) if '::' in self.config else Config.fromfile(self.config)
+        self.cfg = read_config(self.config)
         refuse_config(self.cfg)
         self.model = build_stock(self.config)
         refuse_model(self.model, self.cfg)

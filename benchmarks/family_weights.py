@@ -12,14 +12,15 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Sequence
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.utils import get_installed_path
 from torch import nn
 
 import mmdet_bpu.registration  # noqa: F401  (lets mmdet be imported beside mmcv-lite)
@@ -40,6 +41,14 @@ ENOUGH = dict(before=50, classes=5, after=10)
 TIME_LIMIT = 1800  # s, of one config
 
 
+def read_config(config: str) -> Config:
+    """``package::folder/name.py``, also of folders with a dot, which mmengine's own reading refuses."""
+    package, found, path = config.partition('::')
+    if not found:
+        return Config.fromfile(config)
+    return Config.fromfile(str(Path(get_installed_path(package)) / '.mim' / 'configs' / path))
+
+
 def build_stock(config: str) -> nn.Module:
     """Build the detector of a config without anything that its weights would be fetched for.
 
@@ -49,7 +58,7 @@ def build_stock(config: str) -> nn.Module:
     Returns:
         nn.Module: In eval mode, its weights as the constructors leave them.
     """
-    settings = get_config(config) if '::' in config else Config.fromfile(config)
+    settings = read_config(config)
     init_default_scope(settings.get('default_scope') or 'mmdet')
     without_checkpoints(settings.model)
     with torch.random.fork_rng(devices=[]):

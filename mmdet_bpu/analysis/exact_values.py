@@ -5,7 +5,6 @@ own rounding does not count (:data:`ROOM`).
 """
 from typing import Dict, List, Tuple
 
-import torch
 from torch import Tensor
 from xdsl.ir import Operation, SSAValue
 
