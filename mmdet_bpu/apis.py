@@ -40,6 +40,7 @@ from mmdet_bpu.engine.evaluation import evaluate as run_evaluation
 from mmdet_bpu.engine.picture_run import detect_in_pictures
 from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor, contract_of
 from mmdet_bpu.engine.prepared import prepare_from
+from mmdet_bpu.engine.recipe_report import recipe_lines
 from mmdet_bpu.engine.stage_names import EXECUTABLE_STAGES, QUANTIZED_STAGES
 from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
@@ -54,7 +55,7 @@ from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.text import print_text
-from mmdet_bpu.lowering.artifact_formats import FORMATS, load_artifact
+from mmdet_bpu.lowering.artifact_formats import FORMATS, load_artifact, writable_format
 from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, to_integers,
                                           write_export)
 from mmdet_bpu.lowering.export import export_networks
@@ -63,8 +64,8 @@ from mmdet_bpu.quantization import quantization_of, quantized_graphs, set_quant_
 from mmdet_bpu.steps import Step, silent
 
 __all__ = ['check_model', 'compare_stages', 'count_flops', 'deploy', 'evaluate', 'export', 'infer',
-           'load_config', 'make_digits', 'pack', 'refuse_errors', 'report_lines', 'sites_of',
-           'train', 'verify']
+           'load_config', 'make_digits', 'pack', 'recipe_lines', 'recipes_of', 'refuse_errors',
+           'report_lines', 'sites_of', 'train', 'verify']
 
 CHECKPOINT_SUFFIXES = ('.pth', '.pt')
 CHECK_STEPS = 1 + model_check.STEPS
@@ -234,33 +235,51 @@ def check_model(cfg: Config, march: Optional[str] = None, checkpoint: Optional[s
     return check_float(model, settings, march, metadata, step)
 
 
+def recipes_of(config: str, cfg_options: Sequence[str] = ()) -> List[Dict[str, Any]]:
+    """How each stage of a config trains, see :func:`mmdet_bpu.engine.recipe_report.recipe_of`.
+
+    Args:
+        config (str): As for :func:`load_config`.
+        cfg_options (Sequence[str]): As there.
+
+    Raises:
+        BpuError: As there.
+    """
+    return stages.recipes(config, parse_options(cfg_options or ()))
+
+
 def sites_of(cfg: Config) -> List[dict]:
     """Rows of a config's tensors under the template alone: names for ``bpu.qconfig`` rules."""
     settings = settings_of(cfg)
     return list_sites(deployable_detector(cfg, settings), settings)
 
 
-def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path],
-           step: Step = silent) -> List[Path]:
-    """HBIR, integer module and report of a calibration or QAT checkpoint, or none of them.
+def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path], step: Step = silent,
+           formats: Sequence[str] = ('int', )) -> List[Path]:
+    """HBIR, report and artefacts of a calibration or QAT checkpoint, or none of them.
 
     Args:
         cfg (Config): A config with a stage.
         checkpoint (str): Of stage calibration or qat.
         out_dir (str | Path): Folder to write.
         step (Step): Told of each step.
+        formats (Sequence[str]): Of the artefacts, see
+            :mod:`mmdet_bpu.lowering.artifact_formats`. Defaults to the integer module.
 
     Returns:
         list[Path]: The files.
 
     Raises:
-        BpuError: A checkpoint of another stage, or a folder that cannot be written.
+        BpuError: A checkpoint of another stage, a format that no export makes, or a folder that
+            cannot be written.
     """
+    for name in formats:
+        writable_format(name)
     step('load and export')
     exported = export_hbir(cfg, checkpoint)
     step('write')
     with staged_folder(out_dir) as folder:
-        names = sorted(write_export(exported, folder))
+        names = sorted(write_export(exported, folder, formats))
     return [Path(out_dir) / name for name in names]
 
 
