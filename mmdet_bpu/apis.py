@@ -43,7 +43,6 @@ from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.recipe_report import recipe_lines
 from mmdet_bpu.engine.stage_names import EXECUTABLE_STAGES, QUANTIZED_STAGES
 from mmdet_bpu.engine.stages import complete_config
-from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
 from mmdet_bpu.engine.training import set_run, train
 from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
@@ -59,6 +58,7 @@ from mmdet_bpu.lowering.artifact_formats import FORMATS, load_artifact, writable
 from mmdet_bpu.lowering.artifacts import (CONTRACT_FILE, HBM_FILE, IntegerModel, to_integers,
                                           write_export)
 from mmdet_bpu.lowering.export import export_networks
+from mmdet_bpu.models.plain_norms import SYNCHRONIZED, open_norms
 from mmdet_bpu.output_folder import staged_folder, write_atomically
 from mmdet_bpu.quantization import quantization_of, quantized_graphs, set_quant_state
 from mmdet_bpu.steps import Step, silent
@@ -98,7 +98,8 @@ def build_detector(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     refuse_config(cfg)
     # mmdet's detectors write into the config that they are built from.
-    model = plain_batch_norms(MODELS.build(copy.deepcopy(cfg.model))).eval()
+    model = MODELS.build(copy.deepcopy(cfg.model)).eval()
+    open_norms(model, SYNCHRONIZED)
     refuse_model(model, cfg)
     return model
 

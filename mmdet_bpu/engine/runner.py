@@ -26,7 +26,6 @@ from mmdet_bpu.engine.seeded_data import seeded_dataloader
 from mmdet_bpu.engine.settings import BpuSettings
 from mmdet_bpu.engine.stage_names import CALIBRATION, FLOAT, SOURCE_STAGES
 from mmdet_bpu.engine.stages import calibration_dataloader, complete_config
-from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
 from mmdet_bpu.engine.weights import (check_stage, find_source, load_strictly, newest_checkpoint,
                                       read_checkpoint, stage_of)
 from mmdet_bpu.errors import BpuError
@@ -34,6 +33,7 @@ from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
+from mmdet_bpu.models.plain_norms import SYNCHRONIZED, open_norms
 from mmdet_bpu.quantization import prepare, set_quant_state
 
 
@@ -120,7 +120,7 @@ class BPURunner(Runner):
             self._load_from = None
             return ArtifactDetector(model)
         if stage != FLOAT or not self.distributed or get_device() == 'cpu':
-            model = plain_batch_norms(model)
+            open_norms(model, SYNCHRONIZED)
         if self.settings.deploy_preprocessing:
             require_fitting_shape(model, self.settings.input_shape)
         checkpoint = None

@@ -1,9 +1,8 @@
 """Translation of captured pooling of whole windows; see :mod:`mmdet_bpu.graph.open_pooling`."""
 from torch import fx
 
-from mmdet_bpu.graph.call_arguments import refuse, shape_of
+from mmdet_bpu.graph.call_arguments import pair, refuse, shape_of
 from mmdet_bpu.graph.canonical_windows import padded
-from mmdet_bpu.graph.open_pooling import pair
 
 
 def avg_pool2d(b, node: fx.Node, args: list, kwargs: dict):
@@ -15,7 +14,7 @@ def avg_pool2d(b, node: fx.Node, args: list, kwargs: dict):
     stride, (top, left) = pair(p.get('stride') or kernel), pair(p.get('padding', 0))
     if top or left:
         x = padded(b, x, [0, 0, top, left], [0, 0, top, left])
-    return b.op('avg_pool2d', [x], shape_of(node), kernel=list(kernel), stride=list(stride))
+    return b.op('avg_pool2d', [x], shape_of(node), kernel=kernel, stride=stride)
 
 
 def adaptive_max_pool2d(b, node: fx.Node, args: list, kwargs: dict):

@@ -4,12 +4,8 @@ import math
 import torch
 from torch import fx
 
-from mmdet_bpu.graph.call_arguments import axis_of, refuse, shape_of
+from mmdet_bpu.graph.call_arguments import axis_of, pair, refuse, shape_of
 from mmdet_bpu.graph.canonical_indexing import reshaped, sliced, taken
-
-
-def _pair(value) -> tuple:
-    return tuple(int(v) for v in value) if isinstance(value, (tuple, list)) else (int(value), ) * 2
 
 
 def _permuted(b, x: str, dims) -> str:
@@ -31,16 +27,16 @@ def unfold(b, node, args, kwargs):
         return _unfold_dim(b, node, args)
     p = {**dict(zip(('input', 'kernel_size', 'dilation', 'padding', 'stride'), args)), **kwargs}
     x = b.value(p['input'])
-    kernel, stride = _pair(p['kernel_size']), _pair(p.get('stride', 1))
-    dilation, padding = _pair(p.get('dilation', 1)), _pair(p.get('padding', 0))
+    kernel, stride = pair(p['kernel_size']), pair(p.get('stride', 1))
+    dilation, padding = pair(p.get('dilation', 1)), pair(p.get('padding', 0))
     if len(b.info(x).shape) != 4:
         refuse(node, 'unfolding of other than (N, C, H, W)')
-    if padding != (0, 0):
+    if any(padding):
         x = padded(b, x, [0, 0, *padding], [0, 0, *padding])
     batch, channels, *size = b.info(x).shape
     counts = [(n - d * (k - 1) - 1) // s + 1
               for n, k, s, d in zip(size, kernel, stride, dilation)]
-    if kernel == stride and dilation == (1, 1):
+    if kernel == stride and dilation == [1, 1]:
         for dim, (count, k) in enumerate(zip(counts, kernel)):
             x = sliced(b, x, dim + 2, 0, count * k)
         x = _blocks(b, x, kernel)

@@ -11,16 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_bpu.graph.call_arguments import pair
 from mmdet_bpu.graph.opening import only_where
 
 LONGEST_REDUCTION = 65535  # elements; the limit of the reduction unit
 
 Run = Tuple[int, int, int]  # first pixel, pixel after the last one, window
-
-
-def pair(value: Any) -> Tuple[int, int]:
-    """An argument of height and width, or one number for both."""
-    return tuple(int(v) for v in value) if isinstance(value, (tuple, list)) else (int(value), ) * 2
 
 
 def window_count(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
@@ -42,8 +38,8 @@ def window_runs(starts: Sequence[int], kernel: int, size: int) -> List[Run]:
     return runs
 
 
-def _runs(input: Tensor, kernel: Tuple[int, int], stride: Tuple[int, int],
-          padding: Tuple[int, int], ceil_mode: bool, counted: bool) -> List[List[Run]]:
+def _runs(input: Tensor, kernel: Sequence[int], stride: Sequence[int],
+          padding: Sequence[int], ceil_mode: bool, counted: bool) -> List[List[Run]]:
     """Runs along height and width; of the padded image where padding is counted."""
     found = []
     for axis in (0, 1):
@@ -91,8 +87,8 @@ def open_avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding
     return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
 
 
-def _pool_by(input: Tensor, kernel: Tuple[int, int], stride: Tuple[int, int],
-             padding: Tuple[int, int], ceil_mode: bool, factor: float) -> Tensor:
+def _pool_by(input: Tensor, kernel: Sequence[int], stride: Sequence[int],
+             padding: Sequence[int], ceil_mode: bool, factor: float) -> Tensor:
     """A pool over zeros around the image, whose windows are all whole, times a factor."""
     sides = []
     for axis in (1, 0):
