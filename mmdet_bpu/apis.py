@@ -35,6 +35,7 @@ from mmdet_bpu.datasets.lmdb_verify import verify_database as verify
 from mmdet_bpu.datasets.packing_report import report_lines
 from mmdet_bpu.engine import stages
 from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
+from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.config_options import parse_options
 from mmdet_bpu.engine.evaluation import evaluate as run_evaluation
 from mmdet_bpu.engine.picture_run import detect_in_pictures
@@ -98,7 +99,8 @@ def build_detector(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     refuse_config(cfg)
     # mmdet's detectors write into the config that they are built from.
-    model = MODELS.build(copy.deepcopy(cfg.model)).eval()
+    with refused_config(cfg):
+        model = MODELS.build(copy.deepcopy(cfg.model)).eval()
     open_norms(model, SYNCHRONIZED)
     refuse_model(model, cfg)
     return model
@@ -347,7 +349,8 @@ def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config]) -> A
     else:
         model = build_detector(cfg)
         load_strictly(model, loaded['state_dict'], str(path))
-    return DetectorPredictor(model, cfg, class_names(cfg), f'{Path(path).name} ({stage})')
+    with refused_config(cfg):
+        return DetectorPredictor(model, cfg, class_names(cfg), f'{Path(path).name} ({stage})')
 
 
 def infer(models: Sequence[Union[str, Path]], images: Union[str, Path, Sequence],

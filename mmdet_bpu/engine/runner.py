@@ -15,6 +15,7 @@ from torch import nn
 
 from mmdet_bpu.compat import has_compiled_ext
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector
+from mmdet_bpu.engine.config_errors import field_of, present_files
 from mmdet_bpu.engine.hooks import (PlainCheckpointHook, QuantStateHook, RandomStateHook,
                                     StageMetricHook)
 from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
@@ -192,6 +193,16 @@ class BPURunner(Runner):
             raise BpuError("field train_cfg.type: expected 'CalibrationLoop' in stage "
                            f"'calibration', found {type(loop).__name__!r}, which would train")
         return loop
+
+    def build_dataloader(self, dataloader: Any, *args, **kwargs) -> Any:
+        """As in mmengine; files that are absent are the config's fault."""
+        with present_files(field_of(self, dataloader, 'dataloader')):
+            return super().build_dataloader(dataloader, *args, **kwargs)
+
+    def build_evaluator(self, evaluator: Any) -> Any:
+        """As in mmengine; files that are absent are the config's fault."""
+        with present_files(field_of(self, evaluator, 'evaluator')):
+            return super().build_evaluator(evaluator)
 
     def seeded(self, dataloader: Any) -> Any:
         """A training dataloader's config with augmentation seeded by this run."""
