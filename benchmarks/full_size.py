@@ -22,7 +22,8 @@ from mmdet_bpu.engine.stages import load_config
 from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.hbir.builder import operations
 from mmdet_bpu.hbir.integer_program import program_from_module
-from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
+from mmdet_bpu.quantization import (finish_calibration, prepare, quantized_graphs,
+                                    set_quant_state)
 
 CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'
 
@@ -63,7 +64,7 @@ def main() -> None:
         model(torch.randn(1, 3, *args.shape), example_samples(1, tuple(args.shape)), mode='tensor')
     finish_calibration(model)
     lap('observe one image')
-    exported = apis.to_integers(model, apis.metadata_of(cfg, model))
+    exported = apis.to_integers(quantized_graphs(model), apis.metadata_of(cfg, model))
     lap('export and convert')
     with tempfile.TemporaryDirectory() as folder:
         apis.write_export(exported, folder)

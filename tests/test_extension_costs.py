@@ -299,8 +299,8 @@ def test_an_observer_is_one_class_in_one_file(copy, tmp_path):
     assert len(copy.touched) == promised('an observer') == 1
 
 
-FORMAT_ROW = """    ArtifactFormat('packed', '.packed', 'model.packed', 'mmdet_bpu.lowering.packed_text:load',
-                   'mmdet_bpu.lowering.packed_text:write'),
+FORMAT_ROW = """    ArtifactFormat('packed', '.packed', 'model.packed',
+                   'mmdet_bpu.lowering.packed_text:load', 'mmdet_bpu.lowering.packed_text:write'),
 """
 FORMAT = '''"""The integer module, compressed."""
 import lzma

@@ -5,9 +5,9 @@
 
 Builds it with random weights, observes one random image, makes the integer model, and compares
 every op with the limits of the march. Prints each tensor with its dtype and the rule that chose it,
-by the names that bpu.qconfig rules match, the recipe of each stage (loop, optimizer, schedule, hooks
-that change), and what was found with unit and reason. Exit code 0: it can be deployed, perhaps with
-warnings; 2: it cannot.
+by the names that bpu.qconfig rules match, the recipe of each stage (loop, optimizer, schedule,
+hooks that change), and what was found with unit and reason. Exit code 0: it can be deployed,
+perhaps with warnings; 2: it cannot.
 """
 import argparse
 from collections import Counter

@@ -81,8 +81,8 @@ def _reason(error: Exception, parts: List[Part]) -> Optional[Tuple[str, str]]:
                      and MODELS.get(part['type']) is None), '')
         text = f'{name} is not in the registry of models' if name else text
     return name.rpartition('.')[2], (
-        f'{text.partition(". Please")[0]}; correct the name, or import the module that registers it '
-        'by custom_imports')
+        f'{text.partition(". Please")[0]}; correct the name, or import the module that registers '
+        'it by custom_imports')
 
 
 def _raised_in(error: Exception) -> Path:

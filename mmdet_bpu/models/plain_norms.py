@@ -52,8 +52,8 @@ def plain_norm(norm: nn.Module) -> PlainNorm:
 def open_norms(model: nn.Module, kinds: Tuple[type, ...] = tuple(EXCHANGED)) -> None:
     """Exchange the norms of ``model`` that are called as others than plain ones, in place.
 
-    A norm that is shared by several modules stays shared. Names in the state dict are the same, with
-    ``num_batches_tracked`` beside them where a frozen norm was.
+    A norm that is shared by several modules stays shared. Names in the state dict are the same,
+    with ``num_batches_tracked`` beside them where a frozen norm was.
 
     Args:
         model (nn.Module): Holds norms.

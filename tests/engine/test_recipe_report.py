@@ -33,7 +33,8 @@ def test_each_stage_of_a_stock_config():
 def test_hooks_that_a_stage_changes_are_named():
     rtmdet = by_stage(STOCK / 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py')
     assert rtmdet['float']['hooks'] == []
-    assert rtmdet['calibration']['hooks'] == rtmdet['qat']['hooks'] == ['PipelineSwitchHook left out']
+    for stage in ('calibration', 'qat'):
+        assert rtmdet[stage]['hooks'] == ['PipelineSwitchHook left out']
     yolox = by_stage(STOCK / 'yolox/yolox_s_8xb8-300e_coco.py')
     assert yolox['calibration']['hooks'] == ['YOLOXModeSwitchHook left out']
     assert yolox['qat']['hooks'] == ['YOLOXModeSwitchHook with num_last_epochs 1000000']
