@@ -294,24 +294,24 @@ def losses_of():
     return run
 
 
-@pytest.fixture(scope='session')
-def calibrated():
-    """Function (prepared detector, image) -> it, with scales of that image, in state quantize."""
+@torch.no_grad()
+def calibrate(model, image):
+    """Give a prepared detector scales of an image; state quantize."""
     from mmdet_bpu.families.detector_path import example_samples
     from mmdet_bpu.quantization import finish_calibration, set_quant_state
+    set_quant_state(model, 'observe')
+    if isinstance(model, ToyDetector):
+        model(image)
+    else:
+        model.forward(image, example_samples(len(image), tuple(image.shape[-2:])), mode='tensor')
+    finish_calibration(model)
+    set_quant_state(model, 'quantize')
+    return model
 
-    @torch.no_grad()
-    def calibrate(model, image):
-        set_quant_state(model, 'observe')
-        if isinstance(model, ToyDetector):
-            model(image)
-        else:
-            model.forward(image, example_samples(len(image), tuple(image.shape[-2:])),
-                          mode='tensor')
-        finish_calibration(model)
-        set_quant_state(model, 'quantize')
-        return model
 
+@pytest.fixture(scope='session')
+def calibrated():
+    """Function (prepared detector, image) -> it; see :func:`calibrate`."""
     return calibrate
 
 

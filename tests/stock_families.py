@@ -1,7 +1,6 @@
 """Fixtures: one stock detector of every kind of head, made small, with random weights."""
 import copy
 import functools
-import sys
 
 import pytest
 import torch
@@ -115,28 +114,3 @@ def new_stock():
 def picture() -> Tensor:
     """A normalised image (1, 3, H, W)."""
     return torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(3))
-
-
-def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices that greedy NMS keeps: mmcv's compiled ``nms``."""
-    best_first = scores.argsort(descending=True, stable=True)
-    area = (boxes[:, 2:] - boxes[:, :2] + offset).prod(1)
-    alive, kept = torch.ones(len(boxes), dtype=torch.bool), []
-    for index in best_first.tolist():
-        if alive[index]:
-            kept.append(index)
-            corner = torch.minimum(boxes[index, 2:], boxes[:, 2:])
-            sides = corner - torch.maximum(boxes[index, :2], boxes[:, :2]) + offset
-            common = sides.clamp(min=0).prod(1)
-            alive &= common <= iou_threshold * (area[index] + area - common)
-    return torch.tensor(kept, dtype=torch.long)
-
-
-@pytest.fixture
-def nms(monkeypatch):
-    """mmcv's NMS, by a stand-in where the installed mmcv cannot compute it."""
-    from mmcv.ops import nms
-    try:
-        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-    except RuntimeError:
-        monkeypatch.setattr(sys.modules['mmcv._ext'], 'nms', suppress, raising=False)

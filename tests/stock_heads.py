@@ -274,16 +274,16 @@ def build_head(case: Case) -> nn.Module:
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
     from mmengine.config import Config, ConfigDict
+
+    from mmdet_bpu.families.stock_repairs import apply_repairs
     register_all_modules()
+    apply_repairs()  # SSDHead
     model = config_of(case)
     changes = copy.deepcopy(dict(num_classes=CLASSES, **case.head))
     head = Config._merge_a_into_b(changes, model.bbox_head.to_dict())
     head = {name: value for name, value in head.items() if name not in case.dropped}
     test_cfg = dict(model.get('test_cfg') or {}, **case.test_cfg)
-    built = MODELS.build(ConfigDict(dict(head, train_cfg=None, test_cfg=test_cfg)))
-    if not hasattr(built, 'loss_cls'):
-        built.loss_cls = None  # SSDHead has none, and mmdet 3.3.0 asks for it when decoding
-    return built.eval()
+    return MODELS.build(ConfigDict(dict(head, train_cfg=None, test_cfg=test_cfg))).eval()
 
 
 def outputs_of(case: Case, head: nn.Module, seed: int = 0) -> Tree:

@@ -45,7 +45,7 @@ KNOWN = {}
 # are written, what they are chosen from, how progress is shown and a file written.
 QUICK_MODULES = {f'mmdet_bpu.{name}' for name in (
     'command_line', 'choices', 'steps', 'output_folder', 'engine.stage_names', 'backends.choice',
-    'compiler.march', 'compiler.published')}
+    'compiler.march', 'compiler.published', 'lowering.artifact_formats')}
 
 
 def modules() -> dict[str, Path]:

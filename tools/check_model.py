@@ -5,8 +5,9 @@
 
 Builds it with random weights, observes one random image, makes the integer model, and compares
 every op with the limits of the march. Prints each tensor with its dtype and the rule that chose it,
-by the names that bpu.qconfig rules match, and what was found with unit and reason. Exit code 0: it
-can be deployed, perhaps with warnings; 2: it cannot.
+by the names that bpu.qconfig rules match, the recipe of each stage (loop, optimizer, schedule,
+hooks that change), and what was found with unit and reason. Exit code 0: it can be deployed,
+perhaps with warnings; 2: it cannot.
 """
 import argparse
 from collections import Counter
@@ -55,7 +56,11 @@ def main() -> None:
         return
     with Steps(apis.CHECK_STEPS) as step:
         check = apis.check_model(cfg, args.march, args.checkpoint, step)
+    recipes = apis.recipes_of(args.config, args.cfg_options)
     print_sites(check.sites)
+    print()
+    for recipe in recipes:
+        print('\n'.join(apis.recipe_lines(recipe)))
     print()
     for finding in check.findings:
         print(f'{finding} (unit: {finding.unit})')
@@ -63,7 +68,7 @@ def main() -> None:
     print(f'{check.instructions} integer instructions on {check.march}: '
           + ', '.join(f'{count} {level}s' for level, count in counts.items()))
     if args.out:
-        write_json(args.out, check.as_dict())
+        write_json(args.out, dict(check.as_dict(), recipes=recipes))
     apis.refuse_errors(check.findings, check.march)
     print('it can be deployed' + (', with the warnings above' if counts['warning'] else ''))
 

@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         '--score-thr', type=float, default=0.3, help='least score of a box (default: 0.3)')
     parser.add_argument(
         '--deploy-preprocessing', action='store_true',
-        help='feed a float model as the board is fed: resized without keeping the ratio')
+        help='feed a float model as the board is fed: resized as bpu.resize says')
     add_config_options(parser)
     return parser.parse_args()
 

@@ -25,8 +25,8 @@ def parse_args() -> argparse.Namespace:
         '--stage', choices=STAGES, help="what to evaluate (default: the config's stage)")
     parser.add_argument(
         '--deploy-preprocessing', action='store_true',
-        help='evaluate stage float on images resized to bpu.input_shape without keeping their '
-        'ratio, as every later stage is')
+        help='evaluate stage float on images as every later stage gets them: at bpu.input_shape, '
+        'resized as bpu.resize says')
     parser.add_argument('--work-dir', help='folder of logs (default: work_dirs/CONFIG_STAGE)')
     parser.add_argument('--out', metavar='FILE', help='write the metrics there as JSON')
     add_config_options(parser)

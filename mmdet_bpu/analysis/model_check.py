@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmdet_bpu.compiler.legality import Finding, check_program, summarize
-from mmdet_bpu.families.detector_path import device_of, example_samples, input_channels
+from mmdet_bpu.families.detector_path import device_of, example_samples
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.lowering.export import lower_networks
 from mmdet_bpu.quantization import (finish_calibration, prepare, quantization_of, quantized_graphs,
@@ -77,11 +77,11 @@ def set_random_weights(model: nn.Module, seed: int = SEED) -> None:
 @torch.no_grad()
 def observe_random_image(model: nn.Module, seed: int = SEED) -> None:
     """Calibrate a prepared detector on one image of normally distributed values."""
-    height, width = quantization_of(model).settings['input_shape']
-    generator = torch.Generator().manual_seed(seed)
-    image = torch.randn(1, input_channels(model), height, width, generator=generator)
+    graph = quantization_of(model).networks[0].graph
+    shape = graph.values[graph.inputs[0]].shape
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     set_quant_state(model, 'observe')
-    model(image.to(device_of(model)), example_samples(1, (height, width)), mode='tensor')
+    model(image.to(device_of(model)), example_samples(1, shape[-2:]), mode='tensor')
     finish_calibration(model)
     set_quant_state(model, 'quantize')
 

@@ -1,6 +1,6 @@
 """What a detector costs, and whether it can be deployed."""
 import functools
-from typing import List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -11,6 +11,8 @@ from mmdet_bpu.analysis.model_check import (ModelCheck, check_float, check_prepa
 from mmdet_bpu.apis.models import (build_detector, deployable_detector, load_quantized,
                                    metadata_of, settings_of)
 from mmdet_bpu.compiler.march import get_march
+from mmdet_bpu.engine import stages
+from mmdet_bpu.engine.config_options import parse_options
 from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
 from mmdet_bpu.engine.weights import load_strictly, read_checkpoint, stage_of
 from mmdet_bpu.steps import Step, silent
@@ -52,6 +54,19 @@ def check_model(cfg: Config, march: Optional[str] = None, checkpoint: Optional[s
     else:
         load_strictly(model, loaded['state_dict'], checkpoint)
     return check_float(model, settings, march, metadata, step)
+
+
+def recipes_of(config: str, cfg_options: Sequence[str] = ()) -> List[Dict[str, Any]]:
+    """How each stage of a config trains, see :func:`mmdet_bpu.engine.recipe_report.recipe_of`.
+
+    Args:
+        config (str): As for :func:`mmdet_bpu.apis.load_config`.
+        cfg_options (Sequence[str]): As there.
+
+    Raises:
+        BpuError: As there.
+    """
+    return stages.recipes(config, parse_options(cfg_options or ()))
 
 
 def sites_of(cfg: Config) -> List[dict]:

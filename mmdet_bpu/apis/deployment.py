@@ -2,7 +2,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import List, Optional, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
 
@@ -15,6 +15,7 @@ from mmdet_bpu.engine.predictors import contract_of
 from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.text import print_text
+from mmdet_bpu.lowering.artifact_formats import writable_format
 from mmdet_bpu.lowering.artifacts import CONTRACT_FILE, HBM_FILE, to_integers, write_export
 from mmdet_bpu.output_folder import staged_folder, write_atomically
 from mmdet_bpu.quantization import quantized_graphs
@@ -25,27 +26,32 @@ DEPLOY_STEPS = 4
 """How many steps :func:`export` and :func:`deploy` tell of."""
 
 
-def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path],
-           step: Step = silent) -> List[Path]:
-    """HBIR, integer module and report of a calibration or QAT checkpoint, or none of them.
+def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path], step: Step = silent,
+           formats: Sequence[str] = ('int', )) -> List[Path]:
+    """HBIR, report and artefacts of a calibration or QAT checkpoint, or none of them.
 
     Args:
         cfg (Config): A config with a stage.
         checkpoint (str): Of stage calibration or qat.
         out_dir (str | Path): Folder to write.
         step (Step): Told of each step.
+        formats (Sequence[str]): Of the artefacts, see
+            :mod:`mmdet_bpu.lowering.artifact_formats`. Defaults to the integer module.
 
     Returns:
         list[Path]: The files.
 
     Raises:
-        BpuError: A checkpoint of another stage, or a folder that cannot be written.
+        BpuError: A checkpoint of another stage, a format that no export makes, or a folder that
+            cannot be written.
     """
+    for name in formats:
+        writable_format(name)
     step('load and export')
     exported = export_hbir(cfg, checkpoint)
     step('write')
     with staged_folder(out_dir) as folder:
-        names = sorted(write_export(exported, folder))
+        names = sorted(write_export(exported, folder, formats))
     return [Path(out_dir) / name for name in names]
 
 
@@ -78,7 +84,7 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     out = Path(out_dir)
     with staged_folder(out) as folder:
         step('write')
-        write_export(exported, folder)
+        write_export(exported, folder, formats)
         step(f'compile for {cfg.bpu.march}')
         text = print_text(exported.hbir) if choose_backend(backend) == 'hbdk4' else None
         result = compile_hbm(program_from_module(exported.integer), folder / HBM_FILE,

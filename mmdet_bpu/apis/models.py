@@ -9,11 +9,11 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmdet_bpu.engine import stages
+from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.config_options import parse_options
 from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
 from mmdet_bpu.engine.stages import complete_config
-from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
 from mmdet_bpu.engine.weights import check_stage, read_checkpoint
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
@@ -25,6 +25,7 @@ from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.lowering.artifact_formats import FORMATS, load_artifact
 from mmdet_bpu.lowering.artifacts import IntegerModel, to_integers
+from mmdet_bpu.models.plain_norms import SYNCHRONIZED, open_norms
 from mmdet_bpu.quantization import quantization_of, quantized_graphs, set_quant_state
 
 CHECKPOINT_SUFFIXES = ('.pth', '.pt')
@@ -54,7 +55,9 @@ def build_detector(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     refuse_config(cfg)
     # mmdet's detectors write into the config that they are built from.
-    model = plain_batch_norms(MODELS.build(copy.deepcopy(cfg.model))).eval()
+    with refused_config(cfg):
+        model = MODELS.build(copy.deepcopy(cfg.model)).eval()
+    open_norms(model, SYNCHRONIZED)
     refuse_model(model, cfg)
     return model
 

@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from mmdet_bpu.apis.models import (CHECKPOINT_SUFFIXES, build_detector, load_quantized,
                                    settings_of)
+from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.picture_run import detect_in_pictures
 from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor
 from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
@@ -35,7 +36,8 @@ def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config]) -> A
     else:
         model = build_detector(cfg)
         load_strictly(model, loaded['state_dict'], str(path))
-    return DetectorPredictor(model, cfg, class_names(cfg), f'{Path(path).name} ({stage})')
+    with refused_config(cfg):
+        return DetectorPredictor(model, cfg, class_names(cfg), f'{Path(path).name} ({stage})')
 
 
 def infer(models: Sequence[Union[str, Path]], images: Union[str, Path, Sequence],

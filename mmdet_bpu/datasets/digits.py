@@ -100,20 +100,23 @@ def digit_pools(seed: int) -> dict[str, np.ndarray]:
     return {split: np.sort(np.concatenate(parts)) for split, parts in pools.items()}
 
 
-def compose_image(rng: np.random.Generator, pool: np.ndarray, digits):
+def compose_image(rng: np.random.Generator, pool: np.ndarray, digits,
+                  size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE)):
     """Paint one image.
 
     Args:
         rng (np.random.Generator): Where every choice is drawn from.
         pool (np.ndarray): Indices of the scans that may be used.
         digits (Bunch): The result of ``load_digits()``.
+        size (tuple[int, int]): Height and width in px, neither below the largest digit's. Defaults
+            to those of the set.
 
     Returns:
         tuple: The image and the same image without its digits, both (H, W, 3) uint8 BGR, and a
         list of (scan index, box), each box (x, y, w, h) in px: every pixel that the digit
         changes lies inside, and each side of the box touches one.
     """
-    background = paint_background(rng)
+    background = paint_background(rng, size)
     image = background.astype(np.float32)
     placed = []
     wanted = rng.integers(DIGITS_PER_IMAGE[0], DIGITS_PER_IMAGE[1] + 1)
@@ -125,8 +128,8 @@ def compose_image(rng: np.random.Generator, pool: np.ndarray, digits):
             digits.images[scan], rng.integers(DIGIT_SIZE[0], DIGIT_SIZE[1] + 1),
             rng.uniform(0.85, 1.15))
         height, width = alpha.shape
-        x = int(rng.integers(0, IMAGE_SIZE - width + 1))
-        y = int(rng.integers(0, IMAGE_SIZE - height + 1))
+        x = int(rng.integers(0, size[1] - width + 1))
+        y = int(rng.integers(0, size[0] - height + 1))
         box = (x, y, width, height)
         if any(overlap(box, other) > MAX_OVERLAP for _, other in placed):
             continue
@@ -160,9 +163,10 @@ def render_digit(scan: np.ndarray, size: int, aspect: float) -> np.ndarray:
     return _trim(alpha, 0.4)
 
 
-def paint_background(rng: np.random.Generator) -> np.ndarray:
+def paint_background(rng: np.random.Generator,
+                     size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE)) -> np.ndarray:
     """Paint a (H, W, 3) uint8 background: two colours mixed by a random pattern, and noise."""
-    y, x = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE] / IMAGE_SIZE
+    y, x = np.mgrid[0:size[0], 0:size[1]] / IMAGE_SIZE
     angle, frequency = rng.uniform(0, 2 * np.pi), rng.uniform(2, 12)
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
@@ -175,7 +179,8 @@ def paint_background(rng: np.random.Generator) -> np.ndarray:
         mix = np.hypot(x - rng.uniform(), y - rng.uniform())
     elif kind == 3:  # clouds
         cells = int(rng.integers(3, 24))
-        mix = cv2.resize(rng.uniform(size=(cells, cells)), x.shape, interpolation=cv2.INTER_CUBIC)
+        mix = cv2.resize(rng.uniform(size=(cells, cells)), x.shape[::-1],
+                         interpolation=cv2.INTER_CUBIC)
     elif kind == 4:  # waves
         mix = 0.5 + 0.5 * np.sin(2 * np.pi * frequency * along)
     else:  # chequers

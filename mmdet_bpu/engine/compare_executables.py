@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmdet_bpu.engine.artifact_detector import quantize_image
+from mmdet_bpu.engine.config_errors import present_files
 from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.steps import with_bar
 
@@ -21,7 +22,8 @@ def integer_images(cfg: Config, detector: nn.Module, scale: float,
         scale (float): Scale of the integer image.
         limit (int, optional): At most that many. Defaults to all.
     """
-    loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
+    with present_files('test_dataloader'):
+        loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
     count = 0
     for batch in loader:
         for image in detector.data_preprocessor(batch, False)['inputs']:

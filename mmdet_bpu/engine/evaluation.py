@@ -3,6 +3,7 @@ from typing import Dict, Optional
 
 from mmengine.config import Config
 
+from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.executors.protocol import Executable
 
@@ -18,7 +19,8 @@ def evaluate(cfg: Config, executable: Optional[Executable] = None) -> Dict[str, 
     Returns:
         dict: Metric names to values: the plain names, and each once more under its stage.
     """
-    runner = BPURunner.from_cfg(cfg)
-    if executable is not None:
-        runner.model.attach(executable)
-    return runner.test()
+    with refused_config(cfg):
+        runner = BPURunner.from_cfg(cfg)
+        if executable is not None:
+            runner.model.attach(executable)
+        return runner.test()

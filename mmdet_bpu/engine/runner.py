@@ -15,6 +15,7 @@ from torch import nn
 
 from mmdet_bpu.compat import has_compiled_ext
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector
+from mmdet_bpu.engine.config_errors import field_of, present_files
 from mmdet_bpu.engine.hooks import (PlainCheckpointHook, QuantStateHook, RandomStateHook,
                                     StageMetricHook)
 from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
@@ -26,7 +27,6 @@ from mmdet_bpu.engine.seeded_data import seeded_dataloader
 from mmdet_bpu.engine.settings import BpuSettings
 from mmdet_bpu.engine.stage_names import CALIBRATION, FLOAT, SOURCE_STAGES
 from mmdet_bpu.engine.stages import calibration_dataloader, complete_config
-from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
 from mmdet_bpu.engine.weights import (check_stage, find_source, load_strictly, newest_checkpoint,
                                       read_checkpoint, stage_of)
 from mmdet_bpu.errors import BpuError
@@ -34,6 +34,7 @@ from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
+from mmdet_bpu.models.plain_norms import SYNCHRONIZED, open_norms
 from mmdet_bpu.quantization import prepare, set_quant_state
 
 
@@ -120,7 +121,7 @@ class BPURunner(Runner):
             self._load_from = None
             return ArtifactDetector(model)
         if stage != FLOAT or not self.distributed or get_device() == 'cpu':
-            model = plain_batch_norms(model)
+            open_norms(model, SYNCHRONIZED)
         if self.settings.deploy_preprocessing:
             require_fitting_shape(model, self.settings.input_shape)
         checkpoint = None
@@ -192,6 +193,16 @@ class BPURunner(Runner):
             raise BpuError("field train_cfg.type: expected 'CalibrationLoop' in stage "
                            f"'calibration', found {type(loop).__name__!r}, which would train")
         return loop
+
+    def build_dataloader(self, dataloader: Any, *args, **kwargs) -> Any:
+        """As in mmengine; files that are absent are the config's fault."""
+        with present_files(field_of(self, dataloader, 'dataloader')):
+            return super().build_dataloader(dataloader, *args, **kwargs)
+
+    def build_evaluator(self, evaluator: Any) -> Any:
+        """As in mmengine; files that are absent are the config's fault."""
+        with present_files(field_of(self, evaluator, 'evaluator')):
+            return super().build_evaluator(evaluator)
 
     def seeded(self, dataloader: Any) -> Any:
         """A training dataloader's config with augmentation seeded by this run."""

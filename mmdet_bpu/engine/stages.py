@@ -10,17 +10,18 @@ import copy
 import os.path as osp
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
 from mmdet_bpu.engine.deploy_preprocessing import (rewrite_data_preprocessor, rewrite_dataset,
                                                    rewrite_switched_pipelines)
+from mmdet_bpu.engine.recipe_report import recipe_of
 from mmdet_bpu.engine.recipes import put_recipe, stage_file
 from mmdet_bpu.engine.settings import BpuSettings, validate_settings
 from mmdet_bpu.engine.stage_hooks import hooks_of_stage
-from mmdet_bpu.engine.stage_names import (CALIBRATION, EXECUTABLE_STAGES, QAT, STAGES,
+from mmdet_bpu.engine.stage_names import (CALIBRATION, EXECUTABLE_STAGES, FLOAT, QAT, STAGES,
                                           TRAINING_STAGES)
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.config_reading import data_preprocessor, innermost
@@ -29,7 +30,7 @@ from mmdet_bpu.families.picture_format import agreed_format
 from mmdet_bpu.families.picture_resize import LETTERBOX, STRETCH, picture_resize
 
 __all__ = ['calibration_dataloader', 'complete_config', 'default_work_dir', 'load_config',
-           'refuse_strategies', 'stage_file']
+           'recipes', 'refuse_strategies', 'stage_file']
 
 
 def load_config(config: str, stage: Optional[str] = None,
@@ -47,7 +48,31 @@ def load_config(config: str, stage: Optional[str] = None,
     """
     if stage is not None and stage not in STAGES:
         raise BpuError(f'unknown stage {stage!r}; expected one of {", ".join(STAGES)}')
+    return _with_stage(_read_config(config), config, stage, cfg_options)
+
+
+def recipes(config: str, cfg_options: Optional[Dict[str, Any]] = None) -> List[Dict[str, Any]]:
+    """How each training stage of a config trains; see :func:`recipe_of`.
+
+    A config of another stage than float has the recipe of that one: which float run it goes on from
+    it does not say.
+
+    Args:
+        config (str): As for :func:`load_config`.
+        cfg_options (dict, optional): As there.
+
+    Raises:
+        BpuError: As there.
+    """
     cfg = _read_config(config)
+    own = _own_stage(cfg)
+    stages = TRAINING_STAGES if own in (None, FLOAT) else (own, )
+    staged = [_with_stage(copy.deepcopy(cfg), config, stage, cfg_options) for stage in stages]
+    return [recipe_of(each, staged[0]) for each in staged]
+
+
+def _with_stage(cfg: Config, config: str, stage: Optional[str],
+                cfg_options: Optional[Dict[str, Any]]) -> Config:
     own = _own_stage(cfg)
     if stage in TRAINING_STAGES and own != stage:
         refuse_strategies(cfg)
@@ -180,8 +205,7 @@ def _read_config(config: str) -> Config:
         cfg = _read_installed(config) if '::' in config else Config.fromfile(config)
         return Config(cfg.to_dict(), cfg_text=cfg.text or config,
                       filename=config.partition('::')[2] or config)
-    except (RuntimeError, ImportError, SyntaxError, KeyError, TypeError, ValueError,
-            OSError) as error:
+    except Exception as error:  # a config is the user's code, and runs while it is read
         raise BpuError(
             f'config {config} cannot be read: {type(error).__name__}: {error}') from error
 

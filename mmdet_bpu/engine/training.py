@@ -4,6 +4,7 @@ from typing import Optional
 from mmengine.config import Config
 from torch import nn
 
+from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.engine.stages import default_work_dir
 from mmdet_bpu.errors import BpuError
@@ -53,7 +54,8 @@ def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] 
             raise BpuError('parameter auto_scale_lr: expected auto_scale_lr.base_batch_size in the '
                            'config, found none')
         cfg.auto_scale_lr.enable = True
-    return BPURunner.from_cfg(cfg).train()
+    with refused_config(cfg):
+        return BPURunner.from_cfg(cfg).train()
 
 
 def set_run(cfg: Config, work_dir: Optional[str], launcher: str) -> None:

@@ -4,7 +4,8 @@ This is what mmdet runs in ``mode='tensor'``, cut where losses and post-processi
 split in regions (:meth:`mmdet_bpu.families.base.Family.regions`); a site's key starts at its
 region, so that it does not depend on whether loss, prediction or capture called it.
 """
-from typing import List, Tuple
+import copy
+from typing import List, Optional, Tuple
 
 import torch
 from mmdet.structures import DetDataSample
@@ -14,7 +15,8 @@ from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.output_tree import tensors_of
 
 RGB = 3
-FOCUS_CELLS = 4  # YOLOX's Focus makes channels of 2 x 2 pixels before the first convolution
+PIXELS = 4  # 2 x 2 of them are channels of the first convolution behind YOLOX's Focus
+PROBE = (256, 256)  # px; fits every stride
 
 
 def example_samples(batch: int, input_shape: Tuple[int, int]) -> List[DetDataSample]:
@@ -38,17 +40,46 @@ def run_tensor_path(model: nn.Module, image: Tensor) -> List[Tensor]:
 
 
 def input_channels(model: nn.Module) -> int:
-    """Channels of the image: what the backbone's first convolution reads, three without a backbone.
+    """Channels of the image: those with which the backbone runs; three without a backbone.
 
-    The data preprocessor does not say: one mean may be meant for three channels.
+    Its first convolution reads them, or four pixels of the image as channels (YOLOX's Focus). The
+    data preprocessor does not say: one mean may be meant for three channels.
+
+    Args:
+        model (nn.Module): A float detector; runs are on a copy without values.
     """
-    cells = 1
-    for module in getattr(model, 'backbone', nn.Module()).modules():
-        if type(module).__name__ == 'Focus':
-            cells = FOCUS_CELLS
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels // cells
-    return RGB
+    backbone = getattr(model, 'backbone', nn.Module())
+    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None:
+        return RGB
+    taken = first.in_channels
+    if taken % PIXELS:
+        return taken
+    shadow = copy.deepcopy(model).to('meta')
+    return next((channels for channels in (taken, taken // PIXELS)
+                 if extraction_failure(shadow, PROBE, channels) is None), taken)
+
+
+@torch.no_grad()
+def extraction_failure(model: nn.Module, shape: Tuple[int, int], channels: int) -> Optional[str]:
+    """Why backbone and neck cannot take an image, in one line; None if they can.
+
+    Args:
+        model (nn.Module): Has ``extract_feat``; it stays in the mode that it is in.
+        shape (tuple[int, int]): (height, width), px.
+        channels (int): Of the image.
+    """
+    image = torch.zeros(1, channels, *shape, device=device_of(model))
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        model.extract_feat(image)
+    except Exception as error:  # whatever it is, it counts only if another image cures it
+        return str(error).strip().partition('\n')[0] or type(error).__name__
+    finally:
+        for module in training:
+            module.training = True
+    return None
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -5,7 +5,7 @@ stride divides. What fits is found by running it, so no stride is known here by 
 torch's meta device: shapes without values, in no time.
 """
 import copy
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Tuple
 
 import torch
 from mmdet.registry import MODELS
@@ -15,8 +15,7 @@ from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.config_reading import data_preprocessor
-from mmdet_bpu.families.detector_path import device_of
-from mmdet_bpu.families.picture_format import input_channels
+from mmdet_bpu.families.detector_path import extraction_failure, input_channels
 
 Shape = Tuple[int, int]
 
@@ -25,8 +24,6 @@ STRIDES = (2, 4, 8, 16, 32, 64, 128, 256)
 # A picture too small for the last level (SSD) is tried larger, in multiples of this many px.
 LARGER = (1.5, 2, 3, 4)
 ROUND = 32
-COLORS = 3
-PROBE = (256, 256)  # px; fits every stride
 
 
 def require_fitting_shape(model: nn.Module, shape: Shape) -> None:
@@ -41,16 +38,16 @@ def require_fitting_shape(model: nn.Module, shape: Shape) -> None:
     """
     if not hasattr(model, 'extract_feat'):
         return
-    channels = channels_of(model)
+    channels = input_channels(model)
     shadow = copy.deepcopy(model).to('meta')
     # What the meta device cannot run (a branch on a value) is no fault of the shape.
-    if _failure(shadow, shape, channels) is None:
+    if extraction_failure(shadow, shape, channels) is None:
         return
-    failure = _failure(model, shape, channels)
+    failure = extraction_failure(model, shape, channels)
     if failure is None:
         return
     next_ones = fitting_shapes(
-        shape, lambda candidate: _failure(shadow, candidate, channels) is None)
+        shape, lambda candidate: extraction_failure(shadow, candidate, channels) is None)
     if not next_ones:  # then it is not the shape: what runs next says what it is
         return
     neck = type(getattr(model, 'neck', None) or model).__name__
@@ -75,42 +72,6 @@ def fitting_shapes(shape: Shape, fits: Callable[[Shape], bool]) -> List[Shape]:
     return [candidate for candidate in found if candidate is not None]
 
 
-def channels_of(model: nn.Module) -> int:
-    """Channels of a detector's pictures.
-
-    As many as its normalisation has means; with one mean for all channels or none, what its backbone
-    takes, whose first convolution may see four pixels of a picture as channels (YOLOX).
-    """
-    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
-    if mean is not None and mean.numel() > 1:
-        return mean.numel()
-    backbone = getattr(model, 'backbone', model)
-    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None or not hasattr(model, 'extract_feat'):
-        return COLORS
-    taken = first.in_channels
-    candidates = [taken] if taken % 4 else [taken, taken // 4]
-    shadow = copy.deepcopy(model).to('meta')
-    return next((channels for channels in candidates
-                 if _failure(shadow, PROBE, channels) is None), candidates[0])
-
-
-@torch.no_grad()
-def _failure(model: nn.Module, shape: Shape, channels: int) -> Optional[str]:
-    """Why backbone and neck cannot take ``shape``, in one line; None if they can."""
-    image = torch.zeros(1, channels, *shape, device=device_of(model))
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        model.extract_feat(image)
-    except Exception as error:  # whatever it is, it counts only if another shape cures it
-        return str(error).strip().partition('\n')[0] or type(error).__name__
-    finally:
-        for module in training:
-            module.training = True
-    return None
-
-
 def shape_as_tested(cfg: Config, shape: Shape) -> Shape:
     """A test pipeline's size, padded as the data preprocessor pads it where the neck needs that.
 
@@ -130,9 +91,10 @@ def shape_as_tested(cfg: Config, shape: Shape) -> Shape:
         trunk = _Trunk(cfg).to('meta')
     except Exception:  # building the whole model says what is wrong
         return shape
-    if _failure(trunk, shape, input_channels(cfg)) is None:
+    channels = input_channels(trunk)
+    if extraction_failure(trunk, shape, channels) is None:
         return shape
-    return padded if _failure(trunk, padded, input_channels(cfg)) is None else shape
+    return padded if extraction_failure(trunk, padded, channels) is None else shape
 
 
 class _Trunk(nn.Module):
@@ -142,10 +104,13 @@ class _Trunk(nn.Module):
         super().__init__()
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmdet'):
             # Some modules write into the config that they are built from.
-            parts = [MODELS.build(copy.deepcopy(cfg.model[name])) for name in ('backbone', 'neck')
-                     if cfg.model.get(name) is not None]
-        self.parts = nn.Sequential(*parts)
+            parts = {name: MODELS.build(copy.deepcopy(cfg.model[name]))
+                     for name in ('backbone', 'neck') if cfg.model.get(name) is not None}
+        for name, part in parts.items():
+            self.add_module(name, part)
 
     def extract_feat(self, image: torch.Tensor) -> Any:
         """Levels of ``image`` (N, C, H, W)."""
-        return self.parts(image)
+        for part in self.children():
+            image = part(image)
+        return image

@@ -1,12 +1,12 @@
-"""The artefacts that can be run: per format its stage, its suffix, and what loads it.
+"""The artefacts that can be run: per format its stage, its suffix, what writes and what loads it.
 
-A format is a row here and a module with its loader, which is imported when a file of it is opened:
-the names alone cost nothing.
+A format is a row here and a module with its writer and its loader, which is imported when a file of
+it is written or opened: the names alone cost nothing.
 """
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Union
 
 from mmdet_bpu.errors import BpuError
 
@@ -24,23 +24,53 @@ class ArtifactFormat:
         file (str): What a deployment calls it.
         loader (str): ``module:function``, which takes a path and gives an
             :class:`~mmdet_bpu.executors.protocol.Executable`.
+        writer (str): ``module:function``, which takes an
+            :class:`~mmdet_bpu.lowering.artifacts.IntegerModel` and a path. Defaults to '': an
+            export does not write it.
     """
     stage: str
     suffix: str
     file: str
     loader: str
+    writer: str = ''
 
     def load(self, path: Path) -> 'Executable':
         """Import the loader and open a file with it."""
-        module, _, function = self.loader.partition(':')
-        return getattr(importlib.import_module(module), function)(path)
+        return _imported(self.loader)(path)
+
+    def write(self, exported: Any, path: Path) -> None:
+        """Import the writer and write a file with it."""
+        _imported(self.writer)(exported, path)
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(':')
+    return getattr(importlib.import_module(module), function)
 
 
 FORMATS: Dict[str, ArtifactFormat] = {row.stage: row for row in (
-    ArtifactFormat('int', '.mlir', 'model.int.mlir', 'mmdet_bpu.lowering.integer_text:load'),
+    ArtifactFormat('int', '.mlir', 'model.int.mlir', 'mmdet_bpu.lowering.integer_text:load',
+                   'mmdet_bpu.lowering.integer_text:write'),
     ArtifactFormat('hbm', '.hbm', 'model.hbm', 'mmdet_bpu.executors.simulator:HbmSimulator'),
 )}
 """Stage -> format."""
+
+
+def exported_formats() -> List[str]:
+    """Stages of the formats that an export can write."""
+    return [row.stage for row in FORMATS.values() if row.writer]
+
+
+def writable_format(stage: str) -> ArtifactFormat:
+    """The format of a stage, if an export can write it.
+
+    Raises:
+        BpuError: It cannot.
+    """
+    if stage not in exported_formats():
+        raise BpuError(f'parameter formats: expected of {", ".join(exported_formats())}, found '
+                       f'{stage!r}')
+    return FORMATS[stage]
 
 
 def format_of(path: Union[str, Path]) -> ArtifactFormat:

@@ -8,7 +8,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
 from mmdet_bpu.hbir.text import write_text
-from mmdet_bpu.lowering.artifact_formats import FORMATS
+from mmdet_bpu.lowering.artifact_formats import FORMATS, writable_format
 from mmdet_bpu.lowering.export import lower_networks
 from mmdet_bpu.output_folder import atomic_file, write_atomically
 
@@ -21,11 +21,13 @@ class IntegerModel:
     """A detector in fake-quantized and integer form.
 
     Attributes:
+        networks (list[QuantizedGraph]): What both were made from.
         hbir (ModuleOp): Fake-quantized HBIR.
         integer (ModuleOp): The same in the integer dialect, with metadata.
         report (list[dict]): One row per tensor: site, op, shape, dtype, scale, rule.
         notes (list[dict]): What the passes did: tables, enlarged scales, widened operands.
     """
+    networks: List[QuantizedGraph]
     hbir: ModuleOp
     integer: ModuleOp
     report: List[dict]
@@ -37,22 +39,34 @@ def to_integers(networks: Sequence[QuantizedGraph],
     """HBIR and integer form of the networks of a calibrated detector."""
     lowered = lower_networks(networks)
     conversion = lowered.convert(metadata)
-    return IntegerModel(lowered.module, conversion.result,
+    return IntegerModel(list(networks), lowered.module, conversion.result,
                         [row for n in networks for row in n.rows], conversion.notes)
 
 
-def write_export(exported: IntegerModel, out_dir: Union[str, Path]) -> Dict[str, Path]:
-    """Write ``model.hbir.mlir``, ``model.int.mlir`` and ``model.quant.json``.
+def write_export(exported: IntegerModel, out_dir: Union[str, Path],
+                 formats: Sequence[str] = ('int', )) -> Dict[str, Path]:
+    """Write ``model.hbir.mlir``, ``model.quant.json`` and the files of some formats.
+
+    Args:
+        exported (IntegerModel): What is written.
+        out_dir (str | Path): Folder; made if it is not there.
+        formats (Sequence[str]): Stages of formats. Defaults to the integer module.
 
     Returns:
         dict[str, Path]: File name -> path.
+
+    Raises:
+        BpuError: There is no such format, or it is not made by an export.
     """
     folder = Path(out_dir)
+    rows = [writable_format(stage) for stage in formats]
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / name for name in (HBIR_FILE, INT_FILE, REPORT_FILE)}
-    for path, module in ((paths[HBIR_FILE], exported.hbir), (paths[INT_FILE], exported.integer)):
-        with atomic_file(path) as partial:
-            write_text(module, partial)
+    paths = {name: folder / name for name in (HBIR_FILE, REPORT_FILE, *(row.file for row in rows))}
+    with atomic_file(paths[HBIR_FILE]) as partial:
+        write_text(exported.hbir, partial)
+    for row in rows:
+        with atomic_file(paths[row.file]) as partial:
+            row.write(exported, partial)
     content = dict(tensors=exported.report, notes=exported.notes)
     write_atomically(paths[REPORT_FILE], (json.dumps(content, indent=1) + '\n').encode())
     return paths

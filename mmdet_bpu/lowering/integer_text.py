@@ -1,9 +1,15 @@
-"""The integer module ``model.int.mlir`` as an executable."""
+"""The integer module ``model.int.mlir``: written, and as an executable."""
 from pathlib import Path
 
 from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.hbir.integer_program import program_from_module
-from mmdet_bpu.hbir.text import read_text
+from mmdet_bpu.hbir.text import read_text, write_text
+from mmdet_bpu.lowering.artifacts import IntegerModel
+
+
+def write(exported: IntegerModel, path: Path) -> None:
+    """Write the module of the ``bpu`` dialect."""
+    write_text(exported.integer, path)
 
 
 def load(path: Path) -> Interpreter:

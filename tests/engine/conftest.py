@@ -11,7 +11,7 @@ import pytest
 from mmengine.config import Config
 
 from mmdet_bpu.engine.stages import load_config
-from tests.stock_families import new_stock, nms  # noqa: F401
+from tests.stock_families import new_stock  # noqa: F401
 
 SIDE = 64  # px
 CLASSES = ('red', 'green', 'blue')

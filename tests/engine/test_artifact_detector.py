@@ -171,7 +171,7 @@ def executable_of(model, image, scale=1 / 4096):
 
 @pytest.mark.parametrize('kind', [
     'retinanet', 'fcos', 'yolox', 'yolov3', 'centernet', 'sabl', 'detr'])
-def test_outputs_of_any_family_are_decoded_by_the_stock_head(new_stock, nms, kind):
+def test_outputs_of_any_family_are_decoded_by_the_stock_head(new_stock, kind):
     model = new_stock(kind)
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     executable, _ = executable_of(model, image)
@@ -192,7 +192,7 @@ def test_outputs_of_any_family_are_decoded_by_the_stock_head(new_stock, nms, kin
 
 
 @pytest.mark.parametrize('channels', [1, 4])
-def test_an_image_may_have_another_number_of_channels(new_stock, nms, channels):
+def test_an_image_may_have_another_number_of_channels(new_stock, channels):
     model = new_stock('retinanet', backbone=dict(in_channels=channels),
                       data_preprocessor=dict(mean=None, std=None, bgr_to_rgb=False))
     executable, _ = executable_of(model, torch.zeros(1, channels, 64, 96))

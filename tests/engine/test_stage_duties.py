@@ -1,5 +1,4 @@
 """What a stage has to do is done whatever loop trains, whatever hooks keep copies of the model."""
-import copy
 
 import pytest
 import torch
@@ -7,7 +6,6 @@ from torch import nn
 
 from mmdet_bpu.engine.hooks.quant_state_hook import QuantStateHook
 from mmdet_bpu.engine.runner import BPURunner
-from mmdet_bpu.engine.sync_batch_norm import plain_batch_norms
 from mmdet_bpu.engine.weights import read_checkpoint
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization import model_report, quantization_of
@@ -133,24 +131,6 @@ def test_synchronized_norms_train_in_one_process_on_a_cpu(staged, tmp_path):
     runner = BPURunner.from_cfg(cfg)
     runner.train()
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in runner.model.modules())
-
-
-def test_exchanged_norms_keep_parameters_names_and_who_shares_them():
-    norm = nn.SyncBatchNorm(4, eps=1e-3, momentum=0.03)
-    norm.running_mean.normal_()
-    model = nn.ModuleDict(dict(a=nn.Sequential(norm, nn.ReLU()), b=norm))
-    model.eval()
-    before, parameters = copy.deepcopy(model.state_dict()), list(model.parameters())
-    image = torch.randn(2, 4, 3, 3)
-    expected = nn.functional.batch_norm(image, norm.running_mean, norm.running_var, norm.weight,
-                                        norm.bias, eps=1e-3)
-    assert plain_batch_norms(model) is model
-    assert type(model.b) is nn.BatchNorm2d and model.a[0] is model.b
-    assert (model.b.eps, model.b.momentum, model.b.training) == (1e-3, 0.03, False)
-    assert [id(p) for p in model.parameters()] == [id(p) for p in parameters]
-    after = model.state_dict()
-    assert list(after) == list(before) and all(torch.equal(after[k], before[k]) for k in before)
-    assert torch.equal(model.b(image), expected)
 
 
 @pytest.mark.parametrize('field, purpose, words', [

@@ -80,18 +80,3 @@ def test_every_file_of_the_package_registers_when_the_package_is_imported():
     names = [module.name for module in pkgutil.iter_modules(mmdet_bpu.families.__path__)]
     assert 'detr' in names
     assert all(f'mmdet_bpu.families.{name}' in sys.modules for name in names)
-
-
-def test_a_family_is_one_file(tmp_path, monkeypatch):
-    (tmp_path / 'added.py').write_text(
-        'from mmdet_bpu.families.base import Family, register\n'
-        "@register('AddedHead')\n"
-        'class Added(Family):\n'
-        "    name = 'added'\n")
-    monkeypatch.setattr(mmdet_bpu.families, '__path__',
-                        [*mmdet_bpu.families.__path__, str(tmp_path)])
-    monkeypatch.setattr(FAMILIES, '_by_head', dict(FAMILIES._by_head))
-    mmdet_bpu.families.import_families()
-    monkeypatch.delitem(sys.modules, 'mmdet_bpu.families.added')
-    head = type('AddedHead', (nn.Module, ), {})
-    assert FAMILIES.of_head(head).name == 'added'

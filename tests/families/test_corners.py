@@ -9,9 +9,8 @@ HOURGLASS = dict(downsample_times=2, stage_channels=[16, 16, 16], stage_blocks=[
                  feat_channel=16)
 
 
-def test_the_last_hourglass_is_deployed_and_decodes_as_all_of_them(new_stock, nms):
+def test_the_last_hourglass_is_deployed_and_decodes_as_all_of_them(new_stock):
     model = new_stock('cornernet', backbone=HOURGLASS, bbox_head=dict(in_channels=16))
-    model.bbox_head.test_cfg.nms = dict(type='nms', iou_threshold=0.5)  # stock: soft NMS
     family = FAMILIES.of(model)
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

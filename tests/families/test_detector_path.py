@@ -38,5 +38,12 @@ def test_yolox_counts_pixels_as_channels_before_its_first_convolution(stock):
     assert input_channels(stock('yolox')) == 3
 
 
+def test_four_pixels_of_a_grey_picture_are_four_channels(new_stock):
+    model = new_stock('yolox')
+    stem = model.backbone.stem.conv.conv
+    model.backbone.stem.conv.conv = nn.Conv2d(4, stem.out_channels, 3, padding=1, bias=False)
+    assert input_channels(model) == 1
+
+
 def test_without_a_backbone_an_image_has_three_channels():
     assert input_channels(nn.Identity()) == 3

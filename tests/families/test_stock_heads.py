@@ -31,7 +31,7 @@ def boxes_of(found):
 
 
 @pytest.mark.parametrize('kind', [*DENSE, *DETRS])
-def test_restored_outputs_decode_to_the_boxes_of_stock_prediction(stock, picture, nms, kind):
+def test_restored_outputs_decode_to_the_boxes_of_stock_prediction(stock, picture, kind):
     model = stock(kind)
     family = FAMILIES.of(model)
     tree, outputs = deployed(model, picture)

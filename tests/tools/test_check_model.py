@@ -9,6 +9,8 @@ def test_a_model_that_can_be_deployed(tool, digits_config, tmp_path):
     assert done.code == 0, done.err
     assert 'it can be deployed, with the warnings above' in done.out
     check = json.loads((tmp_path / 'check.json').read_text())
+    assert [recipe['stage'] for recipe in check['recipes']] == ['float', 'calibration', 'qat']
+    assert '\nrecipe of stage qat: QATLoop, 6 epochs\n  optimizer: AdamW, lr 1e-05' in done.out
     assert check['counts']['error'] == 0 and check['march'] == 'nash-e'
     topk = [found for found in check['findings'] if found['op'] == 'hbir.topk']
     assert topk[0]['unit'] == 'the scalar unit' and topk[0]['site']
