@@ -42,7 +42,7 @@ TIME_LIMIT = 1800  # s, of one config
 
 
 def read_config(config: str) -> Config:
-    """``package::folder/name.py``, also of folders with a dot, which mmengine's own reading refuses."""
+    """``package::folder/name.py``, also of folders that mmengine refuses by name."""
     package, found, path = config.partition('::')
     if not found:
         return Config.fromfile(config)
