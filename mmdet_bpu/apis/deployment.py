@@ -84,7 +84,7 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     out = Path(out_dir)
     with staged_folder(out) as folder:
         step('write')
-        write_export(exported, folder, formats)
+        write_export(exported, folder)
         step(f'compile for {cfg.bpu.march}')
         text = print_text(exported.hbir) if choose_backend(backend) == 'hbdk4' else None
         result = compile_hbm(program_from_module(exported.integer), folder / HBM_FILE,
