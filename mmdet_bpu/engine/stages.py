@@ -8,12 +8,14 @@ completed by :func:`complete_config` when the runner is built, after command-lin
 """
 import copy
 import os.path as osp
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
+from mmengine.utils import get_installed_path
 
 from mmdet_bpu.engine.deploy_preprocessing import (rewrite_data_preprocessor, rewrite_dataset,
                                                    rewrite_switched_pipelines)
@@ -212,6 +214,9 @@ def _read_config(config: str) -> Config:
 
 def _read_installed(config: str) -> Config:
     """A config of an installed package as a file that inherits from it sees it, with its scope."""
+    package, _, path = config.partition('::')
+    if not re.match(r'\w+/', path):  # mmengine takes no other folders: legacy_1.x
+        return Config.fromfile(str(Path(get_installed_path(package)) / '.mim/configs' / path))
     try:
         return Config.fromstring(f'_base_ = {config!r}\n', '.py')
     except RuntimeError:  # python-style ones are inherited from by import only

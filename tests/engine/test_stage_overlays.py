@@ -183,6 +183,12 @@ def test_an_override_that_does_not_fit_the_config_is_named():
                     {'train_dataloader.dataset.pipeline.99.type': 'Resize'})
 
 
+def test_a_folder_that_mmengine_refuses_by_name_is_read():
+    assert load_config('mmdet::legacy_1.x/ssd300_coco_v1.py', 'qat').model.type == 'SingleStageDetector'
+    with pytest.raises(BpuError, match='mmdet::legacy_1.x/absent.py cannot be read'):
+        load_config('mmdet::legacy_1.x/absent.py', 'qat')
+
+
 PYTHON_STYLE = '''
 from mmengine.config import read_base
 from mmdet.datasets.transforms import Resize
