@@ -38,7 +38,8 @@ def plain_norm(norm: nn.Module) -> PlainNorm:
     """
     options = {name: getattr(norm, name) for name in ('momentum', 'affine', 'track_running_stats')
                if hasattr(norm, name)}
-    plain = EXCHANGED[type(norm)](norm.num_features, norm.eps, **options)
+    cls = next(plain for kind, plain in EXCHANGED.items() if isinstance(norm, kind))
+    plain = cls(norm.num_features, norm.eps, **options)
     held = [*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)]
     for name, tensor in held:
         if name in plain._parameters and not isinstance(tensor, nn.Parameter):
@@ -62,7 +63,7 @@ def open_norms(model: nn.Module, kinds: Tuple[type, ...] = tuple(EXCHANGED)) -> 
     made: Dict[nn.Module, nn.Module] = {}
     for parent in list(model.modules()):
         for name, module in list(parent._modules.items()):  # twice where a module has two names
-            if type(module) in kinds:
+            if isinstance(module, kinds):  # mmengine's is a subclass of torch's
                 if module not in made:
                     made[module] = plain_norm(module)
                 setattr(parent, name, made[module])

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from mmcv.ops import SyncBatchNorm
 from mmdet.models.layers import FrozenBatchNorm2d
+from mmengine.utils.dl_utils.parrots_wrapper import SyncBatchNorm as ConfiguredNorm
 from torch import nn
 
 from mmdet_bpu.models.plain_norms import SYNCHRONIZED, FrozenNorm, PlainNorm, open_norms
@@ -44,6 +45,13 @@ def test_synchronised_norms_keep_parameters_names_and_who_shares_them(synchroniz
     after = model.state_dict()
     assert list(after) == list(before) and all(torch.equal(after[k], before[k]) for k in before)
     torch.testing.assert_close(model.b(IMAGE), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_configs_call_syncbn_is_exchanged():
+    """``norm_cfg=dict(type='SyncBN')`` gives mmengine's subclass of torch's."""
+    model = nn.ModuleDict(dict(norm=ConfiguredNorm(4)))
+    open_norms(model, SYNCHRONIZED)
+    assert type(model.norm) is PlainNorm
 
 
 def test_a_norm_in_training_stays_in_training(synchronized):
