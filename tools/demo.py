@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Sequence
 
 from mmdet_bpu.errors import BpuError, exit_on_error
 from mmdet_bpu.output_folder import write_json
@@ -100,29 +100,39 @@ class Demo:
                     f'pack_{split}', 'pack_coco_lmdb.py', '--img-dir', digits / split, '--ann',
                     annotations, '--out', out, '--overwrite'))
 
-    def train(self, stage: str, config: str, source: Path = None) -> Path:
-        """Train one stage; returns its checkpoint."""
+    def train(self, stage: str, config: str, source: Path = None,
+              arguments: Sequence[str] = (), overrides: Sequence[str] = ()) -> Path:
+        """Train one stage; returns its checkpoint.
+
+        Args:
+            stage (str): Name of the step's folder.
+            config (str): File below ``configs/demo``.
+            source (Path): Checkpoint to start from. Defaults to None: the first stage.
+            arguments (Sequence[str]): More of the command's.
+            overrides (Sequence[str]): More of the config's, ``KEY=VALUE``.
+        """
         work_dir = self.folder / stage
         checkpoint = work_dir / 'final.pth'
 
         def action() -> None:
             load = ['load_from=' + str(source)] if source else []
             self.run(f'train_{stage}', 'train.py', CONFIGS / config, '--work-dir', work_dir,
-                     *self.options(), *load)
+                     *arguments, *self.options(), *load, *overrides)
             written = (work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip()
             os.replace(written, checkpoint)
 
         self.step(f'train_{stage}', checkpoint, action)
         return checkpoint
 
-    def test(self, stage: str, config: str, model: Path) -> dict:
+    def test(self, stage: str, config: str, model: Path, arguments: Sequence[str] = ()) -> dict:
         """Evaluate one stage; returns its metrics."""
         out = self.folder / stage / 'metrics.json'
         evaluated = stage if stage in STAGES else 'float'
 
         def action() -> dict:
             self.run(f'test_{stage}', 'test.py', CONFIGS / config, model, '--stage', evaluated,
-                     '--work-dir', self.folder / stage / 'test', '--out', out, *self.options())
+                     '--work-dir', self.folder / stage / 'test', '--out', out, *arguments,
+                     *self.options())
             metrics = json.loads(out.read_text(encoding='utf-8'))
             return dict(mAP=metrics['coco/bbox_mAP'], mAP50=metrics['coco/bbox_mAP_50'])
 
