@@ -1,7 +1,8 @@
 """Float training of a small RetinaNet on the embedded digits, from scratch.
 
 The detector is the stock one with a ResNet-18 of half the usual width, three levels of 64 channels
-and two convolutions before each output. Anchors begin at 16 px instead of 32: in 96 x 96 px digits have 12 to 38.
+and two convolutions before each output. Anchors begin at 16 px instead of 32: digits have 12 to 38 px
+in pictures of 96 x 96.
 """
 _base_ = ['../retinanet/retinanet_r50_fpn_float.py', '../_base_/digits_data.py']
 

@@ -1,7 +1,7 @@
 """Float training of a small RTMDet on the embedded digits, from scratch.
 
 The detector is the stock RTMDet-tiny at two thirds of its width. It keeps the moving averages, SyncBN
-(one process exchanges it for batch norm), and the training that ends without mosaic; MixUp, random
+(one process exchanges it for batch norm), and the training that ends without mosaic. MixUp, random
 colours and flips are left out: a mirrored digit is another one, and few epochs do not overfit.
 """
 _base_ = ['../rtmdet/rtmdet_tiny_float.py', '../_base_/digits_data.py']
