@@ -68,6 +68,7 @@ def main() -> None:
     Demo(args.work_dir, args.data).make_data()
     rows: List[dict] = []
     for family in args.families:
+        print(f'{family}:', flush=True)
         training = FamilyTraining(family, args.work_dir / family, args.data, args.cfg_options)
         found = training.measure()
         rows.append(row(family, found, {

@@ -71,9 +71,8 @@ class Demo:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT,
                                   env=ENVIRONMENT).returncode
         if code:
-            tail = '\n'.join(log.read_text(encoding='utf-8', errors='replace').splitlines()[-15:])
-            raise BpuError(f'step {name} ended with exit code {code}: {" ".join(command)}\n{tail}\n'
-                           f'The whole output is in {log}')
+            raise BpuError(f'step {name} ended with exit code {code}: {" ".join(command)}\n'
+                           f'{last_lines(log)}\nThe whole output is in {log}')
 
     # Steps
 
@@ -165,6 +164,11 @@ class Demo:
             'pictures', 'infer.py', float_checkpoint, *images, '--config',
             CONFIGS / 'digits_float.py', '--compare', artifacts / 'model.hbm', '--out', out))
         return out
+
+
+def last_lines(log: Path) -> str:
+    """What a failing command said at its end."""
+    return '\n'.join(log.read_text(encoding='utf-8', errors='replace').splitlines()[-15:])
 
 
 def table(rows: Dict[str, dict], seconds: Dict[str, float]) -> str:
