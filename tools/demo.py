@@ -54,6 +54,8 @@ class Demo:
             return self.state[name]
         print(f'[{name}] ...', flush=True)
         self.ran = True
+        if self.state.pop(name, None) is not None:  # or a killed run leaves it to the next as done
+            write_json(self.state_file, self.state)
         began = time.time()
         given = action() or {}
         if not result.exists():
@@ -112,16 +114,23 @@ class Demo:
         """
         work_dir = self.folder / stage
         checkpoint = work_dir / 'final.pth'
+        resume = ['--resume'] if self.was_interrupted(work_dir, checkpoint) else []
+        load = ['load_from=' + str(source)] if source and not resume else []
 
         def action() -> None:
-            load = ['load_from=' + str(source)] if source else []
             self.run(f'train_{stage}', 'train.py', CONFIGS / config, '--work-dir', work_dir,
-                     *arguments, *self.options(), *load, *overrides)
+                     *arguments, *resume, *self.options(), *load, *overrides)
             written = (work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip()
             os.replace(written, checkpoint)
 
         self.step(f'train_{stage}', checkpoint, action)
         return checkpoint
+
+    def was_interrupted(self, work_dir: Path, checkpoint: Path) -> bool:
+        """Whether a training that began from what is there now has checkpoints but no end."""
+        newest = work_dir / 'last_checkpoint'
+        return (not self.ran and not checkpoint.exists() and newest.is_file()
+                and Path(newest.read_text(encoding='utf-8').strip()).is_file())
 
     def test(self, stage: str, config: str, model: Path, arguments: Sequence[str] = ()) -> dict:
         """Evaluate one stage; returns its metrics."""
