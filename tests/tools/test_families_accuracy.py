@@ -25,7 +25,7 @@ def benchmark():
 
 @pytest.fixture
 def training_on_few(benchmark, tool_process, tmp_path, monkeypatch):
-    """Function () -> the training of RTMDet, which has moving averages, on 8 pictures; its runs."""
+    """Function () -> RTMDet, which has moving averages, to train on 8 pictures; the steps that ran."""
     Training = benchmark[1].FamilyTraining
     ran = []
 
