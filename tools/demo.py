@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Sequence
 
 from mmdet_bpu.errors import BpuError, exit_on_error
 from mmdet_bpu.output_folder import write_json
@@ -54,6 +54,8 @@ class Demo:
             return self.state[name]
         print(f'[{name}] ...', flush=True)
         self.ran = True
+        if self.state.pop(name, None) is not None:  # or a killed run leaves it to the next as done
+            write_json(self.state_file, self.state)
         began = time.time()
         given = action() or {}
         if not result.exists():
@@ -71,9 +73,8 @@ class Demo:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT,
                                   env=ENVIRONMENT).returncode
         if code:
-            tail = '\n'.join(log.read_text(encoding='utf-8', errors='replace').splitlines()[-15:])
-            raise BpuError(f'step {name} ended with exit code {code}: {" ".join(command)}\n{tail}\n'
-                           f'The whole output is in {log}')
+            raise BpuError(f'step {name} ended with exit code {code}: {" ".join(command)}\n'
+                           f'{last_lines(log)}\nThe whole output is in {log}')
 
     # Steps
 
@@ -100,29 +101,46 @@ class Demo:
                     f'pack_{split}', 'pack_coco_lmdb.py', '--img-dir', digits / split, '--ann',
                     annotations, '--out', out, '--overwrite'))
 
-    def train(self, stage: str, config: str, source: Path = None) -> Path:
-        """Train one stage; returns its checkpoint."""
+    def train(self, stage: str, config: str, source: Path = None,
+              arguments: Sequence[str] = (), overrides: Sequence[str] = ()) -> Path:
+        """Train one stage; returns its checkpoint.
+
+        Args:
+            stage (str): Name of the step's folder.
+            config (str): File below ``configs/demo``.
+            source (Path): Checkpoint to start from. Defaults to None: the first stage.
+            arguments (Sequence[str]): More of the command's.
+            overrides (Sequence[str]): More of the config's, ``KEY=VALUE``.
+        """
         work_dir = self.folder / stage
         checkpoint = work_dir / 'final.pth'
+        resume = ['--resume'] if self.was_interrupted(work_dir, checkpoint) else []
+        load = ['load_from=' + str(source)] if source and not resume else []
 
         def action() -> None:
-            load = ['load_from=' + str(source)] if source else []
             self.run(f'train_{stage}', 'train.py', CONFIGS / config, '--work-dir', work_dir,
-                     *self.options(), *load)
+                     *arguments, *resume, *self.options(), *load, *overrides)
             written = (work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip()
             os.replace(written, checkpoint)
 
         self.step(f'train_{stage}', checkpoint, action)
         return checkpoint
 
-    def test(self, stage: str, config: str, model: Path) -> dict:
+    def was_interrupted(self, work_dir: Path, checkpoint: Path) -> bool:
+        """Whether a training that began from what is there now has checkpoints but no end."""
+        newest = work_dir / 'last_checkpoint'
+        return (not self.ran and not checkpoint.exists() and newest.is_file()
+                and Path(newest.read_text(encoding='utf-8').strip()).is_file())
+
+    def test(self, stage: str, config: str, model: Path, arguments: Sequence[str] = ()) -> dict:
         """Evaluate one stage; returns its metrics."""
         out = self.folder / stage / 'metrics.json'
         evaluated = stage if stage in STAGES else 'float'
 
         def action() -> dict:
             self.run(f'test_{stage}', 'test.py', CONFIGS / config, model, '--stage', evaluated,
-                     '--work-dir', self.folder / stage / 'test', '--out', out, *self.options())
+                     '--work-dir', self.folder / stage / 'test', '--out', out, *arguments,
+                     *self.options())
             metrics = json.loads(out.read_text(encoding='utf-8'))
             return dict(mAP=metrics['coco/bbox_mAP'], mAP50=metrics['coco/bbox_mAP_50'])
 
@@ -155,6 +173,11 @@ class Demo:
             'pictures', 'infer.py', float_checkpoint, *images, '--config',
             CONFIGS / 'digits_float.py', '--compare', artifacts / 'model.hbm', '--out', out))
         return out
+
+
+def last_lines(log: Path) -> str:
+    """What a failing command said at its end."""
+    return '\n'.join(log.read_text(encoding='utf-8', errors='replace').splitlines()[-15:])
 
 
 def table(rows: Dict[str, dict], seconds: Dict[str, float]) -> str:

@@ -70,6 +70,18 @@ class CocoLMDBDataset(CocoDataset):
         super().__init__(pipeline=pipeline, metainfo=metainfo, **kwargs)
 
     @property
+    def pipeline(self) -> Callable:
+        """The transforms of a sample; one that takes its place, as hooks do, reads the database too."""
+        return self._pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Callable) -> None:
+        if isinstance(getattr(pipeline, 'transforms', None), list):
+            pipeline = copy.copy(pipeline)
+            pipeline.transforms = read_images_from_lmdb(pipeline.transforms)
+        self._pipeline = pipeline
+
+    @property
     def store(self) -> CocoStore:
         """The database as this process sees it; opened at its first use.
 

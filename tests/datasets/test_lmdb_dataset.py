@@ -1,8 +1,13 @@
+import logging
+from types import SimpleNamespace
+
 import mmdet.datasets.transforms  # noqa: F401  (registers the stock transforms)
 import numpy as np
 import pytest
+import torch
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
+from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.config import ConfigDict
 from mmengine.dataset import ConcatDataset
@@ -34,6 +39,20 @@ def assert_same_samples(expected, found):
         sample = found.get_data_info(i)
         assert sample.pop('lmdb_path') == found.lmdb
         assert sample == expected.get_data_info(i)
+
+
+def test_a_pipeline_that_a_hook_switches_to_reads_the_database(coco_files, packed):
+    """Stock RTMDet trains its last epochs by another pipeline, which a hook builds."""
+    switched = [*TRAIN_PIPELINE[:2], dict(type='mmdet.Resize', scale=(32, 32), keep_ratio=True),
+                TRAIN_PIPELINE[-1]]
+    expected, found = both(coco_files, packed, pipeline=TRAIN_PIPELINE)
+    for dataset in (expected, found):
+        runner = SimpleNamespace(epoch=1, train_dataloader=SimpleNamespace(dataset=dataset),
+                                 logger=logging.getLogger(__name__))
+        PipelineSwitchHook(1, switched).before_train_epoch(runner)
+    for one, other in zip(expected, found, strict=True):
+        assert max(other['inputs'].shape[1:]) == 32
+        assert torch.equal(one['inputs'], other['inputs'])
 
 
 @pytest.mark.parametrize('arguments', [

@@ -35,6 +35,15 @@ def writes(path, **given):
     return action
 
 
+def raises(error):
+    """An action that ends as ``error`` does."""
+
+    def action():
+        raise error
+
+    return action
+
+
 def test_a_step_runs_once_and_is_reused_by_a_second_run_which_says_so(demo_tool, demo, tmp_path,
                                                                       capsys):
     result = tmp_path / 'result'
@@ -66,6 +75,58 @@ def test_steps_after_one_that_ran_run_too_because_they_are_made_of_its_result(de
     again.step('one', first, writes(first))
     again.step('two', second, action)
     assert action.runs == 1
+
+
+def test_a_step_that_was_killed_when_it_ran_again_is_not_taken_for_done(demo_tool, demo, tmp_path):
+    """Its former result is still there, made of something else."""
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    demo.step('one', first, writes(first))
+    demo.step('two', second, writes(second))
+    first.unlink()
+    killed = demo_tool.Demo(tmp_path, tmp_path / 'data')
+    killed.step('one', first, writes(first))
+    with pytest.raises(KeyboardInterrupt):
+        killed.step('two', second, raises(KeyboardInterrupt))
+    again = demo_tool.Demo(tmp_path, tmp_path / 'data')
+    action = writes(second)
+    again.step('one', first, writes(first))
+    again.step('two', second, action)
+    assert action.runs == 1
+
+
+def commands_of_training(demo, monkeypatch):
+    """The arguments of each command that the training of the float stage starts."""
+    commands = []
+
+    def run(name, tool, *arguments):
+        commands.append([str(argument) for argument in arguments])
+        epoch = demo.folder / 'float' / 'epoch_1.pth'
+        epoch.parent.mkdir(exist_ok=True)
+        epoch.write_text('weights')
+        (epoch.parent / 'last_checkpoint').write_text(str(epoch))
+
+    monkeypatch.setattr(demo, 'run', run)
+    demo.train('float', 'digits_float.py', demo.folder / 'source.pth')
+    return commands
+
+
+def test_an_interrupted_training_goes_on_and_another_begins_from_its_source(
+        demo_tool, demo, tmp_path, monkeypatch):
+    first, = commands_of_training(demo, monkeypatch)
+    assert '--resume' not in first and f'load_from={tmp_path}/source.pth' in first
+    # Killed behind the first epoch.
+    (tmp_path / 'float' / 'final.pth').replace(tmp_path / 'float' / 'epoch_1.pth')
+    resumed, = commands_of_training(demo_tool.Demo(tmp_path, tmp_path / 'data'), monkeypatch)
+    assert '--resume' in resumed and f'load_from={tmp_path}/source.pth' not in resumed
+
+
+def test_a_training_whose_source_was_made_again_is_not_resumed(demo_tool, demo, tmp_path,
+                                                              monkeypatch):
+    commands_of_training(demo, monkeypatch)
+    (tmp_path / 'float' / 'final.pth').replace(tmp_path / 'float' / 'epoch_1.pth')
+    again = demo_tool.Demo(tmp_path, tmp_path / 'data')
+    again.step('one', tmp_path / 'source.pth', writes(tmp_path / 'source.pth'))
+    assert '--resume' not in commands_of_training(again, monkeypatch)[0]
 
 
 def test_a_step_that_writes_nothing_is_an_error(demo, tmp_path):
