@@ -8,7 +8,6 @@ have at least 0.99 of the better mAP of float and control. What is in the work f
 again.
 """
 import argparse
-import json
 from pathlib import Path
 from typing import Dict, List
 
