@@ -92,5 +92,7 @@ def _run_as_main(command: List[str], log: Path) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream in (1, 2):
         os.dup2(file, stream)
+    # Where output is captured, as in tests, these are no longer the two streams.
+    sys.stdout, sys.stderr = (open(stream, 'w', buffering=1, closefd=False) for stream in (1, 2))
     sys.argv = command
     runpy.run_path(command[0], run_name='__main__')
