@@ -76,7 +76,7 @@ def _optimizer(wrapper: Optional[Mapping]) -> Optional[Dict[str, Any]]:
             facts[name] = wrapper[name]
     groups = wrapper.get('paramwise_cfg')
     if groups:
-        facts['parameter groups'] = groups
+        facts['groups of parameters'] = groups
     if type_name(wrapper) not in ('', 'OptimWrapper'):
         facts['wrapper'] = type_name(wrapper)
     return _plain(facts)

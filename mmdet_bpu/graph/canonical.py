@@ -132,5 +132,5 @@ def build_opgraph(captured: CapturedGraph) -> OpGraph:
             value = HANDLERS[name](b, node, args, kwargs)
             if value is not None:
                 b.alias[node.name] = value
-    masks.check_combined(b)
+    masks.check_readers(b)
     return graph

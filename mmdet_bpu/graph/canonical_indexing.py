@@ -263,6 +263,8 @@ def where(b, node, args, kwargs):
     if 'other' not in p:
         refuse(node, 'the places where a mask is set')
     numbers = [scalar_of(b, p[name]) for name in ('input', 'other')]
+    if None not in numbers:
+        refuse(node, 'a choice between constants')
     if numbers[0] is not None:
         return _filled(b, node, p['condition'], b.value(p['other']), numbers[0])
     if numbers[1] is not None:

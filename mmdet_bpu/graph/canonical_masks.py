@@ -76,10 +76,14 @@ def _choice(b: GraphBuilder, node: fx.Node, mask: str, inside: str, outside: str
 
 
 def _of_rank(b: GraphBuilder, mask: str, rank: int) -> str:
+    """A mask of as many dimensions: of the tensor, because masks are not reshaped in HBIR."""
     shape = b.info(mask).shape
     if b.info(mask).is_constant or len(shape) == rank:
         return mask
-    return b.op('reshape', [mask], (1, ) * (rank - len(shape)) + tuple(shape), last=False)
+    sign = next(op for op in b.graph.ops if op.output == mask)
+    shape = (1, ) * (rank - len(shape)) + tuple(shape)
+    x = b.op('reshape', [sign.inputs[0]], shape, last=False)
+    return b.op(sign.kind, [x], shape, dtype=torch.bool, last=False)
 
 
 def number(b: GraphBuilder, value: float, like: str) -> str:
@@ -95,13 +99,13 @@ def chosen_number(b: GraphBuilder, node: fx.Node, mask: str, x: str, fill: Optio
     return choice(b, node, mask, *(pair[::-1] if outside else pair))
 
 
-def check_combined(b: GraphBuilder) -> None:
-    """Refuse whatever else reads a combination of masks.
+def check_readers(b: GraphBuilder) -> None:
+    """Refuse what reads masks that depend on the image, but for choices.
 
     Raises:
         BpuError: The message names the operation's site.
     """
     for op in b.graph.ops:
-        if any(name in b.combined for name in op.inputs):
-            raise BpuError(f'{op.site} cannot be lowered: {op.kind} of masks that are combined; '
-                           'only a choice (torch.where) reads those')
+        if op.kind != 'select' and any(is_mask(b, name) for name in op.inputs):
+            raise BpuError(f'{op.site} cannot be lowered: {op.kind} of a mask that depends on the '
+                           'image; only a choice (torch.where) reads those')

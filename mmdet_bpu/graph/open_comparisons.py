@@ -4,11 +4,11 @@ Of floating-point numbers the difference has the sign that the comparison asks f
 is (IEEE 754 underflows gradually), so opening one changes no bit. The difference is a tensor like
 any other and is rounded; its integers' sign is exact.
 """
-from typing import Callable, Union
+from typing import Union
 
 from torch import Tensor
 
-from mmdet_bpu.graph.opening import Call, Decomposition, only_where
+from mmdet_bpu.graph.opening import Call, only_where
 
 
 def _compares_floats(call: Call) -> bool:
@@ -23,16 +23,25 @@ def _is_no_sign(call: Call) -> bool:
     return _compares_floats(call) and (isinstance(right, Tensor) or right != 0)
 
 
-def _opened(sign: Callable[[Tensor], Tensor], exchanged: bool) -> Decomposition:
-
-    def opened(input: Tensor, other: Union[Tensor, float]) -> Tensor:
-        """The sign of ``input - other``, or of ``other - input``."""
-        return sign(other - input if exchanged else input - other)
-
-    return only_where(_compares_floats if exchanged else _is_no_sign)(opened)
+@only_where(_is_no_sign)
+def open_gt(input: Tensor, other: Union[Tensor, float]) -> Tensor:
+    """``input - other > 0``."""
+    return input - other > 0
 
 
-open_gt = _opened(lambda difference: difference > 0, exchanged=False)
-open_ge = _opened(lambda difference: difference >= 0, exchanged=False)
-open_lt = _opened(lambda difference: difference > 0, exchanged=True)
-open_le = _opened(lambda difference: difference >= 0, exchanged=True)
+@only_where(_is_no_sign)
+def open_ge(input: Tensor, other: Union[Tensor, float]) -> Tensor:
+    """``input - other >= 0``."""
+    return input - other >= 0
+
+
+@only_where(_compares_floats)
+def open_lt(input: Tensor, other: Union[Tensor, float]) -> Tensor:
+    """``other - input > 0``."""
+    return other - input > 0
+
+
+@only_where(_compares_floats)
+def open_le(input: Tensor, other: Union[Tensor, float]) -> Tensor:
+    """``other - input >= 0``."""
+    return other - input >= 0

@@ -69,6 +69,7 @@ def where(v: LoweredValues, op: Op) -> Stored:
 @lowers('select')
 def select(v: LoweredValues, op: Op) -> Stored:
     """Elements of one tensor where a mask is set, of another one elsewhere."""
-    order = next(v.values[n].order for n in op.inputs[1:] if not v.is_constant(n))
+    # Masks stay in their order: HBIR moves none.
+    order = next(v.values[n].order for n in op.inputs if not v.is_constant(n))
     operands = [v.operand(op, i, order) for i in range(3)]
     return v.emit(hbir_name(op), operands, {}, v.shape(op), order, op.site)

@@ -55,7 +55,7 @@ def test_a_config_of_a_later_stage_has_that_recipe_alone():
 
 @pytest.mark.parametrize('stage, lines', [
     ('float', ['recipe of stage float: IterBasedTrainLoop, 22500 iterations',
-               '  optimizer: SGD, lr 0.12, weight_decay 0.0001, momentum 0.9, parameter groups ',
+               '  optimizer: SGD, lr 0.12, weight_decay 0.0001, momentum 0.9, groups of parameters ',
                '  schedule:  LinearLR in iterations 0 to 500, start_factor 0.001; MultiStepLR in '
                'iterations 0 to 22500, milestones [15000, 20000], gamma 0.1',
                '  hooks:     as in the config']),

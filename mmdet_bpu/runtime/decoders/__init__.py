@@ -71,7 +71,7 @@ def load_decoder(family: str) -> Decoder:
     Raises:
         BpuError: There is none of that name.
     """
-    if family in _ELSEWHERE:
+    if isinstance(family, str) and family in _ELSEWHERE:
         return _ELSEWHERE[family]
     if family not in _files():
         raise BpuError(f'contract, postprocessing.family: expected one of {", ".join(families())}, '
