@@ -7,7 +7,7 @@ several:
     where(p & q, x, y)   ->   where(p, where(q, x, y), y)
     where(~p, x, y)      ->   where(p, y, x)
 """
-from typing import Callable, Optional, Tuple
+from typing import Callable
 
 import torch
 from torch import fx
@@ -86,17 +86,12 @@ def _of_rank(b: GraphBuilder, mask: str, rank: int) -> str:
     return b.op(sign.kind, [x], shape, dtype=torch.bool, last=False)
 
 
-def number(b: GraphBuilder, value: float, like: str) -> str:
-    """A constant tensor of one number, of another value's type."""
-    info = b.info(like)
-    return b.constant(torch.full((1, ) * len(info.shape), value, dtype=info.dtype))
-
-
-def chosen_number(b: GraphBuilder, node: fx.Node, mask: str, x: str, fill: Optional[float],
+def chosen_number(b: GraphBuilder, node: fx.Node, mask: str, x: str, fill: float,
                   outside: bool) -> str:
     """A number inside (or outside) a mask that depends on the image, ``x`` elsewhere."""
-    pair: Tuple[str, str] = (number(b, fill, x), x)
-    return choice(b, node, mask, *(pair[::-1] if outside else pair))
+    info = b.info(x)
+    number = b.constant(torch.full((1, ) * len(info.shape), fill, dtype=info.dtype))
+    return choice(b, node, mask, *((x, number) if outside else (number, x)))
 
 
 def check_readers(b: GraphBuilder) -> None:
