@@ -112,9 +112,11 @@ def write_float_checkpoint(path: Path, num_classes: int) -> None:
 
     cfg = get_config('mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py').model
     cfg.bbox_head.num_classes = num_classes
+    cfg.backbone.init_cfg = None
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg)
+        model.init_weights()  # the constructor leaves level_embed as the memory was
     torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=50, bpu_stage='float')), path)
 
 

@@ -96,6 +96,7 @@ def write_stock_checkpoint(path: Path) -> None:
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg.model)
+        model.init_weights()  # the constructor leaves level_embed as the memory was
     torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=50)), path)
 
 
