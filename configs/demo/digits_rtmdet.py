@@ -41,8 +41,8 @@ test_dataloader = {{_base_.digits_test}}
 val_evaluator = {{_base_.digits_val_metric}}
 test_evaluator = {{_base_.digits_test_metric}}
 
-# 188 steps an epoch, the last two without mosaic.
-max_epochs = 5
+# 188 steps an epoch, the last six without mosaic.
+max_epochs = 15
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=35.0, norm_type=2))
 param_scheduler = [
@@ -67,7 +67,7 @@ custom_hooks = [
         priority=49),
     dict(
         type='PipelineSwitchHook',
-        switch_epoch=max_epochs - 2,
+        switch_epoch=max_epochs - 6,
         switch_pipeline=train_pipeline_stage2)
 ]
 randomness = dict(seed=0)

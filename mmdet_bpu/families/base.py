@@ -101,6 +101,13 @@ class Family:
         """Why this model of the family cannot be deployed, in one sentence, or None."""
         return None
 
+    def denoising(self, model: nn.Module) -> Optional[str]:
+        """Path of the part that makes queries for training alone, or None.
+
+        Called, it returns first a tensor ``(N, queries, C)``; they come before the other queries.
+        """
+        return None
+
     def open(self, model: nn.Module) -> None:
         """Let prediction make the calls that training makes, in place; weights stay.
 

@@ -6,7 +6,7 @@ list. Only the last layer is deployed: ``cls_scores`` ``(N, queries, classes)`` 
 """
 import functools
 import inspect
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
@@ -66,6 +66,14 @@ class ConditionalDETR(DETR):
 @register('DABDETRHead')
 class DABDETR(DETR):
     """Derived from Conditional DETR's, but the head takes all layers in one call."""
+
+
+@register('DINOHead')
+class DINO(DETR):
+    """In training the decoder has contrastive denoising queries too."""
+
+    def denoising(self, model: nn.Module) -> Optional[str]:
+        return 'dn_query_generator' if hasattr(model, 'dn_query_generator') else None
 
 
 class AllLayers:

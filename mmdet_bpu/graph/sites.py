@@ -67,12 +67,21 @@ class SiteTracker:
 
     Args:
         root (nn.Module): The detector; module paths are relative to it.
+
+    Attributes:
+        extra_queries (int): Denoising queries of an image that this forward has made.
+        batch (int): Images that they were made for.
     """
 
     def __init__(self, root: nn.Module) -> None:
         self._root = weakref.ref(root)
         self._paths = {id(m): name for name, m in root.named_modules(remove_duplicate=True)}
+        self.start()
+
+    def start(self) -> None:
+        """Forget the last forward."""
         self.stack: List[Link] = []
+        self.extra_queries, self.batch = 0, 1
 
     def belongs_to(self, root: nn.Module) -> bool:
         """False after a deepcopy: the copy needs a tracker of its own."""
@@ -148,7 +157,7 @@ def tracking(tracker: SiteTracker) -> Iterator[SiteTracker]:
     """Follow module calls with ``tracker`` in this thread."""
     previous = active_tracker()
     _local.tracker = tracker
-    tracker.stack = []
+    tracker.start()
     hooks = [
         module_internals.register_module_forward_pre_hook(_before_module),
         module_internals.register_module_forward_hook(_after_module, always_call=True)
@@ -158,5 +167,5 @@ def tracking(tracker: SiteTracker) -> Iterator[SiteTracker]:
     finally:
         for hook in hooks:
             hook.remove()
-        tracker.stack = []
+        tracker.start()
         _local.tracker = previous

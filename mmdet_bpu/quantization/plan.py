@@ -1,8 +1,9 @@
 """What happens at each call of a prepared detector, read off its quantized graph."""
 from dataclasses import dataclass, field
-from typing import Dict, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.capture import CapturedGraph
 from mmdet_bpu.graph.opgraph import transposed_groups
 from mmdet_bpu.graph.quantized_graph import WEIGHT_DTYPE, QuantizedGraph
 from mmdet_bpu.program.kinds import KINDS
@@ -22,16 +23,24 @@ class SitePlan:
             the groups of a transposed convolution or None.
         filled (tuple[str, float], optional): The call puts a number among the integers of this
             quantizer, whose scale is to be multiplied by a factor.
+        output_shape (tuple[int]): As it was captured, with one image.
+        operand_shapes (list[tuple[int]]): Likewise, of the call's tensors by position.
     """
     output: Optional[str] = None
     operands: Dict[int, str] = field(default_factory=dict)
     constants: Dict[int, str] = field(default_factory=dict)
     weight: Optional[tuple] = None
     filled: Optional[Tuple[str, float]] = None
+    output_shape: Tuple[int, ...] = ()
+    operand_shapes: List[Tuple[int, ...]] = field(default_factory=list)
 
 
-def build_plan(quantized: QuantizedGraph) -> Dict[tuple, SitePlan]:
+def build_plan(quantized: QuantizedGraph, captured: CapturedGraph) -> Dict[tuple, SitePlan]:
     """Runtime key -> plan.
+
+    Args:
+        quantized (QuantizedGraph): What is quantized, and how.
+        captured (CapturedGraph): The calls that it was made from.
 
     Raises:
         BpuError: A value inside one call needs a quantizer; the message names its site.
@@ -66,4 +75,16 @@ def build_plan(quantized: QuantizedGraph) -> Dict[tuple, SitePlan]:
             else:
                 continue
             plan[op.call] = site
+    _note_shapes(plan, captured)
     return plan
+
+
+def _note_shapes(plan: Dict[tuple, SitePlan], captured: CapturedGraph) -> None:
+    """Of the calls' own tensors: an operation's result may be shaped otherwise than its call's."""
+    shapes = {node.name: captured.constants[node.target].shape if node.op == 'get_attr'
+              else node.meta.get('shape') for node in captured.graph.nodes}
+    for node in captured.graph.nodes:
+        site = plan.get(node.meta.get('key'))
+        if site is not None:
+            site.output_shape = tuple(shapes[node.name] or ())
+            site.operand_shapes = [tuple(shapes[name] or ()) for name in node.meta['tensor_args']]

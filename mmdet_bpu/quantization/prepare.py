@@ -11,6 +11,7 @@ from mmdet_bpu.graph.deploy_graph import capture_detector, deployed_part, open_a
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
 from mmdet_bpu.graph.regions import enter_region_classes
 from mmdet_bpu.graph.saved_graph import SavedGraph
+from mmdet_bpu.quantization.denoising import count_queries
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
 from mmdet_bpu.quantization.fold import fold_captured, fold_named
 from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
@@ -71,7 +72,8 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None) -> 
     """
     if hasattr(model, 'quant'):
         raise BpuError(f'{type(model).__name__} is prepared already')
-    regions = FAMILIES.of(model).regions(model)
+    family = FAMILIES.of(model)
+    regions, denoising = family.regions(model), family.denoising(model)
     network, captured, folded = quantized_graph(model, bpu)
     if saved is not None:
         saved.match([network], input_stage(bpu), package_versions())
@@ -83,9 +85,10 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None) -> 
         if name not in quantizers:
             quantizers[name] = FakeQuantizer(config.dtype, config.observer or observer,
                                              config.scale)
-    quant = Quantization(build_plan(network), captured.opened, quantizers, [network], folded,
+    quant = Quantization(build_plan(network, captured), captured.opened, quantizers, [network], folded,
                          dict(bpu))
     model.add_module('quant', quant.to(device_of(model)))
     quant.remember_weights(model)
     enter_region_classes(model, regions, QuantizedDetector)
+    count_queries(model, denoising)
     return model

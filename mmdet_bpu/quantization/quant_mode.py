@@ -1,7 +1,8 @@
 """Run a detector with its fake quantizers: the runtime twin of capture."""
+import functools
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_tensors
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
 from mmdet_bpu.graph.sites import SiteTracker, active_tracker, calling_line, function_name, tracking
+from mmdet_bpu.quantization.denoising import deployed_part
 from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize_constant,
                                                fake_quantize_weight)
 from mmdet_bpu.quantization.plan import SitePlan
@@ -52,11 +54,25 @@ class QuantMode(TorchFunctionMode):
 
     def _rounded(self, site: SitePlan, result: Any) -> Any:
         if site.output is not None:
-            return self.quantizers[site.output](result)
+            return self._deployed(self.quantizers[site.output], result, site.output_shape)
         if site.filled is not None and self.quantize_weights:
             name, factor = site.filled
-            return self.quantizers[name].on_grid(result, factor)
+            on_grid = functools.partial(self.quantizers[name].on_grid, factor=factor)
+            return self._deployed(on_grid, result, site.output_shape)
         return result
+
+    def _deployed(self, quantize: Callable[[Tensor], Tensor], x: Tensor,
+                  captured: Tuple[int, ...]) -> Tensor:
+        """``x`` with all of it quantized that is deployed."""
+        tracker = self.tracker
+        part = tracker.extra_queries and deployed_part(
+            tuple(x.shape), captured, tracker.extra_queries, tracker.batch)
+        if not part:
+            return quantize(x)
+        quantized = quantize(x[part])
+        x = x.to(quantized.dtype, copy=True)
+        x[part] = quantized
+        return x
 
     def _open(self, func, args: tuple, kwargs: dict, key: tuple) -> Any:
         """A call that is written out in simpler functions, as it was captured."""
@@ -71,13 +87,15 @@ class QuantMode(TorchFunctionMode):
         def quantize(tensor: Tensor) -> Any:
             index = next(position)
             if index in site.operands:
-                return self.quantizers[site.operands[index]](tensor)
+                return self._deployed(self.quantizers[site.operands[index]], tensor,
+                                      site.operand_shapes[index])
             if not self.quantize_weights:
                 return tensor
             if site.weight is not None and site.weight[0] == index:
                 return fake_quantize_weight(tensor, *site.weight[1:])
             if index in site.constants:
-                return fake_quantize_constant(tensor, site.constants[index])
+                on_grid = functools.partial(fake_quantize_constant, dtype=site.constants[index])
+                return self._deployed(on_grid, tensor, site.operand_shapes[index])
             return tensor
 
         return map_tensors((args, kwargs), quantize)
