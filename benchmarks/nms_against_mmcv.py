@@ -125,7 +125,7 @@ def compare_softnms(compiled, method: str) -> dict:
     return report
 
 
-@exit_on_error
+@exit_on_error()
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     if not has_compiled_ext():
