@@ -1,4 +1,5 @@
 """Fixtures: stock Deformable DETR in three variants, and toys of a few calls."""
+import copy
 import functools
 import math
 import warnings
@@ -80,7 +81,7 @@ def build_detector(variant: str, changes: dict) -> nn.Module:
     register_all_modules()
     warnings.filterwarnings('ignore', category=UserWarning)
     stock = stock_config(variant).model.to_dict()
-    model = Config(Config._merge_a_into_b(changes, stock))
+    model = Config(Config._merge_a_into_b(copy.deepcopy(changes), stock))
     model.backbone.init_cfg = None
     torch.manual_seed(0)
     return randomise(MODELS.build(model._cfg_dict))

@@ -2,7 +2,7 @@
 import copy
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.config import Config
@@ -22,6 +22,7 @@ from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
 from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
 from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.model_copies import carry_over_quantization
+from mmdet_bpu.engine.norms_across_processes import refuse_training, shared_norms
 from mmdet_bpu.engine.run_parts import leave_out_incomplete, refuse_incomplete
 from mmdet_bpu.engine.seeded_data import seeded_dataloader
 from mmdet_bpu.engine.settings import BpuSettings
@@ -60,6 +61,7 @@ class BPURunner(Runner):
     weights_stage: Optional[str] = None
     lacking: Mapping[str, Tuple[str, ...]] = MappingProxyType({})
     _is_training = False
+    _shared_norms: Sequence[str] = ()
 
     @classmethod
     def from_cfg(cls, cfg: Union[Config, dict]) -> 'BPURunner':
@@ -120,6 +122,8 @@ class BPURunner(Runner):
         if self.settings.is_executable:
             self._load_from = None
             return ArtifactDetector(model)
+        if self._unsynchronized:
+            self._shared_norms = shared_norms(model, self.cfg.get('sync_bn'))
         if stage != FLOAT or not self.distributed or get_device() == 'cpu':
             open_norms(model, SYNCHRONIZED)
         if self.settings.deploy_preprocessing:
@@ -152,13 +156,24 @@ class BPURunner(Runner):
         return model
 
     @property
+    def _unsynchronized(self) -> bool:
+        """Several processes on a CPU, for which torch has no synchronised batch norm."""
+        return self.distributed and get_device() == 'cpu'
+
+    @property
     def needs_calibration(self) -> bool:
         """bool: Whether the model is to be quantized but its weights are float ones."""
         return self.settings.is_quantized and self.weights_stage == FLOAT
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
-        """As in mmengine; on CPU, DDP gets no device ids, which it refuses there."""
-        if self.distributed and get_device() == 'cpu' and not is_model_wrapper(model):
+        """As in mmengine; on CPU, DDP gets no device ids, which it refuses there.
+
+        Norms are synchronised in float and on accelerators alone: in a quantized model they are
+        folded, or frozen where they stand.
+        """
+        if self._unsynchronized or self.settings.is_quantized:
+            self.cfg.sync_bn = None
+        if self._unsynchronized and not is_model_wrapper(model):
             model_wrapper_cfg = dict(
                 type='MMDistributedDataParallel',
                 broadcast_buffers=False,
@@ -253,6 +268,9 @@ class BPURunner(Runner):
             refuse_incomplete('train', self.lacking.get('train', ()), stage)
         if self.weights_stage not in (None, *SOURCE_STAGES[stage]):
             self._refuse_weights(SOURCE_STAGES[stage], 'start')
+        if self._shared_norms and stage == FLOAT:
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            refuse_training(model, self._shared_norms)
         self._is_training = True
         try:
             model = super().train()

@@ -55,6 +55,12 @@ class Link:
         self.opened = opened
         self.counts: Dict[tuple, int] = {}
 
+    def copy(self) -> 'Link':
+        """The same call with the same repetitions counted so far."""
+        twin = Link(self.key, self.path, self.opened)
+        twin.counts = dict(self.counts)
+        return twin
+
     def repetition(self, what: tuple) -> int:
         """How often ``what`` happened before inside this call; counts it."""
         index = self.counts.get(what, 0)
@@ -82,6 +88,15 @@ class SiteTracker:
         """Forget the last forward."""
         self.stack: List[Link] = []
         self.extra_queries, self.batch = 0, 1
+
+    def place(self) -> tuple:
+        """Where the forward is now; see :meth:`go_to`."""
+        return [link.copy() for link in self.stack], self.extra_queries, self.batch
+
+    def go_to(self, place: tuple) -> None:
+        """Go on from a place that the forward was at."""
+        stack, self.extra_queries, self.batch = place
+        self.stack = [link.copy() for link in stack]
 
     def belongs_to(self, root: nn.Module) -> bool:
         """False after a deepcopy: the copy needs a tracker of its own."""

@@ -10,6 +10,7 @@ import xxhash
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_tensors
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
@@ -18,6 +19,10 @@ from mmdet_bpu.quantization.denoising import deployed_part
 from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize_constant,
                                                fake_quantize_weight)
 from mmdet_bpu.quantization.plan import SitePlan
+from mmdet_bpu.quantization.recomputation import recomputing_alike
+
+# Names in a message; the rest is counted.
+SHOWN_SITES = 8
 
 
 class QuantMode(TorchFunctionMode):
@@ -28,6 +33,14 @@ class QuantMode(TorchFunctionMode):
         super().__init__()
         self.tracker, self.plan, self.opened = tracker, plan, opened
         self.quantizers, self.quantize_weights = quantizers, quantize_weights
+        self.observes = True
+
+    def repeated(self) -> 'QuantMode':
+        """The same quantization of calls that run again: what they see was observed before."""
+        twin = QuantMode(self.tracker, self.plan, self.opened, self.quantizers,
+                         self.quantize_weights)
+        twin.observes = False
+        return twin
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -54,12 +67,18 @@ class QuantMode(TorchFunctionMode):
 
     def _rounded(self, site: SitePlan, result: Any) -> Any:
         if site.output is not None:
-            return self._deployed(self.quantizers[site.output], result, site.output_shape)
+            return self._deployed(self._quantizer(site.output), result, site.output_shape)
         if site.filled is not None and self.quantize_weights:
             name, factor = site.filled
             on_grid = functools.partial(self.quantizers[name].on_grid, factor=factor)
             return self._deployed(on_grid, result, site.output_shape)
         return result
+
+    def _quantizer(self, name: str) -> Callable[[Tensor], Tensor]:
+        quantizer = self.quantizers[name]
+        if self.observes:
+            return quantizer
+        return quantizer.on_grid if self.quantize_weights else _unchanged
 
     def _deployed(self, quantize: Callable[[Tensor], Tensor], x: Tensor,
                   captured: Tuple[int, ...]) -> Tensor:
@@ -87,7 +106,7 @@ class QuantMode(TorchFunctionMode):
         def quantize(tensor: Tensor) -> Any:
             index = next(position)
             if index in site.operands:
-                return self._deployed(self.quantizers[site.operands[index]], tensor,
+                return self._deployed(self._quantizer(site.operands[index]), tensor,
                                       site.operand_shapes[index])
             if not self.quantize_weights:
                 return tensor
@@ -99,6 +118,10 @@ class QuantMode(TorchFunctionMode):
             return tensor
 
         return map_tensors((args, kwargs), quantize)
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def _with_frozen_statistics(input: Tensor, running_mean: Optional[Tensor],
@@ -129,7 +152,7 @@ class Quantization(nn.Module):
         super().__init__()
         self.plan, self.opened, self.networks = plan, opened, networks
         self.folded, self.settings = folded, settings
-        self.state = QuantState.OFF
+        self.state, self._known = QuantState.OFF, False
         self.quantizers = nn.ModuleDict({module_key(k): q for k, q in quantizers.items()})
         self._tracker: Optional[SiteTracker] = None
 
@@ -145,9 +168,28 @@ class Quantization(nn.Module):
         """Whether ``detector`` has other weights than :meth:`remember_weights` saw."""
         return self._weights != _checksum(detector)
 
+    def require_scales(self) -> None:
+        """Refuse to quantize by scales that nobody set.
+
+        Raises:
+            BpuError: Fake quantizers have no scale; the message names their sites.
+        """
+        # int32 sums are never rounded: they have the scale of their product.
+        rounding = {public_name(key): quantizer for key, quantizer in self.quantizers.items()
+                    if quantizer.dtype != 'int32'}
+        flags = [quantizer.calibrated for quantizer in rounding.values()]
+        self._known = not flags or bool(torch.cat(flags).all())
+        if self._known:
+            return
+        sites = [name for name, flag in zip(rounding, flags) if not bool(flag)]
+        more = f', and {len(sites) - SHOWN_SITES} more' if len(sites) > SHOWN_SITES else ''
+        raise BpuError(f'{len(sites)} tensors have no scale, because no calibration observed them: '
+                       f'{", ".join(sites[:SHOWN_SITES])}{more}; start from a checkpoint that a '
+                       'calibration has finished, or from a float one, which is calibrated first')
+
     def set_state(self, state: Union[str, QuantState]) -> None:
         """``off``, ``observe``, ``quantize`` or ``both``, for all quantizers."""
-        self.state = QuantState.of(state)
+        self.state, self._known = QuantState.of(state), False
         for quantizer in self.quantizers.values():
             quantizer.state = self.state
 
@@ -157,12 +199,14 @@ class Quantization(nn.Module):
         if self.state is QuantState.OFF or active_tracker() is not None:
             yield
             return
+        if self.state is QuantState.QUANTIZE and not (detector.training and self._known):
+            self.require_scales()
         if self._tracker is None or not self._tracker.belongs_to(detector):
             self._tracker = SiteTracker(detector)
         by_name = {public_name(k): q for k, q in self.quantizers.items()}
         mode = QuantMode(self._tracker, self.plan, self.opened, by_name,
                          self.state.quantizes)
-        with tracking(self._tracker), mode:
+        with tracking(self._tracker), mode, recomputing_alike(self._tracker, mode):
             yield
 
     def __deepcopy__(self, memo: dict) -> 'Quantization':

@@ -4,11 +4,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from mmdet_bpu.engine.model_copies import carry_over_quantization
-from mmdet_bpu.errors import BpuError
-from mmdet_bpu.quantization import model_report, set_quant_state
-
-# Names in a message; the rest is counted.
-SHOWN_SITES = 8
+from mmdet_bpu.quantization import quantization_of, set_quant_state
 
 
 @HOOKS.register_module()
@@ -45,25 +41,6 @@ class QuantStateHook(Hook):
             return
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
-        require_calibrated(model)
+        quantization_of(model).require_scales()
         set_quant_state(model, 'quantize')
         carry_over_quantization(runner)
-
-
-def require_calibrated(model) -> None:
-    """Refuse to quantize with a scale that nobody set.
-
-    Args:
-        model (nn.Module): A prepared model, not wrapped.
-
-    Raises:
-        BpuError: Fake quantizers have no scale; the message names their sites.
-    """
-    # int32 sums are never rounded: they have the scale of their product.
-    sites = [row['site'] for row in model_report(model)
-             if not row['calibrated'] and row['dtype'] != 'int32']
-    if sites:
-        more = f', and {len(sites) - SHOWN_SITES} more' if len(sites) > SHOWN_SITES else ''
-        raise BpuError(f'{len(sites)} tensors have no scale, because no calibration observed them: '
-                       f'{", ".join(sites[:SHOWN_SITES])}{more}; start from a checkpoint that a '
-                       'calibration has finished, or from a float one, which is calibrated first')
