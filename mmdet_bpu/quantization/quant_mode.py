@@ -2,7 +2,7 @@
 import functools
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,6 @@ from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_q
 from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.recomputation import recomputing_alike
 
-# Names in a message; the rest is counted.
-SHOWN_SITES = 8
-
 
 class QuantMode(TorchFunctionMode):
     """Applies a plan to the calls of one forward."""
@@ -34,6 +31,7 @@ class QuantMode(TorchFunctionMode):
         self.tracker, self.plan, self.opened = tracker, plan, opened
         self.quantizers, self.quantize_weights = quantizers, quantize_weights
         self.observes = True
+        self.seen: Optional[Set[tuple]] = None  # keys of sites that ran, if asked for
 
     def repeated(self) -> 'QuantMode':
         """The same quantization of calls that run again: what they see was observed before."""
@@ -54,6 +52,8 @@ class QuantMode(TorchFunctionMode):
         site = self.plan.get(key)
         if site is None:
             return func(*args, **kwargs)
+        if self.seen is not None:
+            self.seen.add(key)
         given = args[0] if args else None
         if site.operands or site.constants or site.weight:
             args, kwargs = self._quantize_operands(site, args, kwargs)
@@ -144,7 +144,12 @@ class Quantization(nn.Module):
             live in the quantizers.
         folded (list[tuple[str, str]]): Paths of (convolution, batch norm) pairs that were folded.
         settings (dict): The ``bpu`` settings the detector was prepared with.
+
+    Attributes:
+        untrained (list[str] | None): Quantized sites that prediction alone runs, once a training step has
+            been made.
     """
+    untrained: Optional[List[str]] = None
 
     def __init__(self, plan: Dict[tuple, SitePlan], opened: Set[tuple],
                  quantizers: Dict[str, FakeQuantizer], networks: List[QuantizedGraph],
@@ -182,10 +187,9 @@ class Quantization(nn.Module):
         if self._known:
             return
         sites = [name for name, flag in zip(rounding, flags) if not bool(flag)]
-        more = f', and {len(sites) - SHOWN_SITES} more' if len(sites) > SHOWN_SITES else ''
         raise BpuError(f'{len(sites)} tensors have no scale, because no calibration observed them: '
-                       f'{", ".join(sites[:SHOWN_SITES])}{more}; start from a checkpoint that a '
-                       'calibration has finished, or from a float one, which is calibrated first')
+                       f'{shown(sites)}; start from a checkpoint that a calibration has finished, '
+                       'or from a float one, which is calibrated first')
 
     def set_state(self, state: Union[str, QuantState]) -> None:
         """``off``, ``observe``, ``quantize`` or ``both``, for all quantizers."""
@@ -206,8 +210,13 @@ class Quantization(nn.Module):
         by_name = {public_name(k): q for k, q in self.quantizers.items()}
         mode = QuantMode(self._tracker, self.plan, self.opened, by_name,
                          self.state.quantizes)
+        first_step = detector.training and self.state.quantizes and self.untrained is None
+        mode.seen = set() if first_step else None
         with tracking(self._tracker), mode, recomputing_alike(self._tracker, mode):
             yield
+        if first_step:
+            self.untrained = [site.output for key, site in self.plan.items()
+                              if site.output is not None and key not in mode.seen]
 
     def __deepcopy__(self, memo: dict) -> 'Quantization':
         tracker, self._tracker = self._tracker, None
@@ -239,6 +248,12 @@ def _checksum(detector: nn.Module) -> int:
             state.update(name.encode())
             state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return state.intdigest()
+
+
+def shown(sites: Sequence[str], most: int = 8) -> str:
+    """Names in a message: the first ones, and how many more there are."""
+    more = f', and {len(sites) - most} more' if len(sites) > most else ''
+    return ', '.join(sites[:most]) + more
 
 
 def module_key(name: str) -> str:

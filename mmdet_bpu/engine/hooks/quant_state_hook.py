@@ -5,6 +5,7 @@ from mmengine.registry import HOOKS
 
 from mmdet_bpu.engine.model_copies import carry_over_quantization
 from mmdet_bpu.quantization import quantization_of, set_quant_state
+from mmdet_bpu.quantization.quant_mode import shown
 
 
 @HOOKS.register_module()
@@ -18,10 +19,20 @@ class QuantStateHook(Hook):
 
     # Before EMAHook and every hook that runs the model.
     priority = 'VERY_HIGH'
+    _said = False
 
     def before_train_epoch(self, runner) -> None:
         """Quantize during training."""
         self._quantize(runner)
+
+    def after_train_iter(self, runner, *args, **kwargs) -> None:
+        """Say once what training leaves unquantized."""
+        untrained = quantization_of(runner.model).untrained
+        if untrained and not self._said:
+            runner.logger.warning(
+                f'{len(untrained)} quantized sites run in prediction alone, so training does not '
+                f'see their rounding: {shown(untrained)}')
+        self._said = self._said or untrained is not None
 
     def before_val_epoch(self, runner) -> None:
         """Quantize during validation."""
