@@ -11,6 +11,7 @@ from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
 from mmdet.registry import DATASETS
 from mmengine.dataset import force_full_init
 
+from mmdet_bpu.datasets.coco_evaluation import describe_repeated_names, repeated_names
 from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
 from mmdet_bpu.datasets.loading import read_images_from_lmdb
 from mmdet_bpu.datasets.scaled_loading import LoadResizedImageFromLMDB
@@ -42,7 +43,8 @@ class CocoLMDBDataset(CocoDataset):
             compose ``img_path`` and ``seg_map_path``.
 
     Raises:
-        BpuError: If the database cannot be used, or ``metainfo`` names a class that it lacks.
+        BpuError: If the database cannot be used, ``metainfo`` names a class that it lacks or one
+            twice, or two of its categories share the name of a class.
     """
 
     def __init__(self,
@@ -225,6 +227,13 @@ class CocoLMDBDataset(CocoDataset):
         if unknown:
             raise BpuError(f"metainfo['classes'] of CocoLMDBDataset names {unknown}, but "
                            f'{self.lmdb} has the categories {list(ids)}')
+        if len(set(classes)) < len(classes):
+            raise BpuError(f"metainfo['classes'] of CocoLMDBDataset: expected every name once, "
+                           f'found {classes}')
+        repeated = repeated_names([c for c in self._categories if c['name'] in set(classes)])
+        if repeated:
+            raise BpuError(f'{self.lmdb}: {describe_repeated_names(repeated)}, which shifts the '
+                           'labels of others: rename or merge them and pack again')
         found = [c['name'] for c in self._categories if c['name'] in set(classes)]
         if found != classes:
             warnings.warn(f"{self.lmdb}: labels follow the order of the data set's categories, "

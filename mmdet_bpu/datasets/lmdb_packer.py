@@ -37,6 +37,8 @@ DAMAGE = (lmdb.CorruptedError, lmdb.CursorFullError, lmdb.InvalidError, lmdb.Pag
 NOTICES = {
     'not JPEG': 'image is not JPEG, stored as it is',
     'size differs': 'image has another size than the annotation file says',
+    'sides exchanged': 'image has, as training sees it, the width that the annotation file has as '
+                       'height (does it know of the Exif orientation?)',
 }
 
 
