@@ -22,7 +22,7 @@ from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE,
                                             decode_record, encode_json, image_files, image_key,
                                             instances_key, json_key, shard_of)
 from mmdet_bpu.datasets.lmdb_target import (check_target, claimed, move_into_place,
-                                           partial_folder)
+                                           partial_folder, recover_replaced)
 from mmdet_bpu.datasets.lmdb_writer import RecordWriter
 from mmdet_bpu.datasets.packing_report import first_names
 from mmdet_bpu.datasets.sample_record import encode_sample
@@ -94,10 +94,12 @@ def pack_coco(img_dir: str | Path,
         source = CocoSource.read(ann_file, img_dir, subset, on_error == 'skip')
         out.parent.mkdir(parents=True, exist_ok=True)
         with claimed(out):
+            recover_replaced(out)
+            # Again: another packer may have been done since, and what this one begins would block.
+            check_target(out, overwrite)
             plan = dict(source.description(), img_dir=os.path.abspath(img_dir), shards=shards,
                         version=SCHEMA_VERSION)
             partial = partial_folder(out, plan, resume, overwrite)
-            check_target(out, overwrite)
             begun = any(partial.glob('*.mdb'))  # by an earlier run
             packing = _Packing(partial, source, readers, check_images, on_error, shards)
             try:
