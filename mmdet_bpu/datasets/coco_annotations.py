@@ -2,6 +2,7 @@
 import hashlib
 import json
 import math
+import reprlib
 from collections import Counter
 from pathlib import Path
 
@@ -59,38 +60,47 @@ def check_annotation_file(path: Path, content) -> None:
     expected = 'expected COCO detection JSON with "images", "annotations" and "categories"'
     if not isinstance(content, dict):
         raise BpuError(f'{path}: {expected}, found a {type(content).__name__}')
-    for name, required in REQUIRED_FIELDS.items():
+    for name in REQUIRED_FIELDS:
         entries = content.get(name, [] if name == 'annotations' else None)
         if not isinstance(entries, list):
             raise BpuError(f'{path}: {expected}; "{name}" is '
                            f'{"missing" if entries is None else "not a list"}')
-        for position, entry in enumerate(entries):
-            lacking = [field for field in required
-                       if not isinstance(entry, dict) or field not in entry]
-            if lacking:
-                raise BpuError(f'{path}: {name}[{position}] lacks {", ".join(lacking)}')
-        for position, entry in enumerate(entries):
-            for field in ID_FIELDS & entry.keys():
-                if not isinstance(entry[field], str) and not (
-                        isinstance(entry[field], (int, float)) and abs(entry[field]) < 2**63):
-                    raise BpuError(f'{path}: {name}[{position}].{field}: expected a number of 64 '
-                                   f'bits or a name, found {entry[field]!r}')
-        repeated = [i for i, n in Counter(entry['id'] for entry in entries).items() if n > 1]
-        if repeated:
-            raise BpuError(f'{path}: {len(repeated)} id(s) appear more than once in "{name}": '
-                           f'{first_names(repeated)}')
-    for annotation in content.get('annotations', []):
-        _check_annotation(path, annotation)
-    for position, category in enumerate(content['categories']):
-        if not isinstance(category['name'], str):
-            raise BpuError(f'{path}: categories[{position}].name: expected a name, found '
-                           f"{category['name']!r}")
+        check_entries(f'{path}: ', name, entries)
     repeated = repeated_names(content['categories'])
     if repeated:
         raise BpuError(f'{path}: {describe_repeated_names(repeated)}, which shifts the labels of '
                        'others: rename or merge them')
-    for position, image in enumerate(content['images']):
-        _check_image(f'{path}: images[{position}]', image)
+
+
+def check_entries(place: str, name: str, entries: list) -> None:
+    """Refuse entries of one of the three lists that a data set cannot be made of.
+
+    Args:
+        place (str): What the message begins with.
+        name (str): 'images', 'annotations' or 'categories'.
+        entries (list): The entries.
+
+    Raises:
+        BpuError: If one is not as COCO has it, or two have one id.
+    """
+    for position, entry in enumerate(entries):
+        lacking = [field for field in REQUIRED_FIELDS[name]
+                   if not isinstance(entry, dict) or field not in entry]
+        if lacking:
+            raise BpuError(f'{place}{name}[{position}] lacks {", ".join(lacking)}')
+        for field in ID_FIELDS & entry.keys():
+            if not isinstance(entry[field], str) and not (
+                    isinstance(entry[field], (int, float)) and abs(entry[field]) < 2**63):
+                raise BpuError(f'{place}{name}[{position}].{field}: expected a number of 64 '
+                               f'bits or a name, found {_short(entry[field])}')
+    repeated = [i for i, n in Counter(entry['id'] for entry in entries).items() if n > 1]
+    if repeated:
+        raise BpuError(f'{place}{len(repeated)} id(s) appear more than once in "{name}": '
+                       f'{first_names(repeated)}')
+    check = {'images': _check_image, 'annotations': _check_annotation,
+             'categories': _check_category}[name]
+    for position, entry in enumerate(entries):
+        check(place, position, entry)
 
 
 def complete_crowd_flags(report: PackingReport, annotations: list[dict]) -> None:
@@ -141,19 +151,29 @@ def _name(annotation: dict) -> str:
     return f"annotation {annotation['id']} of image {annotation['image_id']}"
 
 
-def _check_annotation(path: Path, annotation: dict) -> None:
-    box = annotation['bbox']
+def _check_annotation(place: str, _: int, annotation: dict) -> None:
+    box, area = annotation['bbox'], annotation['area']
+    expected = f"{place}annotation {annotation['id']}: expected"
     if not (isinstance(box, list) and len(box) == 4
             and all(isinstance(side, (int, float)) and abs(side) < MAX_PX for side in box)):
-        raise BpuError(f"{path}: annotation {annotation['id']}: expected bbox "
-                       f'[x, y, width, height] in px, found {box!r}')
-    if not (isinstance(annotation['area'], (int, float)) and _is_finite(annotation['area'])):
-        raise BpuError(f"{path}: annotation {annotation['id']}: expected area in square px, found "
-                       f"{annotation['area']!r}")
+        raise BpuError(f'{expected} bbox [x, y, width, height] in px, found {_short(box)}')
+    if not (isinstance(area, (int, float)) and _is_finite(area)):
+        raise BpuError(f'{expected} area in square px, found {_short(area)}')
     try:
         crowd_flag(annotation)
     except BpuError as error:
-        raise BpuError(f'{path}: {error}') from None
+        raise BpuError(f'{place}{error}') from None
+
+
+def _check_category(place: str, position: int, category: dict) -> None:
+    if not isinstance(category['name'], str):
+        raise BpuError(f'{place}categories[{position}].name: expected a name, found '
+                       f"{_short(category['name'])}")
+
+
+def _short(value) -> str:
+    """A value of a file in a message: a hostile one may be of any length."""
+    return reprlib.repr(value)
 
 
 def _is_finite(number: int | float) -> bool:
@@ -161,13 +181,14 @@ def _is_finite(number: int | float) -> bool:
     return isinstance(number, int) or math.isfinite(number)
 
 
-def _check_image(place: str, image: dict) -> None:
+def _check_image(place: str, position: int, image: dict) -> None:
+    place += f'images[{position}]'
     image_id = image['id']
     if type(image_id) is not int or not 0 <= image_id <= MAX_IMAGE_ID:
         raise BpuError(f'{place}.id: expected an integer from 0 to 2**63 - 1, found {image_id!r}')
     if not isinstance(image['file_name'], str) or not image['file_name']:
-        raise BpuError(f"{place}.file_name: expected a name, found {image['file_name']!r}")
+        raise BpuError(f"{place}.file_name: expected a name, found {_short(image['file_name'])}")
     for side in ('width', 'height'):
         size = image[side]
         if not isinstance(size, (int, float)) or not 0 < size <= MAX_SIDE or size % 1:
-            raise BpuError(f'{place}.{side}: expected a number of px, found {size!r}')
+            raise BpuError(f'{place}.{side}: expected a number of px, found {_short(size)}')

@@ -266,7 +266,11 @@ def _descriptions(store: CocoStore) -> Iterator[tuple[dict, str, str]]:
     before, between, after = '{"image":', ',"annotations":[', ']}'
     read = json.JSONDecoder().raw_decode
     for image_id in store.read_index().ids.tolist():
+        image, annotations = store.annotations(image_id)
         with store.read(json_key(image_id)) as payload:
             text = str(payload, 'utf-8')
-        image, end = read(text, len(before))
-        yield image, text[len(before):end], text[end + len(between):-len(after)]
+        _, end = read(text, len(before)) if text.startswith(before) else (None, 0)
+        if text.startswith(between, end) and text.endswith(after):
+            yield image, text[len(before):end], text[end + len(between):-len(after)]
+        else:  # the same in another spelling
+            yield image, *(str(encode_json(content), 'utf-8') for content in (image, annotations))

@@ -18,9 +18,9 @@ from mmdet_bpu.datasets.image_index import index_records
 from mmdet_bpu.datasets.image_readers import ImageRead, ImageReaders, ImageRequest
 from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE, FORMAT,
                                             IMAGE_PREFIX, INDEX_SHA256_KEY, INSTANCES_PREFIX,
-                                            JSON_PREFIX, META_KEY, SCHEMA_VERSION, SHARD_FORMAT,
-                                            decode_record, encode_json, image_files, image_key,
-                                            instances_key, json_key, shard_of)
+                                            JSON_PREFIX, MAX_SHARDS, META_KEY, SCHEMA_VERSION,
+                                            SHARD_FORMAT, decode_record, encode_json, image_files,
+                                            image_key, instances_key, json_key, shard_of)
 from mmdet_bpu.datasets.lmdb_target import (check_target, claimed, move_into_place,
                                            partial_folder, recover_replaced)
 from mmdet_bpu.datasets.lmdb_writer import RecordWriter
@@ -29,7 +29,6 @@ from mmdet_bpu.datasets.sample_record import encode_sample
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.steps import progress_bar
 
-MAX_SHARDS = 1000
 # What LMDB reports of a file whose pages are not what it wrote.
 DAMAGE = (lmdb.CorruptedError, lmdb.CursorFullError, lmdb.InvalidError, lmdb.PageNotFoundError,
           lmdb.VersionMismatchError)
