@@ -110,14 +110,7 @@ class CocoLMDBBackend(LocalBackend):
                 raise self._not_found(filepath)
             yield filepath
             return
-        with tempfile.TemporaryDirectory(prefix=f'{BACKEND_NAME}_') as folder:
-            copy = osp.join(folder, posixpath.basename(_forward_slashes(filepath)))
-            try:
-                with open(copy, 'wb') as file:
-                    file.writelines(packed)
-            except OSError as error:
-                raise BpuError(f'cannot write {copy}, copied out of {self.lmdb}: {error.strerror}; '
-                               'make room, or name another folder by TMPDIR') from None
+        with temporary_copy(filepath, packed, self.lmdb) as copy:
             yield copy
 
     def list_dir_or_file(self, dir_path: str | Path, list_dir: bool = True,
@@ -223,6 +216,29 @@ class CocoLMDBBackend(LocalBackend):
             f"'{source['image_folder']}' under their file_name{where}, and "
             f"{source['annotation_file']}); check data_root, data_prefix and ann_file, and that "
             'backend_args names the right database')
+
+
+@contextmanager
+def temporary_copy(path: str | Path, content: Iterable[bytes], lmdb: str) -> Iterator[str]:
+    """A file of the same base name on the disk, removed after the block.
+
+    Args:
+        path (str | Path): Whose name it gets.
+        content (Iterable[bytes]): Its bytes, in pieces.
+        lmdb (str): The database that they are of, for the message.
+
+    Raises:
+        BpuError: If it cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix=f'{BACKEND_NAME}_') as folder:
+        copy = osp.join(folder, posixpath.basename(_forward_slashes(path)))
+        try:
+            with open(copy, 'wb') as file:
+                file.writelines(content)
+        except OSError as error:
+            raise BpuError(f'cannot write {copy}, copied out of {lmdb}: {error.strerror}; '
+                           'make room, or name another folder by TMPDIR') from None
+        yield copy
 
 
 def _forward_slashes(path: str | Path) -> str:

@@ -2,7 +2,7 @@
 import os
 import threading
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 import lmdb
 import numpy as np
@@ -10,7 +10,7 @@ import xxhash
 
 from mmdet_bpu.datasets.checked_images import CheckedImages
 from mmdet_bpu.datasets.image_index import ImageIndex, ids_of_file_names
-from mmdet_bpu.datasets.lmdb_environment import open_environment
+from mmdet_bpu.datasets.lmdb_environment import Reading, open_environment
 from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE, FORMAT,
                                             IMAGE_PREFIX, INDEX_CATEGORIES_KEY, INDEX_FILES_KEY,
                                             INDEX_IDS_KEY, INDEX_IMAGES_KEY, INDEX_SHA256_KEY,
@@ -44,18 +44,6 @@ def open_store(path: str | Path, fresh: bool = False) -> 'CocoStore':
     if fresh or path not in _stores:
         _stores[path] = CocoStore(path)
     return _stores[path]
-
-
-class Reading(NamedTuple):
-    """A payload while it is in use: keeps the mapped file that it points into open."""
-    payload: memoryview
-    transaction: lmdb.Transaction
-
-    def __enter__(self) -> memoryview:
-        return self.payload
-
-    def __exit__(self, *_) -> None:
-        pass
 
 
 class CocoStore:
@@ -134,7 +122,7 @@ class CocoStore:
     def __len__(self) -> int:
         return self.meta['counts']['images']
 
-    def read(self, key: bytes, check: bool = True) -> 'Reading':
+    def read(self, key: bytes, check: bool = True) -> Reading:
         """The payload of one record, as a context manager.
 
         Args:
@@ -166,7 +154,7 @@ class CocoStore:
                 raise BpuError(f'{self.path}: {describe_key(key)} is not what a packer writes '
                                f'({error}); {VERIFY_HINT} {self.path}') from None
 
-    def image(self, image_id: int) -> 'Reading':
+    def image(self, image_id: int) -> Reading:
         """Context manager of the encoded image, a memoryview valid in the block.
 
         Its checksum is compared the first time that this process reads it: each time would cost
