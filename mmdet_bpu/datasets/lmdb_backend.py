@@ -289,4 +289,5 @@ def _descriptions(store: CocoStore) -> Iterator[tuple[dict, str, str]]:
         if text.startswith(between, end) and text.endswith(after):
             yield image, text[len(before):end], text[end + len(between):-len(after)]
         else:  # the same in another spelling
-            yield image, *(str(encode_json(content), 'utf-8') for content in (image, annotations))
+            yield (image, str(encode_json(image), 'utf-8'),
+                   str(encode_json(annotations), 'utf-8')[1:-1])
