@@ -6,7 +6,7 @@ from fuzzing.annotations import Annotations
 
 from mmdet_bpu.errors import BpuError
 
-CASES = 150
+CASES = 80
 
 
 @pytest.fixture(scope='module')

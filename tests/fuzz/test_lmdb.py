@@ -6,7 +6,7 @@ from fuzzing.lmdb import Lmdb
 
 from mmdet_bpu.errors import BpuError
 
-CASES = 300
+CASES = 200
 
 
 @pytest.fixture(scope='module')
