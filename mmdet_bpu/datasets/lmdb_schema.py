@@ -32,7 +32,7 @@ def check_meta(meta: Any, expected_format: str) -> dict:
     version = meta.get('version')
     if version != SCHEMA_VERSION:
         newer = isinstance(version, int) and version > SCHEMA_VERSION
-        raise BpuError(f'has schema version {reprlib.repr(version)}, this mmdet_bpu reads version '
+        raise BpuError(f'has schema version {str(version)[:40]}, this mmdet_bpu reads version '
                        f'{SCHEMA_VERSION}: ' + ('update mmdet_bpu or pack the data set again'
                                                 if newer else 'pack the data set again'))
     of_shard = expected_format == SHARD_FORMAT
