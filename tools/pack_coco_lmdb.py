@@ -36,8 +36,8 @@ def parse_args() -> argparse.Namespace:
                      help='spread the images over N files, for storage with a limit of file size '
                      '(default: 1)')
     how.add_argument('--check-images', choices=CHECKS, default='header',
-                     help='decode: decode each image as training will; header: it is an image, and '
-                     'its file is not cut off; none: not empty (default: header)')
+                     help='decode: decode each image by the function that training uses; header: it '
+                     'is an image, and its file is not cut off; none: not empty (default: header)')
     how.add_argument('--on-error', choices=ON_ERROR, default='stop',
                      help='skip: leave out images that are missing or unusable, and annotations '
                      'that point at no image, and list them at the end (default: stop)')

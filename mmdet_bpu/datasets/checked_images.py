@@ -7,17 +7,17 @@ class CheckedImages:
     """A mark for each image; ids are found where the database has them.
 
     Args:
-        ids (memoryview): The record ``index/ids``.
+        ids (ndarray): The record ``index/ids`` where the database has it: int64 ``(N,)``, ascending.
         transaction (lmdb.Transaction): What keeps it readable.
 
     Attributes:
         marks (bytearray): True or False, one byte for each image and one for unknown ones.
     """
 
-    def __init__(self, ids: memoryview, transaction: lmdb.Transaction) -> None:
+    def __init__(self, ids: np.ndarray, transaction: lmdb.Transaction) -> None:
         self._transaction = transaction
-        self._ids = np.frombuffer(ids, dtype='<i8')
-        self.marks = bytearray(len(self._ids) + 1)
+        self._ids = ids
+        self.marks = bytearray(len(ids) + 1)
 
     def position(self, image_id: int) -> int:
         """Index into ``marks`` of an image that is in the database."""

@@ -1,18 +1,20 @@
 """COCO detection data set read from one LMDB database: a drop-in for mmdet's ``CocoDataset``."""
 import copy
-import inspect
 import os.path as osp
 import warnings
 from typing import Callable, Optional, Sequence
 
 import numpy as np
 from mmdet.datasets import CocoDataset
-from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
+from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import DATASETS
 from mmengine.dataset import force_full_init
 
+from mmdet_bpu.datasets.coco_evaluation import describe_repeated_names, repeated_names
+from mmdet_bpu.datasets.ground_truth import is_step, with_ground_truth
 from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
 from mmdet_bpu.datasets.loading import read_images_from_lmdb
+from mmdet_bpu.datasets.packed_path import PackedPath
 from mmdet_bpu.datasets.scaled_loading import LoadResizedImageFromLMDB
 from mmdet_bpu.errors import BpuError
 
@@ -42,7 +44,8 @@ class CocoLMDBDataset(CocoDataset):
             compose ``img_path`` and ``seg_map_path``.
 
     Raises:
-        BpuError: If the database cannot be used, or ``metainfo`` names a class that it lacks.
+        BpuError: If the database cannot be used, ``metainfo`` names a class that it lacks or one
+            twice, or two of its categories share the name of a class.
     """
 
     def __init__(self,
@@ -60,7 +63,7 @@ class CocoLMDBDataset(CocoDataset):
         kwargs.setdefault('data_prefix', dict(img=''))
         pipeline = read_images_from_lmdb(pipeline)
         if kwargs.get('test_mode', False):
-            pipeline = _with_ground_truth(pipeline)
+            pipeline = with_ground_truth(pipeline)
         else:
             _check_boxes_are_resized(pipeline)
         self._read_ahead: dict[int, dict] = {}
@@ -130,8 +133,8 @@ class CocoLMDBDataset(CocoDataset):
             idx (int): Position in the filtered data set; negative counts from the end.
 
         Returns:
-            dict: ``img_path``, ``img_id``, ``height`` and ``width`` (px), ``instances`` with
-            ``bbox`` (x1, y1, x2, y2 in px), ``bbox_label``, ``ignore_flag``, ``mask``, and
+            dict: ``img_path`` (a :class:`PackedPath`, which stock hooks can open), ``img_id``,
+            ``height`` and ``width`` (px), ``instances`` with ``bbox`` (x1, y1, x2, y2 in px), ``bbox_label``, ``ignore_flag``, ``mask``, and
             ``lmdb_path``.
         """
         if self._holds_samples:
@@ -181,14 +184,18 @@ class CocoLMDBDataset(CocoDataset):
         if self._parses_annotations:
             image, annotations = self.store.annotations(image_id)
             image['img_id'] = image_id
-            return self.parse_data_info(dict(raw_img_info=image, raw_ann_info=annotations))
+            sample = self.parse_data_info(dict(raw_img_info=image, raw_ann_info=annotations))
+            if isinstance(sample, dict) and isinstance(sample.get('img_path'), str):
+                sample['img_path'] = PackedPath(sample['img_path'], self.lmdb, image_id)
+            return sample
         record = self.store.instances(image_id)
         file_name, prefix, seg_map_path = record['file_name'], self.data_prefix, None
         if prefix.get('seg', None):
             seg_map_path = osp.join(prefix['seg'],
                                     file_name.rsplit('.', 1)[0] + self.seg_map_suffix)
-        sample = dict(img_path=osp.join(prefix['img'], file_name), img_id=image_id,
-                      seg_map_path=seg_map_path, height=record['height'], width=record['width'])
+        img_path = PackedPath(osp.join(prefix['img'], file_name), self.lmdb, image_id)
+        sample = dict(img_path=img_path, img_id=image_id, seg_map_path=seg_map_path,
+                      height=record['height'], width=record['width'])
         if self.return_classes:
             sample.update(text=self.metainfo['classes'], caption_prompt=self.caption_prompt,
                           custom_entities=True)
@@ -225,6 +232,13 @@ class CocoLMDBDataset(CocoDataset):
         if unknown:
             raise BpuError(f"metainfo['classes'] of CocoLMDBDataset names {unknown}, but "
                            f'{self.lmdb} has the categories {list(ids)}')
+        if len(set(classes)) < len(classes):
+            raise BpuError(f"metainfo['classes'] of CocoLMDBDataset: expected every name once, "
+                           f'found {classes}')
+        repeated = repeated_names([c for c in self._categories if c['name'] in set(classes)])
+        if repeated:
+            raise BpuError(f'{self.lmdb}: {describe_repeated_names(repeated)}, which shifts the '
+                           'labels of others: rename or merge them and pack again')
         found = [c['name'] for c in self._categories if c['name'] in set(classes)]
         if found != classes:
             warnings.warn(f"{self.lmdb}: labels follow the order of the data set's categories, "
@@ -233,46 +247,15 @@ class CocoLMDBDataset(CocoDataset):
         return [c['id'] for c in self._categories if c['name'] in set(classes)]
 
 
-def _is_step(step: dict | Callable, kind: type) -> bool:
-    """Whether a step of a pipeline, a config or built, is of this transform."""
-    if not isinstance(step, dict):
-        return isinstance(step, kind)
-    name = step.get('type')
-    return name is kind or str(name).rpartition('.')[2] == kind.__name__
-
-
 def _check_boxes_are_resized(pipeline: Sequence) -> None:
     """Refuse to train on resized images with boxes of their full size."""
     kinds = [next((kind for kind in (LoadResizedImageFromLMDB, LoadAnnotations)
-                   if _is_step(step, kind)), None) for step in pipeline]
+                   if is_step(step, kind)), None) for step in pipeline]
     if (LoadResizedImageFromLMDB in kinds and LoadAnnotations in
             kinds[kinds.index(LoadResizedImageFromLMDB):]):
         raise BpuError('the pipeline of CocoLMDBDataset loads annotations behind '
                        'LoadResizedImageFromLMDB, which would not resize their boxes: put '
                        'LoadAnnotations before it')
-
-
-def _with_ground_truth(pipeline):
-    """The same pipeline with ``instances`` among the ``meta_keys`` of ``PackDetInputs``.
-
-    Nested pipelines (``transforms=[[...], [...]]``) are followed.
-    """
-    if isinstance(pipeline, (list, tuple)):
-        return [_with_ground_truth(step) for step in pipeline]
-    if isinstance(pipeline, dict):
-        if _is_step(pipeline, PackDetInputs):
-            default = inspect.signature(PackDetInputs).parameters['meta_keys'].default
-            return dict(pipeline, meta_keys=_and_instances(pipeline.get('meta_keys', default)))
-        return {k: _with_ground_truth(v) if k == 'transforms' else v
-                for k, v in pipeline.items()}
-    if type(pipeline) is PackDetInputs:
-        pipeline = copy.copy(pipeline)
-        pipeline.meta_keys = _and_instances(pipeline.meta_keys)
-    return pipeline
-
-
-def _and_instances(meta_keys: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*meta_keys, 'instances']))
 
 
 def _resolve(path: str, data_root: Optional[str]) -> str:

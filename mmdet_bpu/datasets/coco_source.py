@@ -3,7 +3,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmdet_bpu.datasets.coco_annotations import check_annotation_file, read_json
+from mmdet_bpu.datasets.coco_annotations import (check_annotation_file, complete_crowd_flags,
+                                                 read_json)
 from mmdet_bpu.datasets.packing_report import PackingReport, first_names
 from mmdet_bpu.errors import BpuError
 
@@ -71,6 +72,8 @@ class CocoSource:
             images = cls._first_images(ann_file, images, subset)
             annotations = {image['id']: annotations[image['id']] for image in images}
         source = cls(ann_file, img_dir, images, annotations, content, sha256, subset)
+        for of_image in annotations.values():
+            complete_crowd_flags(source.report, of_image)
         for orphan in orphans:
             source.report.notice(ORPHAN, orphan)
         source._look_for_images(skip_faults)

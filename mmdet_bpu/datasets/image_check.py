@@ -2,9 +2,9 @@
 import io
 import re
 
-import cv2
-import numpy as np
 from PIL import Image
+
+from mmdet_bpu.datasets.decoding import ORIENTATIONS, DecodeError, decode_image, read_jpeg_header
 
 # Most headers end in here; a JPEG with a large colour profile or thumbnail is parsed as a whole.
 HEADER_BYTES = 1 << 15
@@ -12,6 +12,7 @@ JPEG_END = b'\xff\xd9'
 # What follows 0xFF in a mark that a length or the end follows (ITU-T T.81, table B.1): in scan data
 # 0xFF is always followed by 0 or a restart mark.
 JPEG_MARK = re.compile(b'\xff[^\x00\x01\xd0-\xd8\xff]')
+PNG_EXIF = b'eXIf'  # type of the chunk that may ask for a turn (PNG, third edition, 11.3.3.4)
 PNG_END = b'IEND\xaeB`\x82'  # type and checksum of the last chunk, which has no content
 
 
@@ -25,14 +26,15 @@ def check_image(content, check: str, width: int, height: int) -> list[str]:
     Args:
         content (bytes-like): The whole file.
         check (str): ``'none'``: not empty. ``'header'``: an image header, and the file goes on to
-            the end mark of its format (JPEG, PNG). ``'decode'``: also decode it with OpenCV, as
-            training will.
+            the end mark of its format (JPEG, PNG; other formats are decoded). ``'decode'``: also
+            decode it, by what :class:`LoadImageFromLMDB` does in a stock pipeline.
         width (int): Width by the annotation file, px.
         height (int): Height by the annotation file, px.
 
     Returns:
-        list[str]: What is unusual but usable: ``'not JPEG'``, ``'size differs'`` (from the
-        annotation file, allowing for a turn by 90 degrees, which EXIF may ask for).
+        list[str]: What is unusual but usable: ``'not JPEG'``; ``'size differs'``, or ``'sides
+        exchanged'``, if the image that training sees, turned as its Exif orientation says, has
+        another size than the annotation file says, or its width and height the other way round.
 
     Raises:
         ImageFault: If the image cannot be used.
@@ -41,13 +43,15 @@ def check_image(content, check: str, width: int, height: int) -> list[str]:
         raise ImageFault('is an empty file')
     if check == 'none':
         return []
-    name, size = _read_header(content)
+    name, stored = _read_header(content)
     if name in ('JPEG', 'MPO', 'PNG') and not _has_end(content, name):
         raise ImageFault(f'is truncated: no end of image in its {len(content)} bytes')
-    if check == 'decode':
-        size = _decoded_size(content)
+    size = _upright_size(content, name, stored) if check == 'header' else None
+    size = size or _decoded_size(content)
     notices = [] if name in ('JPEG', 'MPO') else ['not JPEG']
-    if sorted(size) != sorted((width, height)):
+    if size == (height, width) != (width, height):
+        notices.append('sides exchanged')
+    elif size != (width, height):
         notices.append('size differs')
     return notices
 
@@ -81,11 +85,21 @@ def _has_end(content, name: str) -> bool:
     return False
 
 
+def _upright_size(content, name: str, stored: tuple[int, int]) -> tuple[int, int] | None:
+    """Width and height that training sees, by the header; None if it has to be decoded for them."""
+    if name == 'PNG':
+        return None if PNG_EXIF in bytes(content) else stored
+    header = read_jpeg_header(content)
+    orientation = header and header.orientation()
+    if orientation is None:
+        return None
+    transposed, _ = ORIENTATIONS[orientation]
+    return (header.height, header.width) if transposed else (header.width, header.height)
+
+
 def _decoded_size(content) -> tuple[int, int]:
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ImageFault(f'cannot be decoded ({error.err})') from None
-    if image is None:
-        raise ImageFault(f'cannot be decoded by OpenCV ({len(content)} bytes)')
+        image = decode_image(content)
+    except DecodeError:
+        raise ImageFault(f'cannot be decoded by OpenCV ({len(content)} bytes)') from None
     return image.shape[1], image.shape[0]

@@ -40,12 +40,14 @@ class ImageIndex:
         return cls(*table.T, np.packbits(present, axis=1))
 
     @classmethod
-    def from_records(cls, images: memoryview, categories: memoryview) -> 'ImageIndex':
-        """Inverse of :meth:`to_records`. Copies: the buffers end with their transaction."""
-        table = np.frombuffer(images, dtype='<i8').reshape(-1, 3).astype(np.int64)
-        bits = np.frombuffer(categories, dtype=np.uint8).copy()
-        row_bytes = len(bits) // max(len(table), 1)
-        return cls(*np.ascontiguousarray(table.T), bits.reshape(len(table), row_bytes))
+    def from_tables(cls, images: np.ndarray, category_bits: np.ndarray) -> 'ImageIndex':
+        """Inverse of :meth:`to_records`. Copies: the buffers end with their transaction.
+
+        Args:
+            images (ndarray): int64 ``(N, 3)``: id, width, height.
+            category_bits (ndarray): uint8 ``(N, ceil(K / 8))``.
+        """
+        return cls(*images.T.astype(np.int64), category_bits.copy())
 
     def to_records(self) -> dict[bytes, bytes]:
         """The records ``index/categories`` and ``index/images``, by key."""
@@ -94,20 +96,20 @@ def file_name_hash(file_name: str) -> int:
     return int.from_bytes(digest, 'big', signed=True)
 
 
-def ids_of_file_names(record: memoryview, file_names: Sequence[str]) -> list[tuple[str, int]]:
+def ids_of_file_names(table: np.ndarray, file_names: Sequence[str]) -> list[tuple[str, int]]:
     """Images whose ``file_name`` has the hash of one of these, from the record ``index/files``.
 
     A binary search in place: nothing is read but the pages that it touches.
 
     Args:
-        record (memoryview): The payload of the record.
+        table (ndarray): The record, int64 ``(2, N)``.
         file_names (Sequence[str]): The names to look for.
 
     Returns:
         list[tuple[str, int]]: Name and image id, in the order of the names. A name that is in the
         data set is here; one that is here may be another of the same hash.
     """
-    hashes, ids = np.frombuffer(record, dtype='<i8').reshape(2, -1)
+    hashes, ids = table
     wanted = np.array([file_name_hash(name) for name in file_names], dtype=hashes.dtype)
     found = []
     for name, name_hash, row in zip(file_names, wanted, hashes.searchsorted(wanted).tolist()):

@@ -110,14 +110,7 @@ class CocoLMDBBackend(LocalBackend):
                 raise self._not_found(filepath)
             yield filepath
             return
-        with tempfile.TemporaryDirectory(prefix=f'{BACKEND_NAME}_') as folder:
-            copy = osp.join(folder, posixpath.basename(_forward_slashes(filepath)))
-            try:
-                with open(copy, 'wb') as file:
-                    file.writelines(packed)
-            except OSError as error:
-                raise BpuError(f'cannot write {copy}, copied out of {self.lmdb}: {error.strerror}; '
-                               'make room, or name another folder by TMPDIR') from None
+        with temporary_copy(filepath, packed, self.lmdb) as copy:
             yield copy
 
     def list_dir_or_file(self, dir_path: str | Path, list_dir: bool = True,
@@ -225,6 +218,29 @@ class CocoLMDBBackend(LocalBackend):
             'backend_args names the right database')
 
 
+@contextmanager
+def temporary_copy(path: str | Path, content: Iterable[bytes], lmdb: str) -> Iterator[str]:
+    """A file of the same base name on the disk, removed after the block.
+
+    Args:
+        path (str | Path): Whose name it gets.
+        content (Iterable[bytes]): Its bytes, in pieces.
+        lmdb (str): The database that they are of, for the message.
+
+    Raises:
+        BpuError: If it cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix=f'{BACKEND_NAME}_') as folder:
+        copy = osp.join(folder, posixpath.basename(_forward_slashes(path)))
+        try:
+            with open(copy, 'wb') as file:
+                file.writelines(content)
+        except OSError as error:
+            raise BpuError(f'cannot write {copy}, copied out of {lmdb}: {error.strerror}; '
+                           'make room, or name another folder by TMPDIR') from None
+        yield copy
+
+
 def _forward_slashes(path: str | Path) -> str:
     return os.fspath(path).replace('\\', '/')
 
@@ -266,7 +282,12 @@ def _descriptions(store: CocoStore) -> Iterator[tuple[dict, str, str]]:
     before, between, after = '{"image":', ',"annotations":[', ']}'
     read = json.JSONDecoder().raw_decode
     for image_id in store.read_index().ids.tolist():
+        image, annotations = store.annotations(image_id)
         with store.read(json_key(image_id)) as payload:
             text = str(payload, 'utf-8')
-        image, end = read(text, len(before))
-        yield image, text[len(before):end], text[end + len(between):-len(after)]
+        _, end = read(text, len(before)) if text.startswith(before) else (None, 0)
+        if text.startswith(between, end) and text.endswith(after):
+            yield image, text[len(before):end], text[end + len(between):-len(after)]
+        else:  # the same in another spelling
+            yield (image, str(encode_json(image), 'utf-8'),
+                   str(encode_json(annotations), 'utf-8')[1:-1])

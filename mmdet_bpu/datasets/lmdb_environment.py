@@ -2,6 +2,7 @@
 import os
 import threading
 import weakref
+from typing import NamedTuple
 
 import lmdb
 
@@ -28,6 +29,18 @@ if hasattr(os, 'register_at_fork'):
 
 class NotWholeError(BpuError):
     """A file that ends before its last page, or does not begin as LMDB's do."""
+
+
+class Reading(NamedTuple):
+    """A payload while it is in use: keeps the mapped file that it points into open."""
+    payload: memoryview
+    transaction: lmdb.Transaction
+
+    def __enter__(self) -> memoryview:
+        return self.payload
+
+    def __exit__(self, *_) -> None:
+        pass
 
 
 def open_environment(data_file: str) -> lmdb.Environment:

@@ -44,6 +44,7 @@ DATA_FILE = 'data.mdb'
 CHECKSUM_BYTES = 8
 ID_DIGITS = 19  # of 2**63 - 1
 MAX_IMAGE_ID = 2**63 - 1
+MAX_SHARDS = 1000
 
 META_KEY = b'meta'
 COCO_KEY = b'coco'
@@ -142,20 +143,3 @@ def encode_json(content) -> bytes:
 def decode_json(payload):
     """Inverse of :func:`encode_json`, from any buffer."""
     return json.loads(str(payload, 'utf-8'))
-
-
-def check_meta(meta, expected_format: str) -> dict:
-    """The content of a ``meta`` record, if it is of this format and version.
-
-    Raises:
-        BpuError: If it is not; the message continues the name of the database.
-    """
-    if not isinstance(meta, dict) or meta.get('format') != expected_format:
-        raise BpuError(f"does not hold format '{expected_format}'")
-    version = meta.get('version')
-    if version != SCHEMA_VERSION:
-        newer = isinstance(version, int) and version > SCHEMA_VERSION
-        raise BpuError(f'has schema version {version}, this mmdet_bpu reads version '
-                       f'{SCHEMA_VERSION}: ' + ('update mmdet_bpu or pack the data set again'
-                                                if newer else 'pack the data set again'))
-    return meta

@@ -18,18 +18,17 @@ from mmdet_bpu.datasets.image_index import index_records
 from mmdet_bpu.datasets.image_readers import ImageRead, ImageReaders, ImageRequest
 from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE, FORMAT,
                                             IMAGE_PREFIX, INDEX_SHA256_KEY, INSTANCES_PREFIX,
-                                            JSON_PREFIX, META_KEY, SCHEMA_VERSION, SHARD_FORMAT,
-                                            decode_record, encode_json, image_files, image_key,
-                                            instances_key, json_key, shard_of)
+                                            JSON_PREFIX, MAX_SHARDS, META_KEY, SCHEMA_VERSION,
+                                            SHARD_FORMAT, decode_record, encode_json, image_files,
+                                            image_key, instances_key, json_key, shard_of)
 from mmdet_bpu.datasets.lmdb_target import (check_target, claimed, move_into_place,
-                                           partial_folder)
+                                           partial_folder, recover_replaced)
 from mmdet_bpu.datasets.lmdb_writer import RecordWriter
 from mmdet_bpu.datasets.packing_report import first_names
 from mmdet_bpu.datasets.sample_record import encode_sample
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.steps import progress_bar
 
-MAX_SHARDS = 1000
 # What LMDB reports of a file whose pages are not what it wrote.
 DAMAGE = (lmdb.CorruptedError, lmdb.CursorFullError, lmdb.InvalidError, lmdb.PageNotFoundError,
           lmdb.VersionMismatchError)
@@ -37,6 +36,8 @@ DAMAGE = (lmdb.CorruptedError, lmdb.CursorFullError, lmdb.InvalidError, lmdb.Pag
 NOTICES = {
     'not JPEG': 'image is not JPEG, stored as it is',
     'size differs': 'image has another size than the annotation file says',
+    'sides exchanged': 'image has, as training sees it, the width that the annotation file has as '
+                       'height (does it know of the Exif orientation?)',
 }
 
 
@@ -92,10 +93,12 @@ def pack_coco(img_dir: str | Path,
         source = CocoSource.read(ann_file, img_dir, subset, on_error == 'skip')
         out.parent.mkdir(parents=True, exist_ok=True)
         with claimed(out):
+            recover_replaced(out)
+            # Again: another packer may have been done since, and what this one begins would block.
+            check_target(out, overwrite)
             plan = dict(source.description(), img_dir=os.path.abspath(img_dir), shards=shards,
                         version=SCHEMA_VERSION)
             partial = partial_folder(out, plan, resume, overwrite)
-            check_target(out, overwrite)
             begun = any(partial.glob('*.mdb'))  # by an earlier run
             packing = _Packing(partial, source, readers, check_images, on_error, shards)
             try:

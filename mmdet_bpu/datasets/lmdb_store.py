@@ -2,7 +2,7 @@
 import os
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Callable
 
 import lmdb
 import numpy as np
@@ -10,15 +10,16 @@ import xxhash
 
 from mmdet_bpu.datasets.checked_images import CheckedImages
 from mmdet_bpu.datasets.image_index import ImageIndex, ids_of_file_names
-from mmdet_bpu.datasets.lmdb_environment import open_environment
+from mmdet_bpu.datasets.lmdb_environment import Reading, open_environment
 from mmdet_bpu.datasets.lmdb_format import (CHECKSUM_BYTES, COCO_KEY, DATA_FILE, FORMAT,
                                             IMAGE_PREFIX, INDEX_CATEGORIES_KEY, INDEX_FILES_KEY,
                                             INDEX_IDS_KEY, INDEX_IMAGES_KEY, INDEX_SHA256_KEY,
-                                            META_KEY, SHARD_FORMAT, check_meta, checksum,
-                                            decode_json, decode_record, describe_damage,
-                                            describe_key, encode_json,
-                                            image_files, image_key, instances_key, json_key,
-                                            shard_of)
+                                            META_KEY, SHARD_FORMAT, checksum, decode_json,
+                                            decode_record, describe_damage, describe_key,
+                                            encode_json, image_files, image_key, instances_key,
+                                            json_key, shard_of)
+from mmdet_bpu.datasets.lmdb_schema import (check_coco_fields, check_entry, check_index,
+                                            check_meta, check_sample, index_table)
 from mmdet_bpu.datasets.sample_record import decode_sample
 from mmdet_bpu.errors import BpuError
 
@@ -43,18 +44,6 @@ def open_store(path: str | Path, fresh: bool = False) -> 'CocoStore':
     if fresh or path not in _stores:
         _stores[path] = CocoStore(path)
     return _stores[path]
-
-
-class Reading(NamedTuple):
-    """A payload while it is in use: keeps the mapped file that it points into open."""
-    payload: memoryview
-    transaction: lmdb.Transaction
-
-    def __enter__(self) -> memoryview:
-        return self.payload
-
-    def __exit__(self, *_) -> None:
-        pass
 
 
 class CocoStore:
@@ -110,20 +99,30 @@ class CocoStore:
 
         Read anew at each call, so that a worker keeps none of it (34 bytes for each COCO image).
         """
-        with self.read(INDEX_IMAGES_KEY) as images, self.read(INDEX_CATEGORIES_KEY) as categories:
-            return ImageIndex.from_records(images, categories)
+        counts = self.meta['counts']
+        images, row_bytes = counts['images'], -(-counts['categories'] // 8)
+
+        def read_table(payload: memoryview) -> np.ndarray:
+            table = index_table(payload, images, 24).reshape(images, 3)
+            check_index(*table.T)
+            return table
+
+        bits = self._content(INDEX_CATEGORIES_KEY, lambda payload: index_table(
+            payload, images, row_bytes, 'u1'))
+        return ImageIndex.from_tables(self._content(INDEX_IMAGES_KEY, read_table),
+                                      bits.reshape(images, row_bytes))
 
     def read_sha256(self) -> dict[int, bytes]:
         """Image id to the SHA-256 of the image file that was packed, 32 bytes."""
         ids = self.read_index().ids.tolist()
-        with self.read(INDEX_SHA256_KEY) as record:
-            hashes = np.frombuffer(record, dtype=np.uint8).reshape(len(ids), 32)
-            return {image_id: row.tobytes() for image_id, row in zip(ids, hashes)}
+        hashes = self._content(INDEX_SHA256_KEY, lambda payload: index_table(
+            payload, len(ids), 32, 'u1').reshape(len(ids), 32))
+        return {image_id: row.tobytes() for image_id, row in zip(ids, hashes)}
 
     def __len__(self) -> int:
         return self.meta['counts']['images']
 
-    def read(self, key: bytes, check: bool = True) -> 'Reading':
+    def read(self, key: bytes, check: bool = True) -> Reading:
         """The payload of one record, as a context manager.
 
         Args:
@@ -146,14 +145,25 @@ class CocoStore:
             raise BpuError(f'{self.path}: {describe_damage(key)}; {VERIFY_HINT} {self.path}')
         return Reading(payload, transaction)
 
-    def image(self, image_id: int) -> 'Reading':
+    def _content(self, key: bytes, decode: Callable[[memoryview], Any], check: bool = True) -> Any:
+        """What a record holds; behind a valid checksum it may still be anything."""
+        with self.read(key, check) as payload:
+            try:
+                return decode(payload)
+            except (ValueError, RecursionError) as error:  # of BpuError, UTF-8, JSON and its depth
+                raise BpuError(f'{self.path}: {describe_key(key)} is not what a packer writes '
+                               f'({error}); {VERIFY_HINT} {self.path}') from None
+
+    def image(self, image_id: int) -> Reading:
         """Context manager of the encoded image, a memoryview valid in the block.
 
         Its checksum is compared the first time that this process reads it: each time would cost
         some 60 us, 2 % of decoding it, most of it for waiting for memory.
         """
         if self._pid != os.getpid() or self._checked is None:
-            self._checked = CheckedImages(*self.read(INDEX_IDS_KEY))
+            images = self.meta['counts']['images']
+            ids = self._content(INDEX_IDS_KEY, lambda payload: index_table(payload, images, 8))
+            self._checked = CheckedImages(ids, self._transaction_for(INDEX_IDS_KEY))
         position = self._checked.position(image_id)
         reading = self.read(image_key(image_id), check=not self._checked.marks[position])
         self._checked.marks[position] = True
@@ -161,14 +171,13 @@ class CocoStore:
 
     def instances(self, image_id: int) -> dict:
         """What a data set needs of an image but its pixels, see :mod:`.sample_record`."""
-        with self.read(instances_key(image_id)) as payload:
-            return decode_sample(payload)
+        return self._content(instances_key(image_id),
+                             lambda payload: check_sample(decode_sample(payload)))
 
     def annotations(self, image_id: int) -> tuple[dict, list[dict]]:
         """The source file's description of an image, and its annotations in their order."""
-        with self.read(json_key(image_id)) as payload:
-            record = decode_json(payload)
-        return record['image'], record['annotations']
+        return self._content(json_key(image_id),
+                             lambda payload: check_entry(decode_json(payload), image_id))
 
     def image_id_of(self, *file_names: str) -> int | None:
         """Id of the image with the first of these ``file_name``s that there is, None if none is.
@@ -176,9 +185,12 @@ class CocoStore:
         Reads little: the index has its checksum compared at the first call only, and what it says
         is confirmed by the image's own record.
         """
-        with self.read(INDEX_FILES_KEY, check=not self._names_checked) as record:
-            self._names_checked = True
-            candidates = ids_of_file_names(record, file_names)
+        images = self.meta['counts']['images']
+        candidates = self._content(
+            INDEX_FILES_KEY, lambda payload: ids_of_file_names(
+                index_table(payload, images, 16).reshape(2, images), file_names),
+            check=not self._names_checked)
+        self._names_checked = True
         for file_name, image_id in candidates:
             if self.instances(image_id)['file_name'] == file_name:
                 return image_id
@@ -186,8 +198,9 @@ class CocoStore:
 
     def coco_fields(self) -> dict:
         """All fields of the source file but ``images`` and ``annotations``."""
-        with self.read(COCO_KEY) as payload:
-            return decode_json(payload)
+        categories = self.meta['counts']['categories']
+        return self._content(
+            COCO_KEY, lambda payload: check_coco_fields(decode_json(payload), categories))
 
     def to_coco(self) -> dict:
         """The whole annotation file, images in its order, annotations grouped by image."""
@@ -263,7 +276,7 @@ class CocoStore:
                                f"or packing stopped before its end (no 'meta' record); {PACK_HINT}")
             try:
                 meta = decode_json(decode_record(META_KEY, value))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BpuError(f"{path}: the 'meta' record is not one of a packed COCO data "
                                f'set ({error}); {PACK_HINT}') from None
         try:

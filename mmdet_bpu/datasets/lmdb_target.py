@@ -3,7 +3,7 @@ import fcntl
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Iterator
 
@@ -38,18 +38,36 @@ def claimed(out: Path) -> Iterator[None]:
         BpuError: If another process holds it.
     """
     path = out.with_name(f'.{out.name}.lock')
-    with open(path, 'a') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            still_there = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-        except (BlockingIOError, FileNotFoundError):
-            still_there = False
-        if not still_there:
-            raise BpuError(f'another process is packing {out}; wait for it or stop it')
+    with ExitStack() as held:
+        while True:
+            file = held.enter_context(open(path, 'a'))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    break
+            except BlockingIOError:
+                raise BpuError(f'another process is packing {out}; wait for it or stop it') from None
+            except FileNotFoundError:
+                pass
+            # Another packer ended between the two lines, and took the name with it: once more.
+            held.pop_all().close()
         try:
             yield
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
+
+
+def recover_replaced(out: Path) -> None:
+    """After a death between the two renames the earlier database still has its other name.
+
+    ``out`` must be claimed.
+    """
+    replaced = _replaced(out)
+    if replaced.is_dir() and all(map(_is_ours, os.listdir(replaced))):
+        if out.exists():
+            shutil.rmtree(replaced)
+        else:
+            replaced.rename(out)
 
 
 def partial_folder(out: Path, plan: dict, resume: bool, overwrite: bool) -> Path:
@@ -68,7 +86,6 @@ def partial_folder(out: Path, plan: dict, resume: bool, overwrite: bool) -> Path
         BpuError: If there is an interrupted packing and neither is allowed, it is of other input,
             or something else has its name.
     """
-    _recover_replaced(out)
     partial = out.with_name(f'{out.name}.partial')
     earlier = _read_plan(partial)
     if earlier is not None and resume:
@@ -131,16 +148,6 @@ def _sync_folder(folder: Path) -> None:
 
 def _replaced(out: Path) -> Path:
     return out.with_name(f'.{out.name}.replaced')
-
-
-def _recover_replaced(out: Path) -> None:
-    """After a death between the two renames the earlier database still has its other name."""
-    replaced = _replaced(out)
-    if replaced.is_dir() and all(map(_is_ours, os.listdir(replaced))):
-        if out.exists():
-            shutil.rmtree(replaced)
-        else:
-            replaced.rename(out)
 
 
 def _read_plan(partial: Path) -> dict | None:

@@ -14,6 +14,7 @@ from typing import Callable, Iterator
 
 import lmdb
 
+from mmdet_bpu.datasets.image_index import index_records
 from mmdet_bpu.datasets.lmdb_environment import open_environment
 from mmdet_bpu.datasets.lmdb_format import (COCO_KEY, DATA_FILE, INDEX_CATEGORIES_KEY,
                                             INDEX_FILES_KEY, INDEX_IDS_KEY, INDEX_IMAGES_KEY,
@@ -103,7 +104,8 @@ def _verify_in_child(path: str, parents_end: Connection, connection: Connection)
 def _verify(path: str, report: Callable) -> dict:
     store = CocoStore(path, strict=False)
     counts = store.meta['counts']
-    ids = sorted(store.read_index().ids.tolist())
+    order = store.read_index().ids.tolist()
+    ids = sorted(order)
     report('total', len(ids))
     faults = []
     for name, keys in _keys_by_file(store, ids).items():
@@ -119,17 +121,23 @@ def _verify(path: str, report: Callable) -> dict:
             if hashlib.sha256(content).digest() != hashes[image_id]:
                 faults.append(f'image {image_id} is not the file that was packed (SHA-256)')
     report('at', ('the annotations', (len(ids) - 1) % REPORT_EVERY + 1 if ids else 0))
-    for image_id in ids:
+    images, categories = [], {}
+    for image_id in order:
         with _noting(faults, path):
             image, its_annotations = store.annotations(image_id)
             annotations += len(its_annotations)
+            images.append({name: image[name] for name in ('id', 'file_name', 'width', 'height')})
+            categories[image_id] = [
+                dict(category_id=category)
+                for category in dict.fromkeys(a['category_id'] for a in its_annotations)]
             with store.read(instances_key(image_id)) as content:
                 if content != encode_sample(image, its_annotations):
                     faults.append(
                         f'instance record of image {image_id} is not made of its annotations')
-    for key in (COCO_KEY, INDEX_FILES_KEY, INDEX_IDS_KEY):
-        with _noting(faults, path), store.read(key):
-            pass
+    if not faults:
+        with _noting(faults, path):
+            faults += _wrong_indices(store, index_records(
+                images, categories, store.coco_fields()['categories'], hashes))
     if not faults and (annotations, image_bytes) != (counts['annotations'], counts['image_bytes']):
         faults.append(f"{counts['annotations']} annotations and {counts['image_bytes']} bytes of "
                       f'images expected, {annotations} and {image_bytes} found')
@@ -138,6 +146,18 @@ def _verify(path: str, report: Callable) -> dict:
         raise BpuError(f'{path} has {len(faults)} fault(s): {"; ".join(faults[:FAULTS_SHOWN])}'
                        f'{more}. Pack it again')
     return store.meta
+
+
+def _wrong_indices(store: CocoStore, expected: dict[bytes, bytes]) -> list[str]:
+    """The index records that are not made of the others, and their hash in ``meta``."""
+    faults = []
+    for key, content in expected.items():
+        with store.read(key) as found:
+            if found != content:
+                faults.append(f'{describe_key(key)} is not made of the annotations and images')
+    if hashlib.sha256(expected[INDEX_SHA256_KEY]).hexdigest() != store.meta['images_sha256']:
+        faults.append(f'{describe_key(INDEX_SHA256_KEY)} is not the one that meta names')
+    return faults
 
 
 @contextmanager

@@ -5,6 +5,7 @@ entries, with all their fields, are a record of their own.
 """
 import orjson
 
+from mmdet_bpu.datasets.dropped_annotations import why_dropped
 from mmdet_bpu.datasets.lmdb_format import decode_json, encode_json
 
 
@@ -19,17 +20,15 @@ def sample_of(image: dict, annotations: list[dict]) -> dict:
         dict: ``file_name``, ``width`` and ``height`` (px), and ``instances`` as in a sample of
         ``CocoDataset``: ``bbox`` (x1, y1, x2, y2 in px), ``ignore_flag`` and, where there is a
         segmentation, ``mask``; but with ``category_id`` instead of ``bbox_label``. Without the
-        annotations that ``CocoDataset`` drops, whatever its classes: marked ``ignore``, without
-        area, under 1 px, outside the image.
+        annotations that ``CocoDataset`` drops, whatever its classes: see
+        :func:`mmdet_bpu.datasets.dropped_annotations.why_dropped`.
     """
     width, height = image['width'], image['height']
     instances = []
     for annotation in annotations:
-        x, y, w, h = annotation['bbox']
-        overlap = (max(0, min(x + w, width) - max(x, 0)) * max(0, min(y + h, height) - max(y, 0)))
-        if (annotation.get('ignore', False) or overlap == 0 or annotation['area'] <= 0 or w < 1
-                or h < 1):
+        if why_dropped(annotation, width, height) is not None:
             continue
+        x, y, w, h = annotation['bbox']
         instance = dict(bbox=[x, y, x + w, y + h], category_id=annotation['category_id'],
                         ignore_flag=1 if annotation.get('iscrowd', False) else 0)
         if annotation.get('segmentation', None):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmdet_bpu.datasets.decoding import decode_image
 from mmdet_bpu.datasets.image_check import ImageFault, check_image
 
 SIZE = (40, 30)  # px, width and height
@@ -111,3 +112,27 @@ def test_image_of_many_pixels_is_no_fault(recwarn):
     assert check_image(memoryview(bytes(huge)), 'header', 20000, 20000) == ['not JPEG']
     assert not recwarn.list
     assert Image.MAX_IMAGE_PIXELS
+
+
+def turned(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(kind, exif=exif)
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP'])
+@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+def test_size_is_that_of_what_training_decodes(kind, orientation):
+    content = turned(kind, orientation)
+    seen = decode_image(content).shape[1::-1]
+    for check in ('header', 'decode'):
+        for size in (SIZE, SIZE[::-1]):
+            notices = set(check_image(content, check, *size)) - {'not JPEG'}
+            assert notices == (set() if size == seen else {'sides exchanged'})
+
+
+def test_format_that_only_another_reader_knows_is_refused():
+    content = encoded('PCX')
+    for check in ('header', 'decode'):
+        assert 'cannot be decoded by OpenCV' in fault(content, check)
+    assert fault(content, 'none') is None
