@@ -1,9 +1,4 @@
-"""Where a stage's weights come from, and how they are read and loaded.
-
-Layout: the last component of a run's folder ends with its stage (``work_dirs/digits_qat``, or
-``work_dirs/qat``). The stage before is looked for beside it, under the same name with the other
-stage's ending (``work_dirs/digits_calibration``).
-"""
+"""How checkpoints are read and loaded."""
 import re
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,7 +12,7 @@ from torch import nn
 
 from mmdet_bpu.engine.foreign_checkpoint import read_foreign_checkpoint
 from mmdet_bpu.engine.plain_data import from_plain
-from mmdet_bpu.engine.stage_names import FLOAT, SOURCE_STAGES
+from mmdet_bpu.engine.stage_names import FLOAT
 from mmdet_bpu.errors import BpuError
 
 # Names in a message about keys; the rest is counted.
@@ -97,60 +92,6 @@ def load_strictly(model: nn.Module, state_dict: Dict[str, torch.Tensor], path: s
                        + '\nexpected a checkpoint of the same config; check backbone, number of '
                        'classes and queries, and the stage')
     model.load_state_dict(weights, strict=True)
-
-
-def newest_checkpoint(folder: Path) -> Optional[Path]:
-    """Newest checkpoint of a run: what ``last_checkpoint`` names, else the youngest ``*.pth``."""
-    pointer = folder / 'last_checkpoint'
-    if pointer.is_file():
-        named = Path(pointer.read_text(encoding='utf-8').strip())
-        for candidate in (named, folder / named.name):  # the folder may have been moved
-            if candidate.is_file():
-                return candidate
-    found = sorted(folder.glob('*.pth'), key=lambda file: (file.stat().st_mtime_ns, file.name))
-    return found[-1] if found else None
-
-
-def sibling_folder(work_dir: str, stage: str, other: str) -> Optional[Path]:
-    """Folder of another stage beside ``work_dir``; None if that does not end with its stage."""
-    folder = Path(work_dir)
-    if not folder.name.endswith(stage):
-        return None
-    return folder.with_name(folder.name[:len(folder.name) - len(stage)] + other)
-
-
-def find_source(stage: str, work_dir: str, load_from: Optional[str]) -> Optional[str]:
-    """Checkpoint that a run beyond float starts from.
-
-    Args:
-        stage (str): Stage of the run.
-        work_dir (str): Its folder.
-        load_from (str, optional): The config's ``load_from``; wins if given.
-
-    Returns:
-        str | None: Path, or None for a float run that starts from nothing.
-
-    Raises:
-        BpuError: Beyond float, nothing was given and nothing was found; the message says what to
-            give and where was looked.
-    """
-    if load_from is not None or stage == FLOAT:
-        return load_from
-    looked = []
-    for source in SOURCE_STAGES[stage]:
-        folder = sibling_folder(work_dir, stage, source)
-        if folder is None or source == stage:
-            continue
-        found = newest_checkpoint(folder)
-        if found is not None:
-            return str(found)
-        looked.append(str(folder))
-    expected = ' or '.join(repr(name) for name in SOURCE_STAGES[stage])
-    where = f'none found in {", ".join(looked)}' if looked else \
-        f'work_dir {work_dir} does not end with {stage!r}, so no sibling folder was searched'
-    raise BpuError(f'stage {stage!r} needs a checkpoint to start from: load_from is not set, and '
-                   f'{where}. Give one of stage {expected} (a stock mmdet checkpoint counts as '
-                   "'float') by parameter load_from=FILE, or as load_from in the config")
 
 
 def _complain(complaints: List[str], what: str, keys: List[str]) -> None:

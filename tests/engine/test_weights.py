@@ -7,8 +7,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from mmdet_bpu.engine.weights import (check_stage, find_source, load_strictly, newest_checkpoint,
-                                      read_checkpoint, stage_of)
+from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
 
 
@@ -116,41 +115,3 @@ def test_a_wrapper_prefix_is_dropped():
 def test_the_wrong_stage_is_named():
     with pytest.raises(BpuError, match="q.pth is of stage 'qat'; expected 'float' to calibrate"):
         check_stage(dict(meta=dict(bpu_stage='qat')), ('float', ), 'q.pth', 'calibrate')
-
-
-def test_the_newest_checkpoint_is_the_one_the_run_named_last(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
-    for name in ('epoch_2.pth', 'epoch_1.pth'):
-        (tmp_path / name).touch()
-    (tmp_path / 'last_checkpoint').write_text('/moved/from/epoch_2.pth')
-    assert newest_checkpoint(tmp_path).name == 'epoch_2.pth'
-    (tmp_path / 'last_checkpoint').unlink()
-    os.utime(tmp_path / 'epoch_2.pth', (0, 0))
-    assert newest_checkpoint(tmp_path).name == 'epoch_1.pth'
-
-
-@pytest.mark.parametrize('folder, sibling', [('digits_qat', 'digits_calibration'),
-                                             ('qat', 'calibration')])
-def test_the_stage_before_is_looked_for_beside_the_run(tmp_path, folder, sibling):
-    (tmp_path / sibling).mkdir()
-    (tmp_path / sibling / 'epoch_1.pth').touch()
-    found = find_source('qat', str(tmp_path / folder), None)
-    assert found == str(tmp_path / sibling / 'epoch_1.pth')
-
-
-def test_qat_falls_back_to_float_weights(tmp_path):
-    (tmp_path / 'a_float').mkdir()
-    (tmp_path / 'a_float' / 'epoch_1.pth').touch()
-    assert find_source('qat', str(tmp_path / 'a_qat'), None).endswith('a_float/epoch_1.pth')
-
-
-def test_load_from_wins(tmp_path):
-    assert find_source('qat', str(tmp_path), 'given.pth') == 'given.pth'
-
-
-def test_without_a_checkpoint_the_message_says_what_to_give(tmp_path):
-    with pytest.raises(BpuError) as error:
-        find_source('qat', str(tmp_path / 'x_qat'), None)
-    for words in ('parameter load_from=FILE', "'calibration' or 'float'", str(tmp_path / 'x_calibration')):
-        assert words in str(error.value)
-    assert find_source('float', str(tmp_path / 'x_float'), None) is None
