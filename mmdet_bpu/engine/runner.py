@@ -18,6 +18,7 @@ from mmdet_bpu.engine.hooks import (DueValidationHook, PlainCheckpointHook, Quan
                                     RandomStateHook, StageMetricHook)
 from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
 from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
+from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.model_copies import carry_over_quantization
 from mmdet_bpu.engine.resuming import leave_out_done_batches, settle_resume
@@ -27,7 +28,7 @@ from mmdet_bpu.engine.settings import BpuSettings
 from mmdet_bpu.engine.stage_names import CALIBRATION, FLOAT, SOURCE_STAGES
 from mmdet_bpu.engine.stages import calibration_dataloader, complete_config
 from mmdet_bpu.engine.sources import find_source
-from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint, stage_of
+from mmdet_bpu.engine.weights import check_stage, read_checkpoint, stage_of
 from mmdet_bpu.engine.whole_checkpoints import WholeCheckpointRunner
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.refusals import refuse_config, refuse_model

@@ -67,39 +67,6 @@ def check_stage(checkpoint: Dict[str, Any], expected: Tuple[str, ...], path: str
                        f'{" or ".join(map(repr, expected))} to {purpose}')
 
 
-def load_strictly(model: nn.Module, state_dict: Dict[str, torch.Tensor], path: str) -> None:
-    """Load weights; every key has to be there, be known and have the model's shape.
-
-    Args:
-        model (nn.Module): The model, not wrapped.
-        state_dict (dict): Name -> tensor. A leading ``module.`` (of a wrapper) is dropped.
-        path (str): The file, for the message.
-
-    Raises:
-        BpuError: Missing or unexpected keys, or other shapes; all are named.
-    """
-    weights = {re.sub(r'^module\.', '', key): value for key, value in state_dict.items()}
-    own = model.state_dict()
-    complaints: List[str] = []
-    _complain(complaints, 'missing', [key for key in own if key not in weights])
-    _complain(complaints, 'unexpected', [key for key in weights if key not in own])
-    _complain(complaints, 'of another shape', [
-        f'{key} (model {tuple(own[key].shape)}, file {tuple(weights[key].shape)})' for key in own
-        if key in weights and own[key].shape != weights[key].shape])
-    if complaints:
-        raise BpuError(f'checkpoint {path} does not fit {type(model).__name__}:\n'
-                       + '\n'.join(complaints)
-                       + '\nexpected a checkpoint of the same config; check backbone, number of '
-                       'classes and queries, and the stage')
-    model.load_state_dict(weights, strict=True)
-
-
-def _complain(complaints: List[str], what: str, keys: List[str]) -> None:
-    if keys:
-        more = f', and {len(keys) - SHOWN_KEYS} more' if len(keys) > SHOWN_KEYS else ''
-        complaints.append(f'  {len(keys)} {what}: {", ".join(keys[:SHOWN_KEYS])}{more}')
-
-
 def _local_path(path: str) -> str:
     """Path of a local file; an address is downloaded once, by one process."""
     scheme = urlparse(str(path)).scheme

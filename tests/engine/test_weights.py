@@ -7,7 +7,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from mmdet_bpu.engine.weights import check_stage, load_strictly, read_checkpoint, stage_of
+from mmdet_bpu.engine.weights import check_stage, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
 
 
@@ -91,25 +91,6 @@ def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, archive):
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(BpuError, match='gone.pth not found'):
         read_checkpoint(str(tmp_path / 'gone.pth'))
-
-
-def test_missing_unexpected_and_misshapen_keys_are_all_named():
-    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    state = model.state_dict()
-    del state['0.bias']
-    state['extra'] = torch.zeros(1)
-    state['1.weight'] = torch.zeros(5, 5)
-    with pytest.raises(BpuError) as error:
-        load_strictly(model, state, 'some.pth')
-    for words in ('some.pth', '1 missing: 0.bias', '1 unexpected: extra', '1.weight (model (1, 3)'):
-        assert words in str(error.value)
-
-
-def test_a_wrapper_prefix_is_dropped():
-    model = nn.Linear(2, 3)
-    state = {f'module.{key}': value + 1 for key, value in model.state_dict().items()}
-    load_strictly(model, state, 'some.pth')
-    assert torch.equal(model.weight, state['module.weight'])
 
 
 def test_the_wrong_stage_is_named():
