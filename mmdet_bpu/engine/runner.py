@@ -14,6 +14,7 @@ from torch import nn
 from mmdet_bpu.compat import has_compiled_ext
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector
 from mmdet_bpu.engine.config_errors import field_of, present_files
+from mmdet_bpu.engine.download import connected, fetch_pretrained
 from mmdet_bpu.engine.hooks import (DueValidationHook, PlainCheckpointHook, QuantStateHook,
                                     RandomStateHook, StageMetricHook)
 from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
@@ -205,7 +206,10 @@ class BPURunner(WholeCheckpointRunner):
     def _init_model_weights(self) -> None:
         """Initialise only a float model that no checkpoint is loaded into."""
         if self.settings.stage == FLOAT and self.source is None and not self._resume:
-            super()._init_model_weights()
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            fetch_pretrained(model)
+            with connected('what model.init_cfg begins with'):
+                super()._init_model_weights()
 
     def load_checkpoint(self,
                         filename: str,

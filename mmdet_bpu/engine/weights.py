@@ -1,22 +1,15 @@
-"""How checkpoints are read and loaded."""
-import re
+"""How checkpoints are read, and of which stage they are."""
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Dict, List, Optional, Tuple
-from urllib.parse import urlparse
+from typing import Any, Dict, Tuple
 
 import torch
-from mmengine.dist import is_main_process
-from mmengine.dist.dist import barrier
-from torch import nn
 
+from mmdet_bpu.engine.download import downloaded, forget, is_address
 from mmdet_bpu.engine.foreign_checkpoint import read_foreign_checkpoint
 from mmdet_bpu.engine.plain_data import from_plain
 from mmdet_bpu.engine.stage_names import FLOAT
 from mmdet_bpu.errors import BpuError
-
-# Names in a message about keys; the rest is counted.
-SHOWN_KEYS = 8
 
 
 def read_checkpoint(path: str, map_location: Any = 'cpu') -> Dict[str, Any]:
@@ -33,9 +26,21 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> Dict[str, Any]:
         dict: At least ``state_dict`` and ``meta``.
 
     Raises:
-        BpuError: No such file, or it holds no weights.
+        BpuError: No such file, it cannot be downloaded, or it holds no weights.
     """
-    path = _local_path(path)
+    if is_address(path):
+        file = str(downloaded(path))
+        try:
+            return _read_file(file, map_location)
+        except BpuError as error:
+            forget(path)  # a page in its place, say
+            raise BpuError(f'what {path} gave is no checkpoint, and was not kept: {error}') from error
+    if '://' in str(path):
+        raise BpuError(f'checkpoint {path}: expected a local file or an http(s) address')
+    return _read_file(str(Path(path).expanduser()), map_location)
+
+
+def _read_file(path: str, map_location: Any) -> Dict[str, Any]:
     if not Path(path).is_file():
         raise BpuError(f'checkpoint {path} not found; expected a .pth file')
     try:
@@ -49,6 +54,10 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> Dict[str, Any]:
     if 'state_dict' not in checkpoint:  # a bare dict of weights, as torchvision writes them
         checkpoint = dict(state_dict=checkpoint)
     checkpoint.setdefault('meta', {})
+    for name in ('state_dict', 'meta'):
+        if not isinstance(checkpoint[name], dict):
+            raise BpuError(f'checkpoint {path} holds a {type(checkpoint[name]).__name__} under '
+                           f'{name}; expected a dict')
     return checkpoint
 
 
@@ -65,19 +74,3 @@ def check_stage(checkpoint: Dict[str, Any], expected: Tuple[str, ...], path: str
     if found not in expected:
         raise BpuError(f'checkpoint {path} is of stage {found!r}; expected '
                        f'{" or ".join(map(repr, expected))} to {purpose}')
-
-
-def _local_path(path: str) -> str:
-    """Path of a local file; an address is downloaded once, by one process."""
-    scheme = urlparse(str(path)).scheme
-    if scheme in ('http', 'https'):
-        folder = Path(torch.hub.get_dir()) / 'checkpoints'
-        target = folder / Path(urlparse(path).path).name
-        if is_main_process() and not target.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(path, str(target))
-        barrier()
-        return str(target)
-    if '://' in str(path):
-        raise BpuError(f'checkpoint {path}: expected a local file or an http(s) address')
-    return str(Path(path).expanduser())
