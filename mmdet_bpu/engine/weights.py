@@ -1,10 +1,10 @@
 """How checkpoints are read, and of which stage they are."""
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Dict, Tuple
 
 import torch
 
+from mmdet_bpu.engine.checkpoint_scan import scan_checkpoint
 from mmdet_bpu.engine.download import downloaded, forget, is_address
 from mmdet_bpu.engine.foreign_checkpoint import read_foreign_checkpoint
 from mmdet_bpu.engine.plain_data import from_plain
@@ -43,10 +43,9 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> Dict[str, Any]:
 def _read_file(path: str, map_location: Any) -> Dict[str, Any]:
     if not Path(path).is_file():
         raise BpuError(f'checkpoint {path} not found; expected a .pth file')
-    try:
-        checkpoint = from_plain(torch.load(path, map_location=map_location, weights_only=True))
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError,
-            AttributeError):
+    plain = scan_checkpoint(path)
+    checkpoint = _read_plain(path, map_location) if plain else None
+    if checkpoint is None:
         checkpoint = read_foreign_checkpoint(path)
     if not isinstance(checkpoint, dict):
         raise BpuError(f'checkpoint {path} holds a {type(checkpoint).__name__}; expected a dict '
@@ -59,6 +58,16 @@ def _read_file(path: str, map_location: Any) -> Dict[str, Any]:
             raise BpuError(f'checkpoint {path} holds a {type(checkpoint[name]).__name__} under '
                            f'{name}; expected a dict')
     return checkpoint
+
+
+def _read_plain(path: str, map_location: Any) -> Any:
+    """What ``torch.load`` reads without looking up names; None if it does not."""
+    try:
+        return from_plain(torch.load(path, map_location=map_location, weights_only=True))
+    except BpuError as error:
+        raise BpuError(f'checkpoint {path}: {error}') from None
+    except Exception:  # whatever bytes make of it: the other reader says what is wrong
+        return None
 
 
 def stage_of(checkpoint: Dict[str, Any]) -> str:
