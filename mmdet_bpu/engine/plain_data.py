@@ -8,7 +8,7 @@ builds them again, so nothing has to be allow-listed and no class is looked up b
 from collections import Counter, OrderedDict, deque
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import Any, Iterator
+from typing import Any, Iterator, Set
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from mmengine.logging import HistoryBuffer
 from mmdet_bpu.errors import BpuError
 
 TAG = '__plain__'
-# Far above what training runs keep: a detector's has some ten thousand, five deep.
-MOST_ITEMS = 2_000_000
+# Far above what a training keeps: a few shared lists, ten deep; texts of some ten characters.
+MOST_REPEATED = 10_000
 DEEPEST = 100
+MOST_CHARACTERS = 10_000_000
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.dtype,
             torch.device, torch.Size)
 
@@ -81,27 +82,30 @@ def from_plain(value: Any) -> Any:
 
 
 class Bounded:
-    """Counts the containers and items that are gone through, and how deep they lie.
+    """Goes through containers, not too often through one, and not too deep.
 
     A file of a few bytes can hold a list twice in another, that one twice in a third and so on, or a
     list in itself.
     """
 
     def __init__(self) -> None:
-        self.items = self.depth = 0
+        self._seen: Set[int] = set()
+        self.repeated = self.depth = 0
 
     @contextmanager
     def inside(self, container: Any) -> Iterator[None]:
-        """Go through a container.
+        """Go through a container; all that are gone through have to stay alive.
 
         Raises:
-            BpuError: Too many, or too deep.
+            BpuError: Too many that were gone through before, or too deep.
         """
-        self.items += 1 + len(container)
+        if len(container):
+            self.repeated += id(container) in self._seen
+            self._seen.add(id(container))
         self.depth += 1
-        if self.items > MOST_ITEMS or self.depth > DEEPEST:
-            raise BpuError(f'its metadata holds itself, or over {MOST_ITEMS} items, or lists and '
-                           f'dicts over {DEEPEST} deep')
+        if self.repeated > MOST_REPEATED or self.depth > DEEPEST:
+            raise BpuError(f'its metadata holds itself, or over {MOST_REPEATED} times what it holds '
+                           f'already, or lists and dicts over {DEEPEST} deep')
         yield
         self.depth -= 1
 
@@ -151,7 +155,7 @@ def _array(plain: dict) -> np.ndarray:
 def _text_array(plain: dict) -> np.ndarray:
     items = np.array(plain['items'], dtype=object)
     # numpy gives each as much room as the longest.
-    if items.size * max((len(text) for text in items.flat), default=0) > MOST_ITEMS:
+    if items.size * max((len(text) for text in items.flat), default=0) > MOST_CHARACTERS:
         raise BpuError(f'its metadata holds an array of {items.size} texts that is too long')
     return items.astype(str)
 
