@@ -19,21 +19,27 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def atomic_file(path: Union[str, Path]) -> Iterator[Path]:
+def atomic_file(path: Union[str, Path], mark: str = '', advice: str = '') -> Iterator[Path]:
     """A name to write a file under; the file is ``path`` when the block ends without an error.
 
+    Args:
+        path (str | Path): The file.
+        mark (str): Part of the name meanwhile, by which a later process knows what a killed one
+            left. Defaults to none.
+        advice (str): What the user should do if it cannot be written. Defaults to none.
+
     Raises:
-        BpuError: The folder does not exist or cannot be written.
+        BpuError: The folder does not exist or cannot be written, or the disk is full.
     """
     path = Path(path)
-    partial = _partial_name(path.parent)
+    partial = partial_name(path.parent, mark)
     try:
-        with _reported(str(path), partial):
+        with reported(str(path), partial, advice):
             yield partial
-        with _reported(str(path)):
-            _sync(partial)
+        with reported(str(path), advice=advice):
+            sync(partial)
             os.replace(partial, path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -56,7 +62,7 @@ def write_json(path: Union[str, Path], content: Any) -> None:
         BpuError: It cannot be written.
     """
     path = Path(path)
-    with _reported(str(path)):
+    with reported(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
 
@@ -83,21 +89,21 @@ def staged_folder(out_dir: Union[str, Path]) -> Iterator[Path]:
     if existed and not out.is_dir():
         raise BpuError(f'parameter out_dir: expected a folder, found the file {out}')
     made = [] if existed else _missing(out.parent)
-    staging = _partial_name(out if existed else out.parent)
+    staging = partial_name(out if existed else out.parent)
     what = f'parameter out_dir: {out}'
     done = False
     try:
-        with _reported(what):
+        with reported(what):
             (staging / 'new').mkdir(parents=True)
-        with _reported(what, staging):
+        with reported(what, staging):
             yield staging / 'new'
-        with _reported(what):
+        with reported(what):
             _sync_tree(staging / 'new')
             if existed:
                 _move_into(staging / 'new', out, staging / 'old')
             else:
                 os.rename(staging / 'new', out)
-                _sync(out.parent)
+                sync(out.parent)
         done = True
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -123,7 +129,7 @@ def _move_into(new: Path, out: Path, old: Path) -> None:
                 _rename(target, old / name, undo)
             _rename(new / name, target, undo)
         for folder in sorted({(out / name).parent for name in names}):
-            _sync(folder)
+            sync(folder)
     except BaseException:
         _take_back(undo, old)
         raise
@@ -152,8 +158,9 @@ def _take_back(undo: List[Callable], old: Path) -> None:
                        ) from error
 
 
-def _partial_name(folder: Path) -> Path:
-    return folder / f'{PARTIAL}{secrets.token_hex(4)}'
+def partial_name(folder: Path, mark: str = '') -> Path:
+    """A name in ``folder`` for what is not complete."""
+    return folder / f'{PARTIAL}{mark}{secrets.token_hex(4)}'
 
 
 def _missing(folder: Path) -> List[Path]:
@@ -172,10 +179,10 @@ def _remove_empty(folders: List[Path]) -> None:
 
 def _sync_tree(folder: Path) -> None:
     for path in (*folder.rglob('*'), folder):
-        _sync(path)
+        sync(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file's content, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -185,7 +192,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _reported(what: str, about: Optional[Path] = None) -> Iterator[None]:
+def reported(what: str, about: Optional[Path] = None, advice: str = '') -> Iterator[None]:
     """An OSError becomes a BpuError; with ``about``, one of a path below it or of a full disk."""
     try:
         yield
@@ -193,4 +200,5 @@ def _reported(what: str, about: Optional[Path] = None) -> Iterator[None]:
         if about is not None and error.errno not in FULL_DISK \
                 and not str(error.filename or '').startswith(str(about)):
             raise
-        raise BpuError(f'{what} cannot be written ({error.strerror or error})') from error
+        raise BpuError(f'{what} cannot be written ({error.strerror or error})'
+                       + (f'; {advice}' if advice else '')) from error

@@ -115,7 +115,7 @@ class Demo:
         work_dir = self.folder / stage
         checkpoint = work_dir / 'final.pth'
         resume = ['--resume'] if self.was_interrupted(work_dir, checkpoint) else []
-        load = ['load_from=' + str(source)] if source and not resume else []
+        load = ['load_from=' + str(source)] if source else []
 
         def action() -> None:
             self.run(f'train_{stage}', 'train.py', CONFIGS / config, '--work-dir', work_dir,

@@ -22,7 +22,8 @@ def parse_args() -> argparse.Namespace:
         help='checkpoint to start from (default: the newest one of the stage before)')
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='FILE',
-        help='go on with an interrupted run: from its newest checkpoint, or from FILE')
+        help='go on with an interrupted run from the newest checkpoint in its folder that opens, and '
+        'begin if there is none; or from FILE')
     parser.add_argument('--work-dir', help='folder of logs and checkpoints '
                         '(default: work_dirs/CONFIG_STAGE)')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')

@@ -13,8 +13,9 @@ from mmdet_bpu.apis.models import (build_detector, deployable_detector, load_qua
 from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.engine import stages
 from mmdet_bpu.engine.config_options import parse_options
+from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
-from mmdet_bpu.engine.weights import load_strictly, read_checkpoint, stage_of
+from mmdet_bpu.engine.weights import read_checkpoint, stage_of
 from mmdet_bpu.steps import Step, silent
 
 CHECK_STEPS = 1 + model_check.STEPS

@@ -7,10 +7,11 @@ from mmengine.config import Config
 from mmdet_bpu.apis.models import (CHECKPOINT_SUFFIXES, build_detector, load_quantized,
                                    settings_of)
 from mmdet_bpu.engine.config_errors import refused_config
+from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.picture_run import detect_in_pictures
 from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor
 from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
-from mmdet_bpu.engine.weights import load_strictly, read_checkpoint, stage_of
+from mmdet_bpu.engine.weights import read_checkpoint, stage_of
 from mmdet_bpu.families.class_names import class_names
 from mmdet_bpu.lowering.artifact_formats import load_artifact
 

@@ -12,15 +12,14 @@ import struct
 import sys
 import zipfile
 from collections import OrderedDict
-from pickle import Unpickler, UnpicklingError
+from pickle import Unpickler
 from typing import Any, BinaryIO, Dict, Tuple
 
 import torch
 
+from mmdet_bpu.engine.checkpoint_scan import STREAM_MAGIC
+from mmdet_bpu.engine.plain_data import Bounded
 from mmdet_bpu.errors import BpuError
-
-# First object of the stream form, from torch/serialization.py.
-STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 
 STORAGE_DTYPES = {
     'DoubleStorage': torch.float64, 'FloatStorage': torch.float32, 'HalfStorage': torch.float16,
@@ -133,14 +132,17 @@ def read_foreign_checkpoint(path: str) -> Dict[str, Any]:
 
     Raises:
         BpuError: The file is no checkpoint, is damaged, or holds no weights.
+
+    What it declares has been held against its length
+    (:func:`mmdet_bpu.engine.checkpoint_scan.scan_checkpoint`).
     """
     try:
         with open(path, 'rb') as file:
             content = _read_archive(file) if zipfile.is_zipfile(file) else _read_stream(file)
-    except (UnpicklingError, zipfile.BadZipFile, EOFError, struct.error, KeyError, ValueError,
-            TypeError, AttributeError, IndexError, OSError, RuntimeError) as error:
-        raise BpuError(f'checkpoint {path} cannot be read ({type(error).__name__}: {error}); '
-                       'expected a file written by torch.save; copy it again') from error
+    except Exception as error:  # whatever bytes make of an unpickler
+        raise BpuError(f'checkpoint {path} cannot be read ({type(error).__name__}: '
+                       f'{str(error)[:200]}); expected a file written by torch.save; copy it again'
+                       ) from error
     if not isinstance(content, dict):
         raise BpuError(f'checkpoint {path} holds a {type(content).__name__}; expected a dict')
     weights = content.get('state_dict', content)
@@ -149,7 +151,10 @@ def read_foreign_checkpoint(path: str) -> Dict[str, Any]:
     if not tensors:
         raise BpuError(f'checkpoint {path} holds no tensors; expected weights under state_dict')
     meta = content.get('meta')
-    return dict(state_dict=tensors, meta=_plain_part(meta) if isinstance(meta, dict) else {})
+    try:
+        return dict(state_dict=tensors, meta=_PlainPart().of(meta) if isinstance(meta, dict) else {})
+    except BpuError as error:
+        raise BpuError(f'checkpoint {path}: {error}') from None
 
 
 def _read_archive(file: BinaryIO) -> Any:
@@ -186,11 +191,15 @@ def _read_stream(file: BinaryIO) -> Any:
     return content
 
 
-def _plain_part(value: Any) -> Any:
-    """``value`` without everything that is not plain data."""
-    if isinstance(value, dict):
-        return {key: _plain_part(item) for key, item in value.items()
-                if isinstance(key, (str, int)) and not isinstance(item, Stub)}
-    if isinstance(value, (list, tuple)):
-        return [_plain_part(item) for item in value if not isinstance(item, Stub)]
-    return value
+class _PlainPart(Bounded):
+    """What of metadata is plain data; everything else is left out."""
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            with self.inside(value):
+                return {key: self.of(item) for key, item in value.items()
+                        if isinstance(key, (str, int)) and not isinstance(item, Stub)}
+        if isinstance(value, (list, tuple)):
+            with self.inside(value):
+                return [self.of(item) for item in value if not isinstance(item, Stub)]
+        return value

@@ -6,8 +6,9 @@ dicts. :func:`to_plain` writes each of them as a tagged dict of plain data and :
 builds them again, so nothing has to be allow-listed and no class is looked up by name.
 """
 from collections import Counter, OrderedDict, deque
+from contextlib import contextmanager
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Iterator, Set
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from mmengine.logging import HistoryBuffer
 from mmdet_bpu.errors import BpuError
 
 TAG = '__plain__'
+# Far above what a training keeps: a few shared lists, ten deep; texts of some ten characters.
+MOST_REPEATED = 10_000
+DEEPEST = 100
+MOST_CHARACTERS = 10_000_000
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.dtype,
             torch.device, torch.Size)
 
@@ -66,19 +71,62 @@ def to_plain(value: Any, path: str = 'checkpoint') -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Undo :func:`to_plain`. Data without tags is returned as it is, containers copied."""
-    if isinstance(value, OrderedDict):
-        ordered = OrderedDict((key, from_plain(item)) for key, item in value.items())
-        if hasattr(value, '_metadata'):
-            ordered._metadata = value._metadata
-        return ordered
-    if isinstance(value, dict):
-        if TAG in value:
-            return _RESTORE[value[TAG]](value)
-        return {key: from_plain(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(from_plain(item) for item in value)
-    return value
+    """Undo :func:`to_plain`. Data without tags is returned as it is, containers copied.
+
+    Raises:
+        BpuError: Containers that hold themselves, or so many of each other that a copy would not
+            end.
+        ValueError, TypeError, KeyError, AssertionError: A tag with other contents than it has.
+    """
+    return _Restored().of(value)
+
+
+class Bounded:
+    """Goes through containers, not too often through one, and not too deep.
+
+    A file of a few bytes can hold a list twice in another, that one twice in a third and so on, or a
+    list in itself.
+    """
+
+    def __init__(self) -> None:
+        self._seen: Set[int] = set()
+        self.repeated = self.depth = 0
+
+    @contextmanager
+    def inside(self, container: Any) -> Iterator[None]:
+        """Go through a container; all that are gone through have to stay alive.
+
+        Raises:
+            BpuError: Too many that were gone through before, or too deep.
+        """
+        if len(container):
+            self.repeated += id(container) in self._seen
+            self._seen.add(id(container))
+        self.depth += 1
+        if self.repeated > MOST_REPEATED or self.depth > DEEPEST:
+            raise BpuError(f'its metadata holds itself, or over {MOST_REPEATED} times what it holds '
+                           f'already, or lists and dicts over {DEEPEST} deep')
+        yield
+        self.depth -= 1
+
+
+class _Restored(Bounded):
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            with self.inside(value):
+                if TAG in value:
+                    return _RESTORE[value[TAG]](value, self.of)
+                if not isinstance(value, OrderedDict):
+                    return {key: self.of(item) for key, item in value.items()}
+                ordered = OrderedDict((key, self.of(item)) for key, item in value.items())
+                if hasattr(value, '_metadata'):
+                    ordered._metadata = value._metadata
+                return ordered
+        if type(value) in (list, tuple):
+            with self.inside(value):
+                return type(value)(self.of(item) for item in value)
+        return value
 
 
 def _plain_key(key: Any, path: str) -> Any:
@@ -104,16 +152,24 @@ def _array(plain: dict) -> np.ndarray:
     return np.frombuffer(data, dtype=np.dtype(plain['dtype'])).reshape(plain['shape']).copy()
 
 
+def _text_array(plain: dict) -> np.ndarray:
+    items = np.array(plain['items'], dtype=object)
+    # numpy gives each as much room as the longest.
+    if items.size * max((len(text) for text in items.flat), default=0) > MOST_CHARACTERS:
+        raise BpuError(f'its metadata holds an array of {items.size} texts that is too long')
+    return items.astype(str)
+
+
 def _history(plain: dict) -> HistoryBuffer:
     return HistoryBuffer(_array(plain['values']), _array(plain['counts']), plain['max_length'])
 
 
 _RESTORE = {
-    'history': _history,
-    'array': _array,
-    'text_array': lambda plain: np.array(plain['items']),
-    'counter': lambda plain: Counter(dict(plain['items'])),
-    'set': lambda plain: set(from_plain(plain['items'])),
-    'frozenset': lambda plain: frozenset(from_plain(plain['items'])),
-    'deque': lambda plain: deque(from_plain(plain['items'])),
+    'history': lambda plain, _: _history(plain),
+    'array': lambda plain, _: _array(plain),
+    'text_array': lambda plain, _: _text_array(plain),
+    'counter': lambda plain, _: Counter(dict(plain['items'])),
+    'set': lambda plain, of: set(of(plain['items'])),
+    'frozenset': lambda plain, of: frozenset(of(plain['items'])),
+    'deque': lambda plain, of: deque(of(plain['items'])),
 }

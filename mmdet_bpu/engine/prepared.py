@@ -3,7 +3,7 @@ from typing import Any, Dict
 
 from torch import nn
 
-from mmdet_bpu.engine.weights import load_strictly
+from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.graph.saved_graph import SavedGraph
 from mmdet_bpu.quantization import prepare
 from mmdet_bpu.quantization.prepare import fold_saved

@@ -1,6 +1,5 @@
 """The runner: a stock mmengine runner that converts the model where it is built."""
 import copy
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -10,26 +9,29 @@ from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from torch import nn
 
 from mmdet_bpu.compat import has_compiled_ext
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector
 from mmdet_bpu.engine.config_errors import field_of, present_files
-from mmdet_bpu.engine.hooks import (PlainCheckpointHook, QuantStateHook, RandomStateHook,
-                                    StageMetricHook)
+from mmdet_bpu.engine.download import connected, fetch_pretrained
+from mmdet_bpu.engine.hooks import (DueValidationHook, PlainCheckpointHook, QuantStateHook,
+                                    RandomStateHook, StageMetricHook)
 from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
 from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
+from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.model_copies import carry_over_quantization
 from mmdet_bpu.engine.norms_across_processes import refuse_training, shared_norms
+from mmdet_bpu.engine.resuming import leave_out_done_batches, settle_resume
 from mmdet_bpu.engine.run_parts import leave_out_incomplete, refuse_incomplete
 from mmdet_bpu.engine.seeded_data import seeded_dataloader
 from mmdet_bpu.engine.settings import BpuSettings
 from mmdet_bpu.engine.stage_names import CALIBRATION, FLOAT, SOURCE_STAGES
 from mmdet_bpu.engine.stages import calibration_dataloader, complete_config
-from mmdet_bpu.engine.weights import (check_stage, find_source, load_strictly, newest_checkpoint,
-                                      read_checkpoint, stage_of)
+from mmdet_bpu.engine.sources import find_source
+from mmdet_bpu.engine.weights import check_stage, read_checkpoint, stage_of
+from mmdet_bpu.engine.whole_checkpoints import WholeCheckpointRunner
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
@@ -40,7 +42,7 @@ from mmdet_bpu.quantization import prepare, set_quant_state
 
 
 @RUNNERS.register_module()
-class BPURunner(Runner):
+class BPURunner(WholeCheckpointRunner):
     """Runner of the stages float, calibration, qat, int and hbm.
 
     Building the model is: build the stock detector, load float weights, prepare it, load quantized
@@ -53,6 +55,7 @@ class BPURunner(Runner):
         source (str | None): Checkpoint that the model was built with.
         weights_stage (str | None): Stage that the model's weights have reached; None for a float
             model that was not loaded.
+        is_training (bool): Whether :meth:`train` is running.
         lacking (dict[str, tuple[str]]): What the run cannot do -> config fields that it lacks.
     """
 
@@ -60,7 +63,7 @@ class BPURunner(Runner):
     source: Optional[str] = None
     weights_stage: Optional[str] = None
     lacking: Mapping[str, Tuple[str, ...]] = MappingProxyType({})
-    _is_training = False
+    is_training = False
     _shared_norms: Sequence[str] = ()
 
     @classmethod
@@ -74,25 +77,11 @@ class BPURunner(Runner):
         cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(cfg))
         refuse_config(cfg)
         complete_config(cfg)
-        cls._settle_resume(cfg)
+        settle_resume(cfg)
         lacking = leave_out_incomplete(cfg)
         runner = super().from_cfg(cfg)
         runner.lacking = lacking
         return runner
-
-    @staticmethod
-    def _settle_resume(cfg: Config) -> None:
-        """Decide which file to resume from, and take over its seed before samplers are built."""
-        if not cfg.get('resume'):
-            return
-        found = cfg.get('load_from') or newest_checkpoint(Path(cfg.work_dir))
-        cfg.resume = found is not None
-        if found is not None:
-            cfg.load_from = str(found)
-            seed = read_checkpoint(cfg.load_from)['meta'].get('seed')
-            if seed is not None:
-                cfg.setdefault('randomness', {})
-                cfg.randomness.seed = seed
 
     def setup_env(self, env_cfg: Dict) -> None:
         """As in mmengine; distributed runs without an accelerator use gloo.
@@ -165,6 +154,11 @@ class BPURunner(Runner):
         """bool: Whether the model is to be quantized but its weights are float ones."""
         return self.settings.is_quantized and self.weights_stage == FLOAT
 
+    @property
+    def is_resumed(self) -> bool:
+        """bool: Whether the run goes on from a checkpoint of its own."""
+        return bool(self._resume)
+
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
         """As in mmengine; on CPU, DDP gets no device ids, which it refuses there.
 
@@ -192,6 +186,7 @@ class BPURunner(Runner):
         own = [
             StageMetricHook('float_deploy' if deployed_float else stage, known=(UNQUANTIZED, )),
             RandomStateHook(),
+            DueValidationHook(),
             PlainCheckpointHook(stage),
         ]
         if self.settings.is_quantized:
@@ -226,7 +221,10 @@ class BPURunner(Runner):
     def _init_model_weights(self) -> None:
         """Initialise only a float model that no checkpoint is loaded into."""
         if self.settings.stage == FLOAT and self.source is None and not self._resume:
-            super()._init_model_weights()
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            fetch_pretrained(model)
+            with connected('what model.init_cfg begins with'):
+                super()._init_model_weights()
 
     def load_checkpoint(self,
                         filename: str,
@@ -271,11 +269,11 @@ class BPURunner(Runner):
         if self._shared_norms and stage == FLOAT:
             model = self.model.module if is_model_wrapper(self.model) else self.model
             refuse_training(model, self._shared_norms)
-        self._is_training = True
+        self.is_training = True
         try:
             model = super().train()
         finally:
-            self._is_training = False
+            self.is_training = False
         self.weights_stage = stage
         return model
 
@@ -285,7 +283,9 @@ class BPURunner(Runner):
         This is the last step before the train loop runs, whatever loop that is.
         """
         super().load_or_resume()
-        if not (self._is_training and self.needs_calibration) or self.settings.stage == CALIBRATION:
+        if self.is_training and self.is_resumed:
+            leave_out_done_batches(self.train_loop)
+        if not (self.is_training and self.needs_calibration) or self.settings.stage == CALIBRATION:
             return
         self.logger.info('the weights are float ones: calibrating first')
         loader = self.build_dataloader(

@@ -5,12 +5,14 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_bpu.engine.config_errors import refused_config
+from mmdet_bpu.engine.resuming import resume_newest
 from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.engine.stages import default_work_dir
+from mmdet_bpu.engine.whole_checkpoints import full_disk_reported
 from mmdet_bpu.errors import BpuError
 
 AUTO = 'auto'
-"""Resume from the newest checkpoint of the run's own folder."""
+"""Resume from the newest checkpoint of the run's own folder, if there is one."""
 
 
 def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] = None,
@@ -24,8 +26,9 @@ def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] 
             ``work_dirs/CONFIG_STAGE``.
         load_from (str, optional): Checkpoint to start from. Defaults to the config's, else the
             newest one of the stage before.
-        resume (str, optional): Go on with an interrupted run from this checkpoint, or from its
-            newest one for :data:`AUTO`.
+        resume (str, optional): Go on with an interrupted run from this checkpoint; for
+            :data:`AUTO` from the newest in its folder that opens, and without one start as if
+            nothing were to be resumed.
         amp (bool): Automatic mixed precision.
         auto_scale_lr (bool): Scale the learning rate by the batch size.
         launcher (str): Job launcher.
@@ -38,14 +41,15 @@ def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] 
             from.
     """
     set_run(cfg, work_dir, launcher)
-    if resume and load_from:
-        raise BpuError('parameter resume and parameter load_from exclude each other: a resumed run '
-                       'goes on with its own weights')
+    if resume and resume != AUTO and load_from:
+        raise BpuError(f'parameter resume={resume} and parameter load_from={load_from} name two '
+                       'files to go on from; give one of them')
     if load_from:
         cfg.load_from = load_from
-    if resume:
-        cfg.resume = True
-        cfg.load_from = None if resume == AUTO else resume
+    if resume == AUTO:
+        resume_newest(cfg)
+    elif resume:
+        cfg.resume, cfg.load_from = True, resume
     if amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
@@ -54,7 +58,7 @@ def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] 
             raise BpuError('parameter auto_scale_lr: expected auto_scale_lr.base_batch_size in the '
                            'config, found none')
         cfg.auto_scale_lr.enable = True
-    with refused_config(cfg):
+    with full_disk_reported(cfg.work_dir), refused_config(cfg):
         return BPURunner.from_cfg(cfg).train()
 
 

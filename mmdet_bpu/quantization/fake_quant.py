@@ -3,13 +3,14 @@ from enum import Enum
 from typing import Optional, Union
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import constant_scale, weight_scale
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.program.weight_layout import channels_exchanged
-from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER, Observer, build_observer
+from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER, Observer, build_observer, reduced
 
 
 class QuantState(str, Enum):
@@ -124,6 +125,8 @@ class FakeQuantizer(nn.Module):
     Attributes:
         scale (Tensor): float32 ``(1,)`` buffer.
         calibrated (Tensor): bool ``(1,)`` buffer.
+        seen (Tensor): int32 ``(1,)``; 1 if the last calibration observed anything.
+        seen_nan (Tensor): int32 ``(1,)``; 1 if NaN was in it.
     """
 
     def __init__(self, dtype: str, observer=DEFAULT_OBSERVER, scale=None) -> None:
@@ -133,6 +136,9 @@ class FakeQuantizer(nn.Module):
         self.fixed = scale is not None
         self.register_buffer('scale', torch.tensor([1.0 if scale is None else float(scale)]))
         self.register_buffer('calibrated', torch.tensor([self.fixed]))
+        # Of what was observed: whether there was NaN, and whether there was anything at all.
+        self.register_buffer('seen_nan', torch.zeros(1, dtype=torch.int32), persistent=False)
+        self.register_buffer('seen', torch.zeros(1, dtype=torch.int32), persistent=False)
         self.observer: Observer = build_observer(observer)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,10 +146,15 @@ class FakeQuantizer(nn.Module):
         if self.state is QuantState.OFF or self.dtype == 'int32':
             return x
         if self.state.observes and not self.fixed:
-            self.observer.observe(x.detach())
+            self._observe(x.detach())
         if self.state.quantizes:
             return fake_quantize(x, self.scale, self.dtype)
         return x
+
+    def _observe(self, x: Tensor) -> None:
+        self.seen |= int(x.numel() > 0)
+        self.seen_nan |= torch.isnan(x).any().to(self.seen_nan)
+        self.observer.observe(x)
 
     def on_grid(self, x: Tensor, factor: float = 1.0) -> Tensor:
         """``x`` rounded to this quantizer's integers, in units of ``factor`` scales; no observing."""
@@ -156,6 +167,8 @@ class FakeQuantizer(nn.Module):
         """Take the scale from the observer, reduced across ranks."""
         if self.fixed or self.dtype == 'int32':
             return
+        for flag in (self.seen, self.seen_nan):
+            reduced(flag, dist.ReduceOp.MAX)
         self.observer.reduce()
         scale = self.observer.scale(integer_range(self.dtype))
         if scale is not None:

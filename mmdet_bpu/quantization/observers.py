@@ -16,7 +16,8 @@ DEFAULT_OBSERVER = 'mse'
 OBSERVERS = Registry('bpu observer', scope='mmdet')
 
 
-def _reduced(tensor: Tensor, op) -> Tensor:
+def reduced(tensor: Tensor, op) -> Tensor:
+    """``tensor`` combined over all processes, in place."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(tensor, op)
     return tensor
@@ -63,7 +64,7 @@ class MinMaxObserver(Observer):
         torch.maximum(self.largest, largest.to(self.largest), out=self.largest)
 
     def reduce(self) -> None:
-        _reduced(self.largest, dist.ReduceOp.MAX)
+        reduced(self.largest, dist.ReduceOp.MAX)
 
     def scale(self, integer_range: Tuple[int, int]) -> Optional[float]:
         if self.largest.item() < 0:
@@ -125,13 +126,13 @@ class MSEObserver(Observer):
             self.limit.mul_(2)
 
     def reduce(self) -> None:
-        largest = _reduced(self.largest, dist.ReduceOp.MAX).item()
+        largest = reduced(self.largest, dist.ReduceOp.MAX).item()
         if largest >= 0:
             self._widen(largest)
-        limit = _reduced(self.limit.clone(), dist.ReduceOp.MAX).item()
+        limit = reduced(self.limit.clone(), dist.ReduceOp.MAX).item()
         while 0 < self.limit.item() < limit:
             self._widen(self.limit.item())
-        _reduced(self.counts, dist.ReduceOp.SUM)
+        reduced(self.counts, dist.ReduceOp.SUM)
 
     def scale(self, integer_range: Tuple[int, int]) -> Optional[float]:
         largest, high = self.largest.item(), integer_range[1]

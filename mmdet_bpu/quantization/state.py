@@ -19,6 +19,9 @@ from mmdet_bpu.quantization.quant_mode import Quantization, public_name
 STRUCTURAL_PACKAGES = ('mmdet', 'mmcv')
 INPUT_STAGE = ('input_shape', 'input_format', 'resize')
 
+NOT_FINITE = ('the float model computes no numbers there; check its weights (training may have '
+              'diverged: take an earlier checkpoint) and data_preprocessor.mean and std')
+
 
 def input_stage(bpu: Mapping[str, Any]) -> Dict[str, Any]:
     """The settings that say what the network's input is."""
@@ -58,16 +61,36 @@ def finish_calibration(model: nn.Module) -> None:
     """Turn what was observed into scales, the same on all ranks.
 
     Raises:
-        BpuError: A quantizer has seen nothing; the message names its site.
+        BpuError: A quantizer has seen nothing, or NaN, or nothing finite; the message names its
+            site, the first in the order of the network.
     """
     quant = quantization_of(model)
-    for key, quantizer in quant.quantizers.items():
+    for quantizer in quant.quantizers.values():
         quantizer.finish_calibration()
-        if quantizer.dtype != 'int32' and not bool(quantizer.calibrated):
-            raise BpuError(f'{public_name(key)} has seen no image: run calibration batches '
-                           'in state "observe" first')
+    try:
+        _refuse_unobserved(quant)
+    finally:
+        for quantizer in quant.quantizers.values():
+            quantizer.seen.zero_()
+            quantizer.seen_nan.zero_()
     for network in quant.networks:
         _no_finer_than_sums(network, quant)
+
+
+def _refuse_unobserved(quant: Quantization) -> None:
+    """Refuse a calibration that saw nothing somewhere, or what is no number."""
+    named = {public_name(key): quantizer for key, quantizer in quant.quantizers.items()}
+    sites = [name for name, quantizer in named.items() if bool(quantizer.seen_nan)]
+    if sites:
+        others = f', and after it at {len(sites) - 1} more' if len(sites) > 1 else ''
+        raise BpuError(f'calibration found NaN first at {sites[0]}{others}: {NOT_FINITE}')
+    for name, quantizer in named.items():
+        if quantizer.dtype == 'int32' or bool(quantizer.calibrated):
+            continue
+        if bool(quantizer.seen):
+            raise BpuError(f'every value of {name} was infinite in calibration: {NOT_FINITE}')
+        raise BpuError(f'{name} has seen no image: run calibration batches in state "observe" '
+                       'first')
 
 
 def _no_finer_than_sums(network: QuantizedGraph, quant: Quantization) -> None:

@@ -7,8 +7,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from mmdet_bpu.engine.weights import (check_stage, find_source, load_strictly, newest_checkpoint,
-                                      read_checkpoint, stage_of)
+from mmdet_bpu.engine.weights import check_stage, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
 
 
@@ -94,63 +93,6 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
         read_checkpoint(str(tmp_path / 'gone.pth'))
 
 
-def test_missing_unexpected_and_misshapen_keys_are_all_named():
-    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    state = model.state_dict()
-    del state['0.bias']
-    state['extra'] = torch.zeros(1)
-    state['1.weight'] = torch.zeros(5, 5)
-    with pytest.raises(BpuError) as error:
-        load_strictly(model, state, 'some.pth')
-    for words in ('some.pth', '1 missing: 0.bias', '1 unexpected: extra', '1.weight (model (1, 3)'):
-        assert words in str(error.value)
-
-
-def test_a_wrapper_prefix_is_dropped():
-    model = nn.Linear(2, 3)
-    state = {f'module.{key}': value + 1 for key, value in model.state_dict().items()}
-    load_strictly(model, state, 'some.pth')
-    assert torch.equal(model.weight, state['module.weight'])
-
-
 def test_the_wrong_stage_is_named():
     with pytest.raises(BpuError, match="q.pth is of stage 'qat'; expected 'float' to calibrate"):
         check_stage(dict(meta=dict(bpu_stage='qat')), ('float', ), 'q.pth', 'calibrate')
-
-
-def test_the_newest_checkpoint_is_the_one_the_run_named_last(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
-    for name in ('epoch_2.pth', 'epoch_1.pth'):
-        (tmp_path / name).touch()
-    (tmp_path / 'last_checkpoint').write_text('/moved/from/epoch_2.pth')
-    assert newest_checkpoint(tmp_path).name == 'epoch_2.pth'
-    (tmp_path / 'last_checkpoint').unlink()
-    os.utime(tmp_path / 'epoch_2.pth', (0, 0))
-    assert newest_checkpoint(tmp_path).name == 'epoch_1.pth'
-
-
-@pytest.mark.parametrize('folder, sibling', [('digits_qat', 'digits_calibration'),
-                                             ('qat', 'calibration')])
-def test_the_stage_before_is_looked_for_beside_the_run(tmp_path, folder, sibling):
-    (tmp_path / sibling).mkdir()
-    (tmp_path / sibling / 'epoch_1.pth').touch()
-    found = find_source('qat', str(tmp_path / folder), None)
-    assert found == str(tmp_path / sibling / 'epoch_1.pth')
-
-
-def test_qat_falls_back_to_float_weights(tmp_path):
-    (tmp_path / 'a_float').mkdir()
-    (tmp_path / 'a_float' / 'epoch_1.pth').touch()
-    assert find_source('qat', str(tmp_path / 'a_qat'), None).endswith('a_float/epoch_1.pth')
-
-
-def test_load_from_wins(tmp_path):
-    assert find_source('qat', str(tmp_path), 'given.pth') == 'given.pth'
-
-
-def test_without_a_checkpoint_the_message_says_what_to_give(tmp_path):
-    with pytest.raises(BpuError) as error:
-        find_source('qat', str(tmp_path / 'x_qat'), None)
-    for words in ('parameter load_from=FILE', "'calibration' or 'float'", str(tmp_path / 'x_calibration')):
-        assert words in str(error.value)
-    assert find_source('float', str(tmp_path / 'x_float'), None) is None

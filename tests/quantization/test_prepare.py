@@ -147,6 +147,25 @@ def test_calibration_without_images_is_an_error_that_names_a_site(small_detector
         export_networks(quantized_graphs(model))
 
 
+def test_a_nan_activation_is_told_with_the_first_site(small_detector, run_quantized):
+    model = prepare(small_detector(''), SETTINGS)
+    set_quant_state(model, 'observe')
+    image = IMAGE.clone()
+    image[0, 0, 5, 5] = float('nan')
+    run_quantized(model, image)
+    with pytest.raises(BpuError, match='calibration found NaN first at image, and after it at'):
+        finish_calibration(model)
+
+
+def test_a_site_that_is_infinite_everywhere_is_told_as_such(small_detector):
+    model = prepare(small_detector(''), SETTINGS)
+    quantizer = next(iter(quantization_of(model).quantizers.values()))
+    set_quant_state(model, 'observe')
+    quantizer(torch.full((2, ), float('inf')))
+    with pytest.raises(BpuError, match='every value of image was infinite in calibration'):
+        finish_calibration(model)
+
+
 def test_the_report_says_what_counts(prepared):
     rows = model_report(prepared)
     names = {row['quantizer'] for row in rows}

@@ -117,7 +117,7 @@ def test_an_interrupted_training_goes_on_and_another_begins_from_its_source(
     # Killed behind the first epoch.
     (tmp_path / 'float' / 'final.pth').replace(tmp_path / 'float' / 'epoch_1.pth')
     resumed, = commands_of_training(demo_tool.Demo(tmp_path, tmp_path / 'data'), monkeypatch)
-    assert '--resume' in resumed and f'load_from={tmp_path}/source.pth' not in resumed
+    assert '--resume' in resumed
 
 
 def test_a_training_whose_source_was_made_again_is_not_resumed(demo_tool, demo, tmp_path,

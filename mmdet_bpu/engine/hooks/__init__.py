@@ -1,7 +1,9 @@
 """Hooks: one per file."""
+from mmdet_bpu.engine.hooks.due_validation_hook import DueValidationHook
 from mmdet_bpu.engine.hooks.plain_checkpoint_hook import PlainCheckpointHook
 from mmdet_bpu.engine.hooks.quant_state_hook import QuantStateHook
 from mmdet_bpu.engine.hooks.random_state_hook import RandomStateHook
 from mmdet_bpu.engine.hooks.stage_metric_hook import StageMetricHook
 
-__all__ = ['PlainCheckpointHook', 'QuantStateHook', 'RandomStateHook', 'StageMetricHook']
+__all__ = ['DueValidationHook', 'PlainCheckpointHook', 'QuantStateHook', 'RandomStateHook',
+           'StageMetricHook']

@@ -15,10 +15,10 @@ KEY = 'bpu_random_states'
 class RandomStateHook(Hook):
     """Make each epoch's random numbers follow from the one before, in one run or resumed.
 
-    States are taken when an epoch's training ends, saved with its checkpoint, and set again at the
-    first iteration of the next epoch. What happens between (validation, the start of loader
-    workers) draws from other states, so an uninterrupted run and one resumed from the checkpoint go
-    on alike.
+    States are taken when an epoch's training ends, or a validation within it begins, saved with the
+    checkpoints of that moment, and set again at the next training iteration. What happens between
+    (validation, the start of loader workers) draws from other states, so an uninterrupted run and
+    one resumed from the checkpoint go on alike.
 
     A checkpoint saved inside an epoch holds the states of that moment, of the main process only.
     """
@@ -27,29 +27,32 @@ class RandomStateHook(Hook):
     priority = 'LOW'
 
     def __init__(self) -> None:
-        self._epoch_end: Optional[List[Dict[str, torch.Tensor]]] = None
-        self._to_set: Optional[List[Dict[str, torch.Tensor]]] = None
+        self._held: Optional[List[Dict[str, torch.Tensor]]] = None
 
     def after_train_epoch(self, runner) -> None:
         """Take the states of all processes."""
-        self._epoch_end = _gather(generator_states())
-        self._to_set = self._epoch_end
+        self._held = _gather(generator_states())
+
+    def before_val(self, runner) -> None:
+        """Take the states of all processes, unless an epoch has just ended."""
+        if self._held is None:
+            self._held = _gather(generator_states())
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Set the states that the epoch starts with."""
-        if self._to_set is not None:
+        """Set the states that were taken."""
+        if self._held is not None:
             rank = get_rank()
-            if rank < len(self._to_set):
-                set_generator_states(self._to_set[rank])
-        self._to_set = self._epoch_end = None
+            if rank < len(self._held):
+                set_generator_states(self._held[rank])
+        self._held = None
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the states in the checkpoint."""
-        checkpoint[KEY] = self._epoch_end or [generator_states()]
+        checkpoint[KEY] = self._held or [generator_states()]
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Remember the states of the checkpoint that is resumed from."""
-        self._to_set = checkpoint.get(KEY)
+        self._held = checkpoint.get(KEY)
 
 
 def _gather(states: Dict[str, torch.Tensor]) -> List[Dict[str, torch.Tensor]]:
