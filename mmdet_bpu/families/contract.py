@@ -6,11 +6,11 @@ from torch import nn
 
 from mmdet_bpu.compiler.march import DEFAULT_MARCH
 from mmdet_bpu.families.base import FAMILIES
-from mmdet_bpu.families.config_reading import data_preprocessor
 from mmdet_bpu.families.detr import DETR
+from mmdet_bpu.families.normalisation import normalisation
 from mmdet_bpu.families.output_tree import Tree, leaves, read_tree
-from mmdet_bpu.families.picture_format import agreed_format, input_channels
-from mmdet_bpu.families.picture_resize import per_channel, picture_resize
+from mmdet_bpu.families.picture_format import agreed_format
+from mmdet_bpu.families.picture_resize import picture_resize
 
 
 def preprocessing(cfg: Config) -> Dict[str, Any]:
@@ -25,13 +25,13 @@ def preprocessing(cfg: Config) -> Dict[str, Any]:
         how the integer image is made.
     """
     bpu = cfg.get('bpu') or {}
-    preprocessor, channels = data_preprocessor(cfg), input_channels(cfg)
+    mean, std = normalisation(cfg)
     resize = picture_resize(cfg, bpu.get('input_shape'), bpu.get('resize'))
     return dict(
         resize=resize.as_contract(),
         color_order=agreed_format(cfg, bpu.get('input_format')),
-        mean=per_channel(preprocessor.get('mean') or [0.0], channels),
-        std=per_channel(preprocessor.get('std') or [1.0], channels),
+        mean=mean,
+        std=std,
         by='host',
         formula='int8 = clamp(round_half_even((uint8 - mean) / std / scale), -128, 127), '
         'in float32')
