@@ -11,6 +11,8 @@ from mmdet_bpu.families.normalisation import normalisation
 from mmdet_bpu.families.output_tree import Tree, leaves, read_tree
 from mmdet_bpu.families.picture_format import agreed_format
 from mmdet_bpu.families.picture_resize import picture_resize
+from mmdet_bpu.runtime.decoders import families, load_decoder
+from mmdet_bpu.runtime.facts import COMMON, check_facts
 
 
 def preprocessing(cfg: Config) -> Dict[str, Any]:
@@ -59,6 +61,17 @@ def deploy_metadata(cfg: Config, model: nn.Module, output_tree: Tree,
         output_tree=output_tree,
         classes=list(class_names or []),
         march=cfg.bpu.get('march', DEFAULT_MARCH))
+
+
+def check_contract(metadata: Mapping[str, Any]) -> None:
+    """Read the decoding of a contract as a host will, where there is a decoder for its family.
+
+    Raises:
+        BpuError: A fact is not of its kind, as a threshold that is NaN.
+    """
+    facts = metadata['postprocessing']
+    if facts['family'] in families():
+        check_facts(facts, {**COMMON, **load_decoder(facts['family']).FACTS})
 
 
 def decoding_in(metadata: Mapping[str, Any]) -> Dict[str, Any]:
