@@ -31,7 +31,8 @@ def atomic_file(path: Union[str, Path], mark: str = '', advice: str = '') -> Ite
     Raises:
         BpuError: The folder does not exist or cannot be written, or the disk is full.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # what a link leads to, not the link, is replaced
+    _refuse_special(path, str(path))
     partial = partial_name(path.parent, mark)
     try:
         with reported(str(path), partial, advice):
@@ -62,6 +63,7 @@ def write_json(path: Union[str, Path], content: Any) -> None:
         BpuError: It cannot be written.
     """
     path = Path(path)
+    require_file(path, str(path))
     with reported(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
@@ -85,9 +87,8 @@ def staged_folder(out_dir: Union[str, Path]) -> Iterator[Path]:
             the block are raised as they are.
     """
     out = Path(out_dir)
+    require_folder(out)
     existed = out.exists()
-    if existed and not out.is_dir():
-        raise BpuError(f'parameter out_dir: expected a folder, found the file {out}')
     made = [] if existed else _missing(out.parent)
     staging = partial_name(out if existed else out.parent)
     what = f'parameter out_dir: {out}'
@@ -109,6 +110,67 @@ def staged_folder(out_dir: Union[str, Path]) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
         if not done:
             _remove_empty(made)
+
+
+def require_folder(path: Union[str, Path], what: str = 'parameter out_dir') -> None:
+    """Find out whether a folder can be written, before what shall be in it is computed.
+
+    Args:
+        path (str | Path): It need not exist, nor those above it; nothing is left of the attempt.
+        what (str): What to call it in the message.
+
+    Raises:
+        BpuError: It, or one above it, is no folder or cannot be written.
+    """
+    path = Path(path)
+    with reported(f'{what}: {path}'):
+        _refuse_broken_link(path, what)
+        nearest = next((folder for folder in (path, *path.parents) if os.path.lexists(folder)),
+                       Path('.'))
+        if not nearest.is_dir():
+            raise BpuError(f'{what}: expected a folder, found the file {nearest}')
+        _try_to_write(nearest)
+
+
+def require_file(path: Union[str, Path], what: str = 'parameter out') -> None:
+    """Find out whether a file can be written, before what shall be in it is computed.
+
+    Args:
+        path (str | Path): What is there is left as it is; the folder of it need not exist.
+        what (str): What to call it in the message.
+
+    Raises:
+        BpuError: A folder, a device or a pipe is there, or its folder cannot be written.
+    """
+    path = Path(path)
+    with reported(f'{what}: {path}'):
+        _refuse_broken_link(path, what)
+        if path.is_dir():
+            raise BpuError(f'{what}: expected a file or nothing, found the folder {path}')
+        _refuse_special(path, what)
+    require_folder(path.parent, what)
+
+
+def _refuse_broken_link(path: Path, what: str) -> None:
+    """Nobody means a link whose end is not there, or a circle of links."""
+    if path.is_symlink() and not path.exists():
+        raise BpuError(f'{what}: expected what can be written, found the link {path}, which leads '
+                       f'to nothing ({os.readlink(path)}); remove it')
+
+
+def _refuse_special(path: Path, what: str) -> None:
+    """A rename would put a file in the place of a device or a pipe."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise BpuError(f'{what}: expected a file or nothing, found a device or a pipe at {path}')
+
+
+def _try_to_write(folder: Path) -> None:
+    partial = partial_name(folder)
+    try:
+        partial.write_bytes(b'\n')
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _move_into(new: Path, out: Path, old: Path) -> None:

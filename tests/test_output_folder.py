@@ -7,7 +7,8 @@ import stat
 import pytest
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.output_folder import atomic_file, staged_folder, write_atomically, write_json
+from mmdet_bpu.output_folder import (atomic_file, require_file, require_folder, staged_folder,
+                                     write_atomically, write_json)
 
 
 def content(folder):
@@ -185,6 +186,54 @@ def test_a_file_that_cannot_be_replaced_is_named(tmp_path):
 def test_json_is_written_whole_into_a_folder_that_is_made(tmp_path):
     write_json(tmp_path / 'a' / 'b.json', {'x': [1, 'é']})
     assert json.loads((tmp_path / 'a' / 'b.json').read_text()) == {'x': [1, 'é']}
-    with pytest.raises(BpuError, match='b.json/c.json cannot be written'):
+    with pytest.raises(BpuError, match='b.json/c.json: expected a folder, found the file .*b.json'):
         write_json(tmp_path / 'a' / 'b.json' / 'c.json', {})
     assert [path.name for path in (tmp_path / 'a').iterdir()] == ['b.json']
+
+
+def unwritable(folder):
+    """Name of a sort -> a path of it."""
+    (folder / 'file').write_text('')
+    (folder / 'dangling').symlink_to(folder / 'gone')
+    (folder / 'circle').symlink_to(folder / 'circle')
+    os.mkfifo(folder / 'pipe')
+    return {'a file above': folder / 'file' / 'below', 'a dangling link': folder / 'dangling',
+            'below a dangling link': folder / 'dangling' / 'below',
+            'a circle of links': folder / 'circle', 'below a circle': folder / 'circle' / 'below',
+            'a pipe': folder / 'pipe', 'below a pipe': folder / 'pipe' / 'below',
+            'a device': '/dev/full', 'below a device': '/dev/null/below',
+            'a file system that takes no files': '/proc/below',
+            'a name that is too long': folder / ('n' * 300)}
+
+
+@pytest.mark.parametrize('require', [require_file, require_folder, write_json, staged_folder])
+def test_what_cannot_be_written_is_refused_before_anything_is_computed(tmp_path, require):
+    paths = unwritable(tmp_path)
+    before = content(tmp_path)
+    for sort, path in paths.items():
+        with pytest.raises(BpuError) as caught:
+            if require is write_json:
+                write_json(path, {})
+            elif require is staged_folder:
+                with staged_folder(path):
+                    raise AssertionError('the block began')
+            else:
+                require(path)
+        assert '\n' not in str(caught.value), sort
+    assert content(tmp_path) == before
+    assert os.path.exists('/dev/full') and not os.path.isfile('/dev/full')
+
+
+def test_nothing_is_left_of_a_folder_that_can_be_written(tmp_path):
+    require_folder(tmp_path / 'new' / 'out')
+    require_file(tmp_path / 'new' / 'out.json')
+    (tmp_path / 'file').write_text('before')
+    require_file(tmp_path / 'file')
+    assert content(tmp_path) == {'file': 'before'}
+
+
+def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / 'target').write_text('before')
+    (tmp_path / 'link').symlink_to(tmp_path / 'target')
+    write_atomically(tmp_path / 'link', b'after')
+    assert (tmp_path / 'target').read_text() == 'after' and (tmp_path / 'link').is_symlink()

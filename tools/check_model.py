@@ -14,7 +14,7 @@ from collections import Counter
 
 from mmdet_bpu.command_line import add_config, add_config_options, add_march, command
 from mmdet_bpu.errors import exit_on_error
-from mmdet_bpu.output_folder import write_json
+from mmdet_bpu.output_folder import require_file, write_json
 from mmdet_bpu.steps import Steps
 
 
@@ -43,9 +43,11 @@ def print_sites(rows: list) -> None:
     print(f'{len(rows)} tensors: ' + ', '.join(f'{n} {dtype}' for dtype, n in dtypes.items()))
 
 
-@exit_on_error('march', 'cfg_options')
+@exit_on_error('march', 'cfg_options', 'out')
 def main() -> None:
     args = parse_args()
+    if args.out:
+        require_file(args.out)
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, 'int', args.cfg_options)
     if args.sites:

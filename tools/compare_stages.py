@@ -11,7 +11,7 @@ import json
 
 from mmdet_bpu.command_line import add_config_options, command
 from mmdet_bpu.errors import exit_on_error
-from mmdet_bpu.output_folder import write_json
+from mmdet_bpu.output_folder import require_file, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,9 +30,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@exit_on_error('cfg_options')
+@exit_on_error('cfg_options', 'out')
 def main() -> None:
     args = parse_args()
+    if args.out:
+        require_file(args.out)
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, None, args.cfg_options)
     result = apis.compare_stages(cfg, args.checkpoint, args.integer, args.hbm, args.images,

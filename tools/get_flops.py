@@ -12,7 +12,7 @@ import argparse
 from mmdet_bpu.command_line import add_config, add_config_options, command
 from mmdet_bpu.compiler.published import PUBLISHED_NASH_E, SOURCE
 from mmdet_bpu.errors import exit_on_error
-from mmdet_bpu.output_folder import write_json
+from mmdet_bpu.output_folder import require_file, write_json
 from mmdet_bpu.steps import Steps
 
 PUBLISHED = {model.name: model for model in PUBLISHED_NASH_E}
@@ -62,9 +62,11 @@ def print_published(published, count) -> None:
           f'{published.gops} GOPs; ours: {ours:.2f} GOPs ({remark})\n{SOURCE}')
 
 
-@exit_on_error('shape', 'stage', 'cfg_options')
+@exit_on_error('shape', 'stage', 'cfg_options', 'out')
 def main() -> None:
     args = parse_args()
+    if args.out:
+        require_file(args.out)
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, args.stage, args.cfg_options)
     published = PUBLISHED.get(args.published)

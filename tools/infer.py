@@ -6,9 +6,11 @@
         --compare deploy/model.hbm --out seen
 
 MODEL is a .pth of any stage, which needs --config, or a model.int.mlir or model.hbm, which needs
-nothing. The drawn pictures and detections.json appear in the folder together.
+nothing. The drawn pictures and detections.json appear in the folder together. What is no picture
+that can be read is named, skipped and listed there; exit code 2 if nothing is left.
 """
 import argparse
+import sys
 
 from mmdet_bpu.command_line import add_config_options, add_out_folder, command
 from mmdet_bpu.errors import BpuError, exit_on_error
@@ -48,6 +50,8 @@ def main() -> None:
     result = apis.infer(models, args.images, args.out, config_of, args.score_thr)
     boxes = [sum(len(image['detections'][i]) for image in result['images'])
              for i in range(len(models))]
+    for each in result['skipped']:
+        print(f'skipped: {each["reason"]}', file=sys.stderr)
     for title, number in zip(result['models'], boxes):
         print(f'{title}: {number} boxes with a score of at least {args.score_thr} in '
               f'{len(result["images"])} pictures')

@@ -12,7 +12,7 @@ import os
 
 from mmdet_bpu.command_line import add_config, add_config_options, add_launcher, command
 from mmdet_bpu.errors import exit_on_error
-from mmdet_bpu.output_folder import write_json
+from mmdet_bpu.output_folder import require_file, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,9 +36,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-@exit_on_error('stage', 'cfg_options', 'launcher')
+@exit_on_error('stage', 'work_dir', 'cfg_options', 'launcher', 'out')
 def main() -> None:
     args = parse_args()
+    if args.out:
+        require_file(args.out)
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, args.stage, args.cfg_options)
     metrics = apis.evaluate(cfg, args.model, args.work_dir, args.deploy_preprocessing,

@@ -36,7 +36,8 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-@exit_on_error('stage', 'load_from', 'resume', 'auto_scale_lr', 'cfg_options', 'launcher')
+@exit_on_error('stage', 'load_from', 'resume', 'work_dir', 'amp', 'auto_scale_lr', 'cfg_options',
+               'launcher')
 def main() -> None:
     args = parse_args()
     from mmdet_bpu import apis

@@ -16,6 +16,8 @@ from mmdet_bpu.engine.config_options import parse_options
 from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
 from mmdet_bpu.engine.weights import read_checkpoint, stage_of
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.input_shape import INPUT_SHAPE, is_input_shape
 from mmdet_bpu.steps import Step, silent
 
 CHECK_STEPS = 1 + model_check.STEPS
@@ -23,7 +25,13 @@ CHECK_STEPS = 1 + model_check.STEPS
 
 
 def count_flops(cfg: Config, shape: Tuple[int, int]) -> FlopCount:
-    """Multiply-accumulates of a config's float detector at (height, width) px."""
+    """Multiply-accumulates of a config's float detector at (height, width) px.
+
+    Raises:
+        BpuError: No size for an input, or the detector cannot be built.
+    """
+    if not is_input_shape(shape):
+        raise BpuError(f'parameter shape: expected {INPUT_SHAPE}, found {shape}')
     return count_model(build_detector(cfg), shape)
 
 

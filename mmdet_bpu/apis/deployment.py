@@ -17,7 +17,7 @@ from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.text import print_text
 from mmdet_bpu.lowering.artifact_formats import writable_format
 from mmdet_bpu.lowering.artifacts import CONTRACT_FILE, HBM_FILE, to_integers, write_export
-from mmdet_bpu.output_folder import staged_folder, write_atomically
+from mmdet_bpu.output_folder import require_folder, staged_folder, write_atomically
 from mmdet_bpu.quantization import quantized_graphs
 from mmdet_bpu.steps import Step, silent
 
@@ -47,6 +47,7 @@ def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path], step: Step =
     """
     for name in formats:
         writable_format(name)
+    require_folder(out_dir)
     step('load and export')
     exported = export_hbir(cfg, checkpoint)
     step('write')
@@ -77,6 +78,7 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     """
     cfg.bpu.march = get_march(march or settings_of(cfg)['march']).name
     choose_backend(backend)
+    require_folder(out_dir)
     step('load and prepare')
     model = load_quantized(cfg, checkpoint)
     step('export')

@@ -12,6 +12,7 @@ from mmdet_bpu.engine import stages
 from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.config_options import parse_options
 from mmdet_bpu.engine.prepared import prepare_from
+from mmdet_bpu.engine.promised_input import require_promised_input
 from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
 from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.engine.weights import check_stage, read_checkpoint
@@ -19,7 +20,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.families.class_names import class_names
-from mmdet_bpu.families.contract import deploy_metadata
+from mmdet_bpu.families.contract import check_contract, deploy_metadata
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.hbir.integer_program import program_from_module
@@ -101,9 +102,18 @@ def load_quantized(cfg: Config, checkpoint: str) -> nn.Module:
 
 
 def metadata_of(cfg: Config, model: nn.Module) -> Dict[str, Any]:
-    """Metadata of a prepared detector's artefacts: its deploy contract."""
+    """Metadata of a prepared detector's artefacts: its deploy contract.
+
+    Raises:
+        BpuError: A setting has no place in a contract, or the config's test pipeline does to
+            pictures what the contract does not say.
+    """
     network, = quantization_of(model).networks
-    return deploy_metadata(cfg, model, network.graph.output_tree, class_names(cfg))
+    metadata = deploy_metadata(cfg, model, network.graph.output_tree, class_names(cfg))
+    check_contract(metadata)
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    require_promised_input(cfg, metadata['preprocessing'])
+    return metadata
 
 
 def export_hbir(cfg: Config, checkpoint: str) -> IntegerModel:

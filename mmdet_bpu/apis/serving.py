@@ -14,6 +14,7 @@ from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
 from mmdet_bpu.engine.weights import read_checkpoint, stage_of
 from mmdet_bpu.families.class_names import class_names
 from mmdet_bpu.lowering.artifact_formats import load_artifact
+from mmdet_bpu.output_folder import require_folder
 
 
 def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config]) -> Any:
@@ -56,5 +57,6 @@ def infer(models: Sequence[Union[str, Path]], images: Union[str, Path, Sequence]
     Returns:
         dict: See :func:`mmdet_bpu.engine.picture_run.detect_in_pictures`.
     """
+    require_folder(out_dir)
     predictors = [load_predictor(path, cfg_of) for path in models]
     return detect_in_pictures(predictors, images, out_dir, score_thr)

@@ -1,74 +1,50 @@
 """Detect in pictures from disk, draw what is found, and write it as JSON."""
 import json
+import os
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple, Union
 
 import cv2
-import numpy as np
 
 from mmdet_bpu.analysis.pictures import draw, side_by_side
+from mmdet_bpu.datasets.picture_files import PictureFile, find_pictures, read_picture, shown
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.output_folder import staged_folder
 from mmdet_bpu.steps import with_bar
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 DETECTIONS_FILE = 'detections.json'
+LONGEST_NAME = 255  # bytes, of most file systems
 
 
-def find_pictures(images: Union[str, Path, Sequence]) -> List[Tuple[Path, Path]]:
-    """Files of pictures, folders searched at any depth, in order of their names.
+def drawn_names(found: Sequence[PictureFile]) -> List[Tuple[Path, Path]]:
+    """Files with the names of their drawn pictures, which end with .png.
 
-    Args:
-        images (str | Path | Sequence): Files and folders.
-
-    Returns:
-        list[tuple[Path, Path]]: File, and name of its drawn picture: its place under the folder,
-        ending with .png.
-
-    Raises:
-        BpuError: A path does not exist, or there is no picture.
+    A name that is taken already gets a number. Bytes that are no UTF-8 become escapes, so that
+    ``detections.json`` can name the file.
     """
-    images = [images] if isinstance(images, (str, Path)) else images
-    found = []
-    for path in map(Path, images):
-        if path.is_file():
-            found.append((path, Path(path.name)))
-        elif path.is_dir():
-            found += [(file, file.relative_to(path)) for file in sorted(path.rglob('*'))
-                      if file.suffix.lower() in SUFFIXES]
-        else:
-            raise BpuError(f'{path} not found; expected a picture or a folder of pictures')
-    if not found:
-        raise BpuError(f'no pictures in {", ".join(map(str, images))}; expected files ending with '
-                       f'{", ".join(SUFFIXES)}')
-    return _distinct_names(found)
-
-
-def _distinct_names(found: List[Tuple[Path, Path]]) -> List[Tuple[Path, Path]]:
-    """Drawn names end with .png; a name that is taken already gets a number."""
     taken, named = set(), []
     for file, name in found:
-        target, number = name.with_suffix('.png'), 1
+        name, number = Path(shown(name)), 1
+        target = name.with_suffix('.png')
         while target in taken:
             number += 1
-            target = name.with_name(f'{name.stem}_{number}.png')
+            ending, stem = f'_{number}.png', name.stem
+            while len(os.fsencode(stem + ending)) > LONGEST_NAME:
+                stem = stem[:-1]
+            target = name.with_name(stem + ending)
         taken.add(target)
         named.append((file, target))
     return named
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """(height, width, 3) uint8, blue first, turned as its EXIF orientation says.
-
-    Raises:
-        BpuError: It cannot be decoded.
-    """
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise BpuError(f'picture {path} cannot be decoded ({data.size} bytes); expected one of '
-                       f'{", ".join(SUFFIXES)}')
-    return image
+def _refuse_replacing(named: Sequence[Tuple[Path, Path]], out_dir: Path) -> None:
+    """A drawn picture never takes the place of one that it was drawn from."""
+    sources = {os.path.realpath(file): file for file, _ in named}
+    for _, target in named:
+        source = sources.get(os.path.realpath(out_dir / target))
+        if source is not None:
+            raise BpuError(f'parameter out_dir: drawing into {out_dir} would replace the picture '
+                           f'{shown(source)}; write to another folder')
 
 
 def detect_in_pictures(predictors: Sequence[Any], images: Union[str, Path, Sequence],
@@ -83,32 +59,56 @@ def detect_in_pictures(predictors: Sequence[Any], images: Union[str, Path, Seque
         score_thr (float): Boxes below this score are neither drawn nor written.
 
     Returns:
-        dict: What ``detections.json`` holds: ``models``, ``score_thr`` and ``images``, each with
-        ``file``, ``picture``, ``width``, ``height`` and one list of detections per model.
+        dict: What ``detections.json`` holds: ``models``, ``score_thr``; ``images``, each with
+        ``file``, ``picture``, ``width``, ``height`` and one list of detections per model; and
+        ``skipped``, each with ``file`` and ``reason``: what is no picture that can be read.
 
     Raises:
-        BpuError: A picture is missing or unreadable, or ``out_dir`` cannot be written, and is then
-            as it was.
+        BpuError: A path is missing, no picture can be read, a picture would be replaced, or
+            ``out_dir`` cannot be written; it is then as it was.
     """
     if not 0 <= score_thr <= 1:
         raise BpuError(f'parameter score_thr: expected a number from 0 to 1, found {score_thr}')
-    rows = []
+    named = drawn_names(find_pictures(images))
+    _refuse_replacing(named, Path(out_dir))
+    rows, skipped = [], []
     with staged_folder(out_dir) as folder:
-        for path, name in with_bar(find_pictures(images), 'pictures'):
-            image = read_picture(path)
-            found = [predictor.predict(image).above(score_thr) for predictor in predictors]
-            drawn = [(predictor.title, draw(image, each, predictor.classes))
-                     for predictor, each in zip(predictors, found)]
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            picture = drawn[0][1] if len(drawn) == 1 else side_by_side(drawn)
-            if not cv2.imwrite(str(target), picture):
-                raise BpuError(f'parameter out_dir: cannot write {name} into {out_dir}')
+        for path, name in with_bar(named, 'pictures'):
+            try:
+                image = read_picture(path)
+                found = [predictor.predict(image).above(score_thr) for predictor in predictors]
+                _write(predictors, image, found, folder / name)
+            except BpuError as error:
+                skipped.append(dict(file=shown(path), reason=str(error)))
+                continue
             rows.append(dict(
-                file=str(path), picture=str(name), width=image.shape[1], height=image.shape[0],
+                file=shown(path), picture=str(name), width=image.shape[1], height=image.shape[0],
                 detections=[each.as_rows(predictor.classes)
                             for predictor, each in zip(predictors, found)]))
+        if not rows:
+            raise BpuError(f'{skipped[0]["reason"]}; none of {len(skipped)} pictures can be read')
         result = dict(models=[predictor.title for predictor in predictors], score_thr=score_thr,
-                      images=rows)
+                      images=rows, skipped=skipped)
         (folder / DETECTIONS_FILE).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
     return result
+
+
+def _write(predictors: Sequence[Any], image: Any, found: Sequence[Any], target: Path) -> None:
+    """Draw what was found.
+
+    Raises:
+        BpuError: The picture cannot be drawn.
+    """
+    drawn = [(predictor.title, draw(image, each, predictor.classes))
+             for predictor, each in zip(predictors, found)]
+    picture = drawn[0][1] if len(drawn) == 1 else side_by_side(drawn)
+    try:
+        encoded, data = cv2.imencode(target.suffix, picture)
+    except cv2.error as error:
+        encoded, data = False, error.err
+    if not encoded:
+        raise BpuError(f'a drawn picture of {picture.shape[1]} x {picture.shape[0]} px cannot be '
+                       f'encoded ({data})')
+    # Not by cv2.imwrite, which takes only names that are UTF-8.
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data.tobytes())

@@ -12,8 +12,10 @@ from torch import nn
 from mmdet_bpu.analysis.pictures import Detections
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.protocol import Executable
+from mmdet_bpu.families.picture_format import input_channels, picture_format
 from mmdet_bpu.runtime.detections import checked_facts, detect
-from mmdet_bpu.runtime.input_stage import int8_image
+from mmdet_bpu.runtime.input_stage import int8_image, picture_channels
+from mmdet_bpu.runtime.picture_check import check_picture
 
 
 class DetectorPredictor:
@@ -28,11 +30,19 @@ class DetectorPredictor:
 
     def __init__(self, model: nn.Module, cfg: Config, classes: List[str], title: str) -> None:
         self.model, self.classes, self.title = model.eval(), classes, title
+        self.channels, self.format = input_channels(cfg), picture_format(cfg)
         self.pipeline = Compose([TRANSFORMS.build(step) for step in picture_pipeline(cfg)])
 
     @torch.no_grad()
     def predict(self, image: np.ndarray) -> Detections:
-        """Detect in a (height, width, 3) uint8 picture, blue first."""
+        """Detect in a (height, width, 3) uint8 picture, blue first.
+
+        Raises:
+            BpuError: It is no such picture.
+        """
+        check_picture(image, self.channels, self.format)
+        if self.format == 'gray':
+            image = picture_channels(image, self.format)
         data = self.pipeline(dict(img=image, img_id=0))
         found = self.model.test_step(dict(
             inputs=[data['inputs']], data_samples=[data['data_samples']]))[0].pred_instances
@@ -59,7 +69,11 @@ class ArtifactPredictor:
         self.classes = self.contract['classes']
 
     def predict(self, image: np.ndarray) -> Detections:
-        """Detect in a (height, width, 3) uint8 picture, blue first."""
+        """Detect in a (height, width, 3) uint8 picture, blue first.
+
+        Raises:
+            BpuError: It is no such picture.
+        """
         name = self.contract['inputs'][0]['name']
         levels = torch.from_numpy(int8_image(image, self.contract))
         outputs = self.executable.run({name: levels})

@@ -1,8 +1,8 @@
 """The one config key of ours, ``bpu``: its fields, their defaults and their validation.
 
 Every field is a row of :data:`FIELDS`. A message names the field, what was expected and what was
-found; an unknown field is refused with the closest known one. What a valid section says is one
-frozen :class:`BpuSettings`.
+found; an unknown field is refused with the closest known one. Observers are built, as a prepared
+model will. What a valid section says is one frozen :class:`BpuSettings`.
 """
 import copy
 import difflib
@@ -13,9 +13,11 @@ from mmdet_bpu.compiler.march import DEFAULT_MARCH, MARCHES
 from mmdet_bpu.engine.stage_names import (EXECUTABLE_STAGES, FLOAT, QUANTIZED_STAGES, STAGES,
                                           TRAINING_STAGES)
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.input_shape import INPUT_SHAPE, is_input_shape
 from mmdet_bpu.families.picture_format import INPUT_FORMATS
 from mmdet_bpu.families.picture_resize import LETTERBOX, STRETCH
-from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER, OBSERVERS
+from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER, OBSERVERS, check_observer
+from mmdet_bpu.quantization.rules import check_rules
 
 __all__ = ['BpuSettings', 'CalibrationSettings', 'EXECUTABLE_STAGES', 'FIELDS', 'STAGES',
            'TRAINING_STAGES', 'validate_settings']
@@ -83,10 +85,13 @@ class Field:
         expected (str): What a value has to be, in words.
         accepts (Callable): Whether a value fits.
         default (Any): Value when the field is absent.
+        check (Callable, optional): Called with a value that fits and the name of the field; raises
+            BpuError for what cannot be built of it.
     """
     expected: str
     accepts: Callable[[Any], bool]
     default: Any = None
+    check: Optional[Callable[[Any, str], None]] = None
 
 
 def _one_of(choices: tuple, default: Any = None) -> Field:
@@ -98,34 +103,26 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_count, value))
-
-
 def _is_rule_list(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and all(isinstance(rule, Mapping) for rule in value)
-
-
-def _is_observer(value: Any) -> bool:
-    name = value.get('type') if isinstance(value, Mapping) else value
-    return isinstance(name, str) and name in OBSERVERS.module_dict
 
 
 FIELDS: Dict[str, Any] = {
     'stage': _one_of(STAGES),
     'march': _one_of(tuple(MARCHES), DEFAULT_MARCH),
     # These three default to what the config's own test pipeline and data preprocessor do.
-    'input_shape': Field('(height, width), two positive integers (px)', _is_shape),
+    'input_shape': Field(INPUT_SHAPE, is_input_shape),
     'input_format': _one_of(INPUT_FORMATS),
     'resize': _one_of((STRETCH, LETTERBOX)),
-    'qconfig': Field('a list of rules (dicts)', _is_rule_list, ()),
+    'qconfig': Field('a list of rules (dicts)', _is_rule_list, (), check_rules),
     'deploy_preprocessing': Field(
         'True, False, or None (every stage but float)',
         lambda value: value is None or isinstance(value, bool)),
     'calibration': {
         'observer': Field(
             'one of ' + ', '.join(map(repr, sorted(OBSERVERS.module_dict)))
-            + ', or a dict with one of them as its type', _is_observer, DEFAULT_OBSERVER),
+            + ', or a dict with one of them as its type',
+            lambda value: isinstance(value, (str, Mapping)), DEFAULT_OBSERVER, check_observer),
         'num_batches': Field('a positive integer', _is_count, 100),
     },
 }
@@ -171,6 +168,8 @@ def _validate_section(section: Any, known: Mapping, path: str) -> Dict[str, Any]
             if not field.accepts(value):
                 raise BpuError(f'field {path}.{name}: expected {field.expected}, found {value!r}')
         result[name] = _plain(value)
+        if field.check is not None:
+            field.check(result[name], f'{path}.{name}')
     return result
 
 

@@ -19,6 +19,8 @@ from mmengine.utils import get_installed_path
 
 from mmdet_bpu.engine.deploy_preprocessing import (rewrite_data_preprocessor, rewrite_dataset,
                                                    rewrite_switched_pipelines)
+from mmdet_bpu.engine.config_errors import in_one_line
+from mmdet_bpu.engine.config_structure import check_structure
 from mmdet_bpu.engine.recipe_report import recipe_of
 from mmdet_bpu.engine.recipes import put_recipe, stage_file
 from mmdet_bpu.engine.settings import BpuSettings, validate_settings
@@ -75,6 +77,7 @@ def recipes(config: str, cfg_options: Optional[Dict[str, Any]] = None) -> List[D
 
 def _with_stage(cfg: Config, config: str, stage: Optional[str],
                 cfg_options: Optional[Dict[str, Any]]) -> Config:
+    check_structure(cfg)
     own = _own_stage(cfg)
     if stage in TRAINING_STAGES and own != stage:
         refuse_strategies(cfg)
@@ -87,9 +90,10 @@ def _with_stage(cfg: Config, config: str, stage: Optional[str],
     if cfg_options:
         try:
             cfg.merge_from_dict(cfg_options)
-        except (TypeError, KeyError, IndexError) as error:
+        except Exception as error:  # mmengine has no error of its own for it
             raise BpuError(f'parameter cfg_options: {cfg_options} cannot be merged into {config}: '
-                           f'{error}') from error
+                           f'{in_one_line(error)}') from error
+        check_structure(cfg)
     return cfg
 
 
@@ -117,6 +121,7 @@ def complete_config(cfg: Config) -> BpuSettings:
     Raises:
         BpuError: A setting is wrong, or the config asks for ``FlexibleRunner`` or ``strategy``.
     """
+    check_structure(cfg)
     refuse_strategies(cfg)
     if cfg.get('bpu') is None:
         raise BpuError('the config has no key bpu, so its stage is unknown; give parameter stage, '
@@ -207,9 +212,8 @@ def _read_config(config: str) -> Config:
         cfg = _read_installed(config) if '::' in config else Config.fromfile(config)
         return Config(cfg.to_dict(), cfg_text=cfg.text or config,
                       filename=config.partition('::')[2] or config)
-    except Exception as error:  # a config is the user's code, and runs while it is read
-        raise BpuError(
-            f'config {config} cannot be read: {type(error).__name__}: {error}') from error
+    except (Exception, SystemExit) as error:  # a config is code, and runs while it is read
+        raise BpuError(f'config {config} cannot be read: {in_one_line(error)}') from error
 
 
 def _read_installed(config: str) -> Config:

@@ -2,6 +2,7 @@
 from typing import Optional
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from torch import nn
 
 from mmdet_bpu.engine.config_errors import refused_config
@@ -10,6 +11,7 @@ from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.engine.stages import default_work_dir
 from mmdet_bpu.engine.whole_checkpoints import full_disk_reported
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.output_folder import require_folder
 
 AUTO = 'auto'
 """Resume from the newest checkpoint of the run's own folder, if there is one."""
@@ -50,7 +52,10 @@ def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] 
         resume_newest(cfg)
     elif resume:
         cfg.resume, cfg.load_from = True, resume
-    if amp:
+    if amp and cfg.get('optim_wrapper') is not None:  # without, training says so
+        if get_device() == 'cpu':
+            raise BpuError('parameter amp: expected a GPU or another accelerator, on which '
+                           'mmengine\'s AmpOptimWrapper runs, found none; train without it')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
     if auto_scale_lr:
@@ -63,7 +68,12 @@ def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] 
 
 
 def set_run(cfg: Config, work_dir: Optional[str], launcher: str) -> None:
-    """Give a config the folder and the launcher of a run."""
+    """Give a config the folder and the launcher of a run.
+
+    Raises:
+        BpuError: The folder cannot be written.
+    """
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or default_work_dir(cfg.filename or 'config',
                                                                        cfg)
+    require_folder(cfg.work_dir, 'parameter work_dir')

@@ -101,6 +101,13 @@ class Family:
         """Why this model of the family cannot be deployed, in one sentence, or None."""
         return None
 
+    def refuse_shape(self, model: nn.Module, image: Tensor) -> Optional[str]:
+        """Why the family cannot take images ``(N, C, H, W)`` that backbone and neck can, or None.
+
+        The model may be on torch's meta device: shapes without values.
+        """
+        return None
+
     def denoising(self, model: nn.Module) -> Optional[str]:
         """Path of the part that makes queries for training alone, or None.
 

@@ -6,11 +6,13 @@ from torch import nn
 
 from mmdet_bpu.compiler.march import DEFAULT_MARCH
 from mmdet_bpu.families.base import FAMILIES
-from mmdet_bpu.families.config_reading import data_preprocessor
 from mmdet_bpu.families.detr import DETR
+from mmdet_bpu.families.normalisation import normalisation
 from mmdet_bpu.families.output_tree import Tree, leaves, read_tree
-from mmdet_bpu.families.picture_format import agreed_format, input_channels
-from mmdet_bpu.families.picture_resize import per_channel, picture_resize
+from mmdet_bpu.families.picture_format import agreed_format
+from mmdet_bpu.families.picture_resize import picture_resize
+from mmdet_bpu.runtime.decoders import families, load_decoder
+from mmdet_bpu.runtime.facts import COMMON, check_facts
 
 
 def preprocessing(cfg: Config) -> Dict[str, Any]:
@@ -25,13 +27,13 @@ def preprocessing(cfg: Config) -> Dict[str, Any]:
         how the integer image is made.
     """
     bpu = cfg.get('bpu') or {}
-    preprocessor, channels = data_preprocessor(cfg), input_channels(cfg)
+    mean, std = normalisation(cfg)
     resize = picture_resize(cfg, bpu.get('input_shape'), bpu.get('resize'))
     return dict(
         resize=resize.as_contract(),
         color_order=agreed_format(cfg, bpu.get('input_format')),
-        mean=per_channel(preprocessor.get('mean') or [0.0], channels),
-        std=per_channel(preprocessor.get('std') or [1.0], channels),
+        mean=mean,
+        std=std,
         by='host',
         formula='int8 = clamp(round_half_even((uint8 - mean) / std / scale), -128, 127), '
         'in float32')
@@ -59,6 +61,17 @@ def deploy_metadata(cfg: Config, model: nn.Module, output_tree: Tree,
         output_tree=output_tree,
         classes=list(class_names or []),
         march=cfg.bpu.get('march', DEFAULT_MARCH))
+
+
+def check_contract(metadata: Mapping[str, Any]) -> None:
+    """Read the decoding of a contract as a host will, where there is a decoder for its family.
+
+    Raises:
+        BpuError: A fact is not of its kind, as a threshold that is NaN.
+    """
+    facts = metadata['postprocessing']
+    if facts['family'] in families():
+        check_facts(facts, {**COMMON, **load_decoder(facts['family']).FACTS})
 
 
 def decoding_in(metadata: Mapping[str, Any]) -> Dict[str, Any]:

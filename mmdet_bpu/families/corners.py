@@ -1,11 +1,11 @@
 """CornerNet and CentripetalNet."""
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from mmengine.config import ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 from mmdet_bpu.families.base import Family, register
-from mmdet_bpu.families.decoding_facts import common_facts
+from mmdet_bpu.families.decoding_facts import common_facts, too_few_positions
 
 PAIRS = 1000  # ``num_dets`` of CornerHead._decode_heatmap, which no setting reaches
 
@@ -18,6 +18,10 @@ class Corners(Family):
     def deployed(self, outputs: Any) -> List[Any]:
         """Each output a list of one map."""
         return [maps[-1:] for maps in outputs]
+
+    def refuse_shape(self, model: nn.Module, image: Tensor) -> Optional[str]:
+        """Stock decoding takes the ``corner_topk`` highest of all positions and classes."""
+        return too_few_positions(model, image, 'corner_topk')
 
     def facts(self, head: nn.Module, test_cfg: ConfigDict,
               input_shape: Tuple[int, int]) -> Dict[str, Any]:

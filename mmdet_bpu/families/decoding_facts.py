@@ -1,8 +1,9 @@
 """Facts for :mod:`mmdet_bpu.runtime` that many heads state alike, read from the built head."""
-from typing import Any, Dict, List, Sequence, Tuple
+from numbers import Integral
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmengine.config import ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError
 
@@ -31,8 +32,46 @@ def common_facts(family: str, head: nn.Module, test_cfg: ConfigDict,
         num_classes=int(head.num_classes),
         min_bbox_size=float(smallest) if smallest >= 0 else None,
         nms=nms_facts(test_cfg.get('nms')),
-        max_per_img=int(test_cfg.get('max_per_img', -1)) if test_cfg.get('max_per_img', -1) > 0
-        else None)
+        max_per_img=max_per_img_fact(test_cfg))
+
+
+def max_per_img_fact(test_cfg: ConfigDict) -> Optional[int]:
+    """At most how many boxes an image gives; None where a config does not say.
+
+    Raises:
+        BpuError: No positive integer. mmdet takes -1 for a slice that leaves the last box out.
+    """
+    most = test_cfg.get('max_per_img')
+    if most is not None and not is_count(most):
+        raise BpuError(f'field model.test_cfg.max_per_img: expected a positive integer, found '
+                       f'{most!r}')
+    return None if most is None else int(most)
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a positive integer."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
+
+
+def too_few_positions(model: nn.Module, image: Tensor, setting: str) -> Optional[str]:
+    """Why a head of heat maps, which are as large as its last feature map, cannot decode, or None.
+
+    Args:
+        model (nn.Module): A detector.
+        image (Tensor): (N, C, H, W), perhaps on torch's meta device.
+        setting (str): Of the test settings: how many of the highest values are taken.
+    """
+    most = (model.bbox_head.test_cfg or {}).get(setting)
+    if not is_count(most):
+        raise BpuError(f'field model.test_cfg.{setting}: expected a positive integer, found '
+                       f'{most!r}')
+    level = model.extract_feat(image)[-1]
+    values = model.bbox_head.num_classes * level.shape[-2] * level.shape[-1]
+    if values >= most:
+        return None
+    return (f'expected (height, width) for which the heat maps have at least as many values as '
+            f'model.test_cfg.{setting} = {most}, found {tuple(image.shape[-2:])} with {values}; '
+            f'give a larger input, or a smaller {setting}')
 
 
 def nms_facts(nms: ConfigDict) -> Dict[str, Any]:

@@ -8,11 +8,11 @@ import functools
 import inspect
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmdet_bpu.families.base import Family, register
-from mmdet_bpu.families.decoding_facts import common_facts
+from mmdet_bpu.families.decoding_facts import common_facts, is_count
 from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.families.output_tree import Tree, fill
 
@@ -35,6 +35,34 @@ class DETR(Family):
 
     def deployed(self, outputs: Any) -> List[Tensor]:
         return [layers[-1] for layers in outputs]
+
+    def refuse(self, model: nn.Module, cfg: Config) -> Optional[str]:
+        """Stock decoding takes the best ``max_per_img`` of all queries (and classes, by sigmoid)."""
+        head, queries = model.bbox_head, getattr(model, 'num_queries', None)
+        most = (getattr(head, 'test_cfg', None) or {}).get('max_per_img', 1)
+        if not is_count(most):
+            return f'field model.test_cfg.max_per_img: expected a positive integer, found {most!r}'
+        if queries is None:
+            return None
+        sigmoid = head.loss_cls.use_sigmoid
+        boxes = queries * head.num_classes if sigmoid else queries
+        if most <= boxes:
+            return None
+        source = f'{queries} queries' + (f' x {head.num_classes} classes' if sigmoid else '')
+        return (f'field model.test_cfg.max_per_img: expected at most {boxes}, as many boxes as '
+                f'{source} give, found {most}')
+
+    def refuse_shape(self, model: nn.Module, image: Tensor) -> Optional[str]:
+        """Two-stage detectors take their queries from as many positions of the feature maps."""
+        queries = getattr(model, 'num_queries', 0)
+        if not getattr(model, 'as_two_stage', False):
+            return None
+        positions = sum(level.shape[-2] * level.shape[-1] for level in model.extract_feat(image))
+        if positions >= queries:
+            return None
+        return (f'expected (height, width) with at least as many positions in the feature maps as '
+                f'model.num_queries = {queries}, found {tuple(image.shape[-2:])} with {positions}; '
+                'give a larger input, or fewer queries')
 
     def restore(self, tree: Tree, outputs: Mapping[str, Tensor]) -> List[Tensor]:
         """Each ``(1, N, queries, C)``: one decoder layer, the last."""

@@ -14,8 +14,9 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.families.config_reading import data_preprocessor
-from mmdet_bpu.families.detector_path import extraction_failure, input_channels
+from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.detector_path import device_of, extraction_failure, input_channels
+from mmdet_bpu.families.normalisation import pad_size_divisor
 
 Shape = Tuple[int, int]
 
@@ -42,9 +43,11 @@ def require_fitting_shape(model: nn.Module, shape: Shape) -> None:
     shadow = copy.deepcopy(model).to('meta')
     # What the meta device cannot run (a branch on a value) is no fault of the shape.
     if extraction_failure(shadow, shape, channels) is None:
+        _require_positions(shadow, shape, channels)
         return
     failure = extraction_failure(model, shape, channels)
     if failure is None:
+        _require_positions(model, shape, channels)
         return
     next_ones = fitting_shapes(
         shape, lambda candidate: extraction_failure(shadow, candidate, channels) is None)
@@ -54,6 +57,22 @@ def require_fitting_shape(model: nn.Module, shape: Shape) -> None:
     raise BpuError(f'field bpu.input_shape: expected (height, width) that {neck} can take, found '
                    f'{tuple(shape)} ({failure}); the next that fit: '
                    f'{" and ".join(map(str, next_ones))}')
+
+
+@torch.no_grad()
+def _require_positions(model: nn.Module, shape: Shape, channels: int) -> None:
+    """Refuse a shape that backbone and neck can take and the detector's family cannot."""
+    head = getattr(model, 'bbox_head', None)
+    family = None if head is None else FAMILIES.of_head(type(head))
+    if family is not None:
+        image = torch.zeros(1, channels, *shape, device=device_of(model))
+        training = [module for module in model.modules() if module.training]
+        model.eval()
+        reason = family.refuse_shape(model, image)
+        for module in training:
+            module.training = True
+        if reason:
+            raise BpuError(f'field bpu.input_shape: {reason}')
 
 
 def fitting_shapes(shape: Shape, fits: Callable[[Shape], bool]) -> List[Shape]:
@@ -83,7 +102,7 @@ def shape_as_tested(cfg: Config, shape: Shape) -> Shape:
         tuple[int, int]: ``shape``; where only its multiple of ``pad_size_divisor`` fits (HRFPN at
         800 x 1333), that one.
     """
-    divisor = int(data_preprocessor(cfg).get('pad_size_divisor') or 1)
+    divisor = pad_size_divisor(cfg)
     padded = tuple(-(-side // divisor) * divisor for side in shape)
     if padded == tuple(shape):
         return shape

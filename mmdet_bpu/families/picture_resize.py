@@ -14,12 +14,16 @@ from mmengine.config import Config
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.config_reading import (class_of, data_preprocessor, test_pipeline,
                                                type_name)
+from mmdet_bpu.families.input_shape import INPUT_SHAPE, is_input_shape
+from mmdet_bpu.families.normalisation import is_finite, normalisation, per_channel
 from mmdet_bpu.families.picture_format import input_channels, swaps_colors
+from mmdet_bpu.runtime.input_stage import INTERPOLATIONS
 
 STRETCH, LETTERBOX = 'stretch', 'letterbox'
 # Our own transform, in a config that was rewritten already.
 OWN_LETTERBOX = 'Letterbox'
 SEVERAL_SCALES = ('TestTimeAug', 'MultiScaleFlipAug', 'RandomResize', 'RandomChoiceResize')
+PIPELINE = 'test_dataloader.dataset.pipeline'
 PADDING_RULE = 'scale = min(width / w, height / h); side = int(side * scale + 0.5)'
 
 
@@ -66,6 +70,7 @@ class _Reading:
     reason: str = 'it does not resize pictures'
     keep_ratio: bool = False
     interpolation: str = 'bilinear'
+    backend: str = 'cv2'
     pad_value: Optional[Sequence[float]] = None  # blue first, as pictures are read
     corner: str = 'top_left'
 
@@ -120,19 +125,14 @@ def _pad_value(cfg: Config, reading: _Reading) -> Tuple[float, ...]:
     mean before it.
     """
     preprocessor, channels = data_preprocessor(cfg), input_channels(cfg)
-    mean, std = (per_channel(preprocessor.get(key) or [default], channels)
-                 for key, default in (('mean', 0.0), ('std', 1.0)))
     if reading.pad_value is None:
-        padding = float(preprocessor.get('pad_value') or 0)
-        return tuple(m + padding * s for m, s in zip(mean, std))
-    values = per_channel(reading.pad_value, channels)
+        padding = preprocessor.get('pad_value') or 0
+        if not is_finite(padding):
+            raise BpuError('field model.data_preprocessor.pad_value: expected a finite number, found '
+                           f'{padding!r}')
+        return tuple(m + float(padding) * s for m, s in zip(*normalisation(cfg)))
+    values = per_channel(reading.pad_value, channels, f'{PIPELINE}: pad_val')
     return tuple(values[::-1] if channels == 3 and swaps_colors(preprocessor) else values)
-
-
-def per_channel(values: Sequence[float], channels: int) -> List[float]:
-    """One value for each channel; a single one stands for all of them."""
-    values = [float(value) for value in values]
-    return values * channels if len(values) == 1 else values
 
 
 def _read(pipeline: Optional[List[dict]]) -> _Reading:
@@ -143,9 +143,27 @@ def _read(pipeline: Optional[List[dict]]) -> _Reading:
         name = type_name(transform)
         if name in SEVERAL_SCALES:
             reading.shape, reading.reason = None, f'{name} gives them several sizes'
+            _read_interpolation(reading, transform)
         elif name in _READERS:
-            _READERS[name](reading, transform)
+            try:
+                _READERS[name](reading, transform)
+            except (TypeError, ValueError, KeyError, OverflowError) as error:
+                raise BpuError(
+                    f'field {PIPELINE}: {name} has arguments that cannot be read '
+                    f'({type(error).__name__}: {error}); correct {dict(transform)}') from error
+    if reading.shape is not None and not is_input_shape(reading.shape):
+        raise BpuError(f'field {PIPELINE}: expected sizes of {INPUT_SHAPE}, found {reading.shape}')
+    if reading.interpolation not in list(INTERPOLATIONS) or reading.backend != 'cv2':
+        raise BpuError(f'field {PIPELINE}: expected an interpolation of {", ".join(INTERPOLATIONS)} '
+                       "by backend 'cv2', as a board's host has them, found "
+                       f'{reading.interpolation!r} by {reading.backend!r}')
     return reading
+
+
+def _read_interpolation(reading: _Reading, transform: dict) -> None:
+    """As the transform states it, or passes it on to the Resize that it makes."""
+    reading.interpolation = transform.get('interpolation', 'bilinear')
+    reading.backend = transform.get('backend', 'cv2')
 
 
 def _read_resize(reading: _Reading, transform: dict) -> None:
@@ -158,7 +176,7 @@ def _read_resize(reading: _Reading, transform: dict) -> None:
         width, height = scale
         reading.shape = (int(height), int(width))
     reading.keep_ratio = bool(transform.get('keep_ratio', False))
-    reading.interpolation = transform.get('interpolation', 'bilinear')
+    _read_interpolation(reading, transform)
 
 
 def _read_resize_by_edges(reading: _Reading, transform: dict) -> None:
@@ -169,6 +187,7 @@ def _read_resize_by_edges(reading: _Reading, transform: dict) -> None:
 
 
 def _read_shortest_edge(reading: _Reading, transform: dict) -> None:
+    _read_interpolation(reading, transform)
     scale, longest = transform.get('scale'), transform.get('max_size')
     short = min(scale) if isinstance(scale, (tuple, list)) else scale
     reading.keep_ratio = True
@@ -181,7 +200,7 @@ def _read_shortest_edge(reading: _Reading, transform: dict) -> None:
 def _read_fixed_shape(reading: _Reading, transform: dict) -> None:
     reading.shape = (int(transform['height']), int(transform['width']))
     reading.keep_ratio = bool(transform.get('keep_ratio', False))
-    reading.interpolation = transform.get('interpolation', 'bilinear')
+    _read_interpolation(reading, transform)
     reading.pad_value = _image_pad(transform)
 
 

@@ -5,6 +5,7 @@ from torch import Tensor
 from mmdet_bpu.program.dtypes import integer_range
 
 SMALLEST_SCALE = 2.0**-60  # a tensor that is all zeros still needs a positive scale
+LARGEST_SCALE = 2.0**60  # its products with integers are far from the end of float32
 
 
 def weight_scale(weight: Tensor, dtype: str = 'int8') -> Tensor:

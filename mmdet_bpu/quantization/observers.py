@@ -1,16 +1,20 @@
 """Observers: from the values of a tensor over many images to one symmetric scale."""
 from abc import ABC, abstractmethod
-from typing import Optional, Tuple, Union
+from typing import Any, Mapping, Optional, Tuple, Union
 
 import torch
 import torch.distributed as dist
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
+from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import SMALLEST_SCALE
 
 DEFAULT_OBSERVER = 'mse'
 """How scales are found where nobody says."""
+
+# Beyond these an observer costs memory (8 bytes a bin, of every tensor) and time, and gains nothing.
+MOST_BINS, MOST_CANDIDATES = 1 << 16, 1 << 12
 
 # Detectors run in mmdet's scope, where names are looked up.
 OBSERVERS = Registry('bpu observer', scope='mmdet')
@@ -85,13 +89,21 @@ class MSEObserver(Observer):
     centre to the nearest representable value, and step**2 / 12 where bins are wider than steps.
 
     Args:
-        bins (int): Even number of bins. Defaults to 2048.
+        bins (int): Even number of bins, at most :data:`MOST_BINS`. Defaults to 2048.
         candidates (int): Number of thresholds tried between 1/``candidates`` of the largest
-            magnitude and all of it. Defaults to 128.
+            magnitude and all of it, at most :data:`MOST_CANDIDATES`. Defaults to 128.
+
+    Raises:
+        BpuError: One of them is no such number.
     """
 
     def __init__(self, bins: int = 2048, candidates: int = 128) -> None:
         super().__init__()
+        if not _is_count(bins, MOST_BINS) or bins % 2:
+            raise BpuError(f'bins: expected an even number from 2 to {MOST_BINS}, found {bins!r}')
+        if not _is_count(candidates, MOST_CANDIDATES):
+            raise BpuError(f'candidates: expected a whole number from 1 to {MOST_CANDIDATES}, '
+                           f'found {candidates!r}')
         self.bins, self.candidates = bins, candidates
         self.register_buffer('counts', torch.zeros(bins, dtype=torch.float64), persistent=False)
         self.register_buffer('limit', torch.zeros(1, dtype=torch.float64), persistent=False)
@@ -165,3 +177,32 @@ def build_observer(config: Union[str, dict]) -> Observer:
     """Observer from its registered name or config dict."""
     config = dict(type=config) if isinstance(config, str) else dict(config)
     return OBSERVERS.build(config)
+
+
+def check_observer(config: Any, where: str) -> None:
+    """Build an observer as a prepared model will.
+
+    Args:
+        config (Any): What a config has for an observer.
+        where (str): The config's field, for the message.
+
+    Raises:
+        BpuError: It is no name or config of a registered observer, or the observer refuses its
+            arguments.
+    """
+    kind = config.get('type') if isinstance(config, Mapping) else config
+    if not isinstance(kind, str) or OBSERVERS.get(kind) is None:
+        raise BpuError(f'field {where}: expected one of '
+                       f'{", ".join(map(repr, sorted(OBSERVERS.module_dict)))}, or a dict with one '
+                       f'of them as its type, found {config!r}')
+    try:
+        observer = build_observer(config)
+    except Exception as error:  # an observer of a user refuses its arguments in its own way
+        words = ' '.join(str(error).split())
+        raise BpuError(f'field {where}: {kind} refuses its arguments: {words}') from error
+    if not isinstance(observer, Observer):
+        raise BpuError(f'field {where}: expected an Observer, found {type(observer).__name__}')
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most

@@ -5,7 +5,6 @@ module) and ``op`` (kind or torch function name) say what it matches, all given 
 ``dtype``, ``observer`` and ``scale`` say what it sets. The first match wins.
 """
 import fnmatch
-import math
 from typing import Any, Dict, Sequence
 
 from torch import nn
@@ -16,43 +15,8 @@ from mmdet_bpu.graph.quantized_graph import Placement, RuleSource, TensorConfig
 from mmdet_bpu.program.dtypes import USER_DTYPES
 from mmdet_bpu.quantization.config_checks import (check_accumulators, check_int8,
                                                   check_sampling)
-from mmdet_bpu.quantization.observers import OBSERVERS
+from mmdet_bpu.quantization.rules import check_rules
 from mmdet_bpu.quantization.template import Template
-
-MATCH_FIELDS = ('site', 'module', 'op')
-SET_FIELDS = ('dtype', 'observer', 'scale')
-
-
-def check_rules(rules: Sequence[dict]) -> None:
-    """Raise :class:`BpuError` for a malformed rule, naming its index and field."""
-    for index, rule in enumerate(rules):
-        where = f'bpu.qconfig[{index}]'
-        if not isinstance(rule, dict):
-            raise BpuError(f'{where}: expected a dict, found {type(rule).__name__}')
-        unknown = set(rule) - set(MATCH_FIELDS) - set(SET_FIELDS)
-        if unknown:
-            raise BpuError(f'{where}: unknown field {sorted(unknown)[0]!r}; known are '
-                           f'{", ".join(MATCH_FIELDS + SET_FIELDS)}')
-        if not set(rule) & set(MATCH_FIELDS):
-            raise BpuError(f'{where}: expected one of {", ".join(MATCH_FIELDS)} to match by')
-        if not set(rule) & set(SET_FIELDS):
-            raise BpuError(f'{where}: sets nothing; expected one of {", ".join(SET_FIELDS)}')
-        if rule.get('dtype', 'int8') not in USER_DTYPES:
-            raise BpuError(f'{where}.dtype: expected one of {", ".join(USER_DTYPES)}, found '
-                           f'{rule["dtype"]!r}')
-        for name in set(rule) & set(MATCH_FIELDS):
-            if not isinstance(rule[name], str):
-                raise BpuError(f'{where}.{name}: expected a str, found {rule[name]!r}')
-        observer = rule.get('observer')
-        kind = observer.get('type') if isinstance(observer, dict) else observer
-        if observer is not None and (not isinstance(kind, str) or OBSERVERS.get(kind) is None):
-            raise BpuError(f'{where}.observer: expected one of {", ".join(OBSERVERS.module_dict)}, '
-                           f'or a dict with it as type, found {observer!r}')
-        scale = rule.get('scale')
-        number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-        if scale is not None and not (number and 0 < scale < math.inf):
-            raise BpuError(f'{where}.scale: expected a positive number, found {scale!r}')
-
 
 def _matches(rule: dict, op: Op, model: nn.Module) -> bool:
     if 'site' in rule and not fnmatch.fnmatchcase(op.site, rule['site']):

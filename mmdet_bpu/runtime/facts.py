@@ -3,6 +3,7 @@
 A contract comes from a file. Every decoder lists the facts that it reads as name -> one of the
 kinds below, so that a missing or odd one is named before anything is computed.
 """
+import math
 from numbers import Integral, Real
 from typing import Any, Callable, Dict, NamedTuple, Sequence
 
@@ -23,7 +24,7 @@ class Kind(NamedTuple):
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and value == value
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _is_count(value: Any) -> bool:
@@ -61,7 +62,7 @@ def table(**members: Kind) -> Kind:
                         for name, kind in members.items()))
 
 
-NUMBER = Kind('a number', _is_number)
+NUMBER = Kind('a finite number', _is_number)
 COUNT = Kind('a whole number above 0', _is_count)
 INTEGER = Kind('a whole number',
                lambda value: isinstance(value, Integral) and not isinstance(value, bool))

@@ -1,10 +1,12 @@
 """What the host's CPU does to a picture before the network, for the contract in model.deploy.json.
 
-Needs numpy, and cv2 to resize; of this package only :mod:`mmdet_bpu.runtime`.
+Needs numpy, and cv2 to resize; of this package only :mod:`mmdet_bpu.runtime` and
+:mod:`mmdet_bpu.errors`.
 """
 import cv2
 import numpy as np
 
+from mmdet_bpu.runtime.picture_check import check_picture
 from mmdet_bpu.runtime.picture_frame import place
 
 INTERPOLATIONS = {
@@ -90,14 +92,13 @@ def int8_image(image, contract):
         np.ndarray: (1, H, W, channels) int8.
 
     Raises:
-        ValueError: The picture has another number of channels than the network.
+        BpuError: It is no such picture.
     """
     stage, scale = contract['preprocessing'], contract['inputs'][0]['scale']
     resize, channels = stage['resize'], len(stage['mean'])
+    check_picture(image, channels, stage['color_order'])
     placed = place(resize, image.shape[1], image.shape[0])
     image = picture_channels(image, stage['color_order'])
-    if image.shape[2] != channels:
-        raise ValueError(f'expected a picture of {channels} channels, found {image.shape[2]}')
     image = resized(image, (placed.width, placed.height), resize['interpolation'])
     if stage['color_order'] == 'rgb':
         image = image[..., ::-1]

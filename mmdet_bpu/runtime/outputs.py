@@ -15,8 +15,10 @@ def output_tree(outputs: Dict[str, np.ndarray], contract: Dict[str, Any]) -> Lis
             of names; version 0.1 had none, and scores and boxes of queries.
 
     Raises:
-        BpuError: An output is missing.
+        BpuError: An output is missing, or is no array of finite numbers.
     """
+    if not isinstance(outputs, dict):
+        raise BpuError(f'outputs of the network: expected a dict, found {type(outputs).__name__}')
     scales = {entry['name']: entry.get('scale') for entry in contract['outputs']}
 
     def real(name):
@@ -24,8 +26,13 @@ def output_tree(outputs: Dict[str, np.ndarray], contract: Dict[str, Any]) -> Lis
             return [real(part) for part in name]
         if not isinstance(name, str) or name not in scales or name not in outputs:
             raise BpuError(f'outputs of the network: expected {name!r}, found '
-                           f'{", ".join(sorted(outputs))}')
-        levels = np.asarray(outputs[name]).astype(np.float32)
+                           f'{", ".join(sorted(map(str, outputs)))}')
+        levels = outputs[name]
+        if not isinstance(levels, np.ndarray) or levels.dtype.kind not in 'iuf' \
+                or not np.isfinite(levels).all():
+            raise BpuError(f'output {name!r} of the network: expected an array of finite numbers, '
+                           f'found {getattr(levels, "dtype", type(levels).__name__)}')
+        levels = levels.astype(np.float32)
         return levels if scales[name] is None else levels * np.float32(scales[name])
 
     return real(contract.get('output_tree') or ['cls_scores', 'bbox_preds'])

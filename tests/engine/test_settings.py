@@ -69,6 +69,23 @@ def test_validating_leaves_the_config_alone_and_is_idempotent():
      ['num_batches', 'positive integer', 'True']),
     (dict(stage='qat', calibration=dict(observer='mx')),
      ['calibration.observer', "'minmax'", "'mx'"]),
+    (dict(stage='qat', calibration=dict(observer=dict(type='minmax', bins=8))),
+     ['field bpu.calibration.observer: minmax refuses its arguments', "'bins'"]),
+    (dict(stage='qat', calibration=dict(observer=dict(type='mse', bins=7))),
+     ['bpu.calibration.observer', 'bins: expected an even number from 2 to 65536, found 7']),
+    (dict(stage='qat', calibration=dict(observer=dict(type='mse', bins=1 << 40))), ['bins']),
+    (dict(stage='qat', calibration=dict(observer=dict(type='mse', candidates=0.5))),
+     ['candidates: expected a whole number', '0.5']),
+    (dict(stage='qat', calibration=dict(observer=dict(type=['mse']))), ["'minmax', 'mse'"]),
+    (dict(stage='qat', qconfig=[dict(site='*', dtype=[])]), ['bpu.qconfig[0].dtype', '[]']),
+    (dict(stage='qat', qconfig=[{'site': '*', 3: 1, None: 2}]),
+     ['bpu.qconfig[0]: unknown field 3']),
+    (dict(stage='qat', qconfig=[dict(site='*', scale=10**400)]), ['scale', '2**-60 to 2**60']),
+    (dict(stage='qat', qconfig=[dict(site='*', scale=1e-300)]), ['scale', '1e-300']),
+    (dict(stage='qat', qconfig=[dict(site='*', observer=dict(type='mse', bins=7))]),
+     ['field bpu.qconfig[0].observer', 'even number']),
+    (dict(stage='qat', input_shape=(64, 10**12)), ['bpu.input_shape', 'none above 16384']),
+    (dict(stage='qat', input_shape=(16384, 16384)), ['at most 33554432 px']),
     (dict(stage='qat', calibration=3), ['bpu.calibration', 'expected a dict', '3']),
     (dict(stage='train'), ['bpu.stage', "'float'", "'train'"]),
     (dict(), ['bpu.stage', 'None']),
@@ -80,3 +97,22 @@ def test_a_bad_field_is_named_with_what_was_expected_and_found(bpu, words):
         validate_settings(bpu)
     for word in words:
         assert word in str(error.value)
+
+
+def test_an_observer_of_a_user_refuses_its_arguments_in_its_own_words():
+    from mmdet_bpu.quantization.observers import OBSERVERS, MinMaxObserver
+
+    @OBSERVERS.register_module(name='odd', force=True)
+    class OddObserver(MinMaxObserver):
+        def __init__(self, share):
+            super().__init__()
+            self.share = 1 / share
+
+    try:
+        assert validate_settings(dict(stage='qat', calibration=dict(
+            observer=dict(type='odd', share=0.5)))).calibration.observer['share'] == 0.5
+        with pytest.raises(BpuError, match='odd refuses its arguments: division by zero'):
+            validate_settings(dict(stage='qat', calibration=dict(
+                observer=dict(type='odd', share=0))))
+    finally:
+        OBSERVERS.module_dict.pop('odd')

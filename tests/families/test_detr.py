@@ -6,8 +6,10 @@ import torch
 from mmengine.config import Config
 from torch.overrides import TorchFunctionMode
 
+from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.detector_path import example_samples
+from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.graph.regions import with_regions
 from mmdet_bpu.graph.sites import SiteTracker, calling_line, function_name, tracking
 from tests.stock_families import DETRS, SHAPE
@@ -85,3 +87,26 @@ def test_opening_changes_no_box_and_no_weight(new_stock, picture):
     assert torch.equal(found.scores, expected.scores)
     assert list(model.state_dict()) == names
     assert isinstance(model.bbox_head, head) and type(model.bbox_head).__name__ == head.__name__
+
+
+@pytest.mark.parametrize('kind, classes', [('detr', 1), ('deformable', 80)])
+def test_more_boxes_than_the_queries_give_are_refused(new_stock, kind, classes):
+    model = new_stock(kind)
+    family, most = FAMILIES.of(model), model.num_queries * classes
+    for count, words in ((most, None), (most + 1, f'expected at most {most}, as many boxes as'),
+                         (-1, 'expected a positive integer, found -1'), (0, 'found 0'),
+                         (True, 'found True'), (1.5, 'found 1.5')):
+        model.bbox_head.test_cfg = dict(max_per_img=count)
+        reason = family.refuse(model, CFG)
+        assert (reason is None) if words is None else (
+            f'field model.test_cfg.max_per_img: {words}'.partition(': ')[0] in reason
+            and words in reason), reason
+
+
+def test_a_two_stage_detector_needs_as_many_positions_as_queries(new_stock):
+    model = new_stock('dino')
+    assert model.as_two_stage
+    require_fitting_shape(model, SHAPE)
+    model.num_queries = 10_000
+    with pytest.raises(BpuError, match='field bpu.input_shape: .*num_queries = 10000, found .* with'):
+        require_fitting_shape(model, SHAPE)

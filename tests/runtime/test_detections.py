@@ -116,7 +116,7 @@ def altered(contract, path, value):
     ('postprocessing.family', None, 'without a family only sigmoid is known'),
     ('postprocessing.num_classes', None, 'expected a whole number above 0, found none'),
     ('postprocessing.num_classes', 0, 'num_classes: expected a whole number above 0, found 0'),
-    ('postprocessing.score_thr', '0.05', 'score_thr: expected a number, found 0.05'),
+    ('postprocessing.score_thr', '0.05', 'score_thr: expected a finite number, found 0.05'),
     ('postprocessing.strides', [[8, 8], [16]], 'strides: expected for each level a list of 2 num'),
     ('postprocessing.strides', [[8, 8]], 'expected 2 or 3 lists of 1 maps, found lists of .2, 2'),
     ('postprocessing.nms.type', 'nms_match', 'nms: expected a table of type nms or soft_nms'),

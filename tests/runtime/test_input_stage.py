@@ -165,7 +165,8 @@ def test_a_centred_picture_is_a_pixel_at_most_from_the_middle(width, height, w, 
 def test_the_module_needs_numpy_and_cv2_only():
     text = Path(input_stage.__file__).read_text()
     imported = re.findall(r'^\s*(?:import|from) ([\w.]+)', text, re.MULTILINE)
-    assert set(imported) <= {'typing', 'numpy', 'cv2', 'mmdet_bpu.runtime.picture_frame'}
+    assert set(imported) <= {'typing', 'numpy', 'cv2', 'mmdet_bpu.runtime.picture_check',
+                             'mmdet_bpu.runtime.picture_frame'}
 
 
 def test_a_full_image_is_not_padded():
