@@ -1,0 +1,1 @@
+"""Campaigns of hostile inputs: one file per kind of input, named as the kind."""

@@ -1,0 +1,9 @@
+"""What a file may ask of the machine that reads it.
+
+Stated here so that a file of a few bytes cannot take all memory: sizes that it declares are summed
+and compared before anything of that size is made. A detector of 41 M weights at 800 x 1333 px asks
+for less than 1 GiB.
+"""
+MEMORY_BUDGET = 4 << 30
+"""Bytes of one program: its constants, what is prepared of them, its arena, and the widest
+operands and results of one instruction, as its kernel carries them."""
