@@ -2,8 +2,11 @@
 
 Stated here so that a file of a few bytes cannot take all memory: sizes that it declares are summed
 and compared before anything of that size is made. A detector of 41 M weights at 800 x 1333 px asks
-for less than 1 GiB.
+for less than 1 GiB and 0.3 * 10**12 multiplications.
 """
 MEMORY_BUDGET = 4 << 30
-"""Bytes of one program: its constants, what is prepared of them, its arena, and the widest
-operands and results of one instruction, as its kernel carries them."""
+"""Bytes of one program: its constants, what is prepared of them, its activations, and the operands
+and results of its largest instruction as its kernel carries them."""
+
+WORK_BUDGET = 1 << 42
+"""Multiplications, or elements that are looked at, of one run of a program."""
