@@ -27,7 +27,7 @@ class HbmWeights:
 
     def prepare(self, folder: Path) -> None:
         """See :class:`fuzzing.case.Kind`."""
-        self.seeds = seeds()
+        self.seeds = [seed for seed in seeds() if seed.sections['weights']]
 
     def case(self, rng: random.Random) -> Case:
         """A case's data: a file with valid hashes."""
