@@ -10,6 +10,7 @@ from fuzzing.damaged_bytes import damaged
 from fuzzing.executable_runs import equal_outputs, serve
 from fuzzing.hbm_seeds import Seed, sealed, seeds
 from fuzzing.hostile_json import dump, mutated
+from fuzzing.large_programs import large_file
 from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.program.budget import MEMORY_BUDGET
 from mmdet_bpu.program.container import MAGIC
@@ -20,7 +21,7 @@ DECLARED_SIZES = ('nbytes', 'arena_bytes', 'peak_live_bytes', 'first', 'last')
 
 
 class Hbm:
-    """A third damaged, the others with one or two changes of one section and valid hashes."""
+    """Damaged, with one or two changes behind valid hashes, and programs that ask for too much."""
     name = 'hbm'
     budget_bytes = MEMORY_BUDGET
 
@@ -31,7 +32,8 @@ class Hbm:
     def case(self, rng: random.Random) -> Case:
         """A case's data: the seed, the file, and whether its output has to be the seed's."""
         seed = rng.choice(self.seeds)
-        mutation = rng.choice([self._damage, self._header, *[self._section] * 3, self._same])
+        mutation = rng.choice([self._damage, self._header, *[self._section] * 4, self._same,
+                               self._large])
         data, kept, words = mutation(seed, rng)
         return Case((seed, data, kept), f'{seed.name}, {words}')
 
@@ -60,6 +62,10 @@ class Hbm:
             kept = words.partition(':')[0].rpartition('/')[2] in DECLARED_SIZES
         data = sealed(seed.header, {**seed.sections, name: dump(document)})
         return data, kept, f'{name} {words}'
+
+    def _large(self, seed: Seed, rng: random.Random):
+        data, words = large_file(rng)
+        return data, False, words
 
     def _same(self, seed: Seed, rng: random.Random):
         """Other text of equal meaning: order and blanks of JSON, bytes that nothing refers to."""

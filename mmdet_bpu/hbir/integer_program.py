@@ -61,7 +61,9 @@ def program_from_module(module: ModuleOp) -> Program:
         instructions.append(Instruction('bpu.reshape', [names[value]], [name],
                                         {'shape': list(kind.shape)}, f'output {name}'))
     program = Program(values, inputs, outputs, instructions, metadata_of(module))
-    verify_program(program, [name for name, value in values.items() if value.data is not None])
+    constants = [value for value in values.values() if value.data is not None]
+    verify_program(program, [value.name for value in constants],
+                   sum(value.type.nbytes for value in constants))
     return program
 
 

@@ -1,8 +1,9 @@
 """What a program asks of the machine that runs it, from its shapes alone."""
 from math import prod
+from typing import Iterable
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.program.budget import MEMORY_BUDGET, WORK_BUDGET
+from mmdet_bpu.program.budget import MEMORY_BUDGET, WORK_BUDGET, WORK_OF_A_BYTE
 from mmdet_bpu.program.kinds import TABLE
 from mmdet_bpu.program.operations import PREFIX
 from mmdet_bpu.program.program import Instruction, Program
@@ -20,8 +21,13 @@ float64 convolutions copy every window."""
 Shape = tuple[int, ...]
 
 
-def check_budget(program: Program, constants) -> None:
+def check_budget(program: Program, constants: Iterable[str], stored_bytes: int) -> None:
     """Compare what a verified program asks for with the budget.
+
+    Args:
+        program (Program): Its shapes are those that its operations give.
+        constants (Iterable[str]): Names of the values that are constants.
+        stored_bytes (int): What their file holds of them; two may be the same bytes of it.
 
     Raises:
         BpuError: It asks for more; the message names the largest share, or the work.
@@ -41,8 +47,10 @@ def check_budget(program: Program, constants) -> None:
         raise BpuError(f'it asks for {total} bytes, {shares[largest]} of them for {largest}; the '
                        f'budget is {MEMORY_BUDGET}')
     work = sum(_work(program, instruction) for instruction in program.instructions)
-    if work > WORK_BUDGET:
-        raise BpuError(f'it asks for {work} operations on elements; the budget is {WORK_BUDGET}')
+    budget = WORK_BUDGET + WORK_OF_A_BYTE * stored_bytes
+    if work > budget:
+        raise BpuError(f'it asks for {work} operations on elements; the budget of a program with '
+                       f'{stored_bytes} bytes of constants is {budget}')
 
 
 def _shapes(program: Program, instruction: Instruction) -> tuple[list[Shape], list[Shape]]:

@@ -90,6 +90,9 @@ class Weights:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
+    def __len__(self) -> int:
+        return len(self._content)
+
     def check(self, reference: list) -> None:
         """Check that a reference [dtype, shape, offset] lies within the section."""
         name, shape, offset = reference
@@ -135,7 +138,7 @@ def decode_program(entry: Any, weights: Weights, metadata: dict) -> Program:
     instructions = [_decode_instruction(index, instruction, weights)
                     for index, instruction in enumerate(entry['instructions'])]
     program = Program(values, entry['inputs'], entry['outputs'], instructions, metadata)
-    verify_program(program, list(references))
+    verify_program(program, list(references), len(weights))
     for name, reference in references.items():
         values[name].data = weights.array(reference)
     return program

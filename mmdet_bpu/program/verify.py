@@ -27,7 +27,7 @@ from mmdet_bpu.program.signatures import OpSpec, ValueSpec
 _PLAIN_KINDS = {'i64': int, 'bool': bool, 'str': str}
 
 
-def verify_program(program: Program, constants: Sequence[str]) -> None:
+def verify_program(program: Program, constants: Sequence[str], stored_bytes: int) -> None:
     """Check a program.
 
     Args:
@@ -35,6 +35,7 @@ def verify_program(program: Program, constants: Sequence[str]) -> None:
             :class:`~mmdet_bpu.program.program.TensorType` names; the data of constants need not be
             there yet.
         constants (Sequence[str]): Names of the values that are constants.
+        stored_bytes (int): What their file holds of them.
 
     Raises:
         BpuError: Names the value, or the operation with its site, and the reason.
@@ -50,7 +51,7 @@ def verify_program(program: Program, constants: Sequence[str]) -> None:
             check_operation(instruction.op.removeprefix(PREFIX), _operation(program, instruction))
         except OperationFault as fault:
             raise BpuError(f'{instruction.op} at {instruction.site[:80]!r}: {fault}') from None
-    check_budget(program, constants)
+    check_budget(program, constants, stored_bytes)
 
 
 def _check_value(value: Value) -> None:
