@@ -24,7 +24,7 @@ class _Writer:
         self.values[name] = Value(name, TensorType(tuple(shape), dtype, 0.5), data)
         return name
 
-    def op(self, name: str, inputs: list, shape, dtype: str = 'si8', **attrs) -> str:
+    def op(self, name: str, inputs: list, shape, dtype: str = 'si8', /, **attrs) -> str:
         result = self.value(f'v{len(self.values)}', shape, dtype)
         self.instructions.append(Instruction(f'bpu.{name}', inputs, [result], attrs, 'large'))
         return result
