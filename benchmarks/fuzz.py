@@ -2,9 +2,9 @@
 
     python benchmarks/fuzz.py --cases 1000 --seed 0 [--only hbm] [--first 17 --cases 1]
 
-The cases are spread evenly over the kinds. Per kind: how many were tried, refused
-with a message, accepted with equal output, accepted with different output, uncaught (an exception
-that is no BpuError), over 10 s, over 1 GiB beyond the stated budget, crashed. The last line is JSON.
+The cases are spread evenly over the kinds. Per kind: how many were tried, refused with a message,
+accepted with equal output, accepted with different output, uncaught (an exception that is no
+BpuError), over 10 s, over 1 GiB beyond the stated budget, crashed. The last line is JSON.
 Ends with 0 if the last five are 0, else with 1.
 """
 import argparse
@@ -20,7 +20,8 @@ def main() -> int:
     names = kind_names()
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--cases', type=int, default=1000, help='of all kinds together (default: 1000)')
+    parser.add_argument('--cases', type=int, default=1000,
+                        help='of all kinds together (default: 1000)')
     parser.add_argument('--seed', type=int, default=0, help='of the campaign (default: 0)')
     parser.add_argument('--only', choices=names, action='append', metavar='KIND',
                         help=f'kinds to run: {", ".join(names)} (default: all)')

@@ -1,4 +1,4 @@
-"""Mutations of MLIR text: tokens and lines moved, lost, repeated, or what a writer of harm puts in."""
+"""Mutations of MLIR text: tokens and lines moved, lost or repeated, and pieces that do harm."""
 import random
 import re
 from typing import Callable
@@ -15,15 +15,15 @@ HOSTILE = [
     'dense<[[1], [2, 3]]> : tensor<2x1xi64>', 'sparse<0, 1> : tensor<4xi8>',
     'dense_resource<x> : tensor<4xi8>', 'array<i64: 99999999999999999999>', 'array<i8: 300>',
     'array<i64: -9223372036854775808>', 'array<f32: 1>', 'array<i64>', '99999999999999999999 : i64',
-    '300 : i8', '-1', '1.0e999', '0x7FF0000000000000 : f64', 'i20000', 'i0', 'i99999999999', 'index',
-    'f80', 'bf16', 'none', '!qnt.uniform<si8:f32, 0.0>', '!qnt.uniform<si8:f32, -1.0>',
+    '300 : i8', '-1', '1.0e999', '0x7FF0000000000000 : f64', 'i20000', 'i0', 'i99999999999',
+    'index', 'f80', 'bf16', 'none', '!qnt.uniform<si8:f32, 0.0>', '!qnt.uniform<si8:f32, -1.0>',
     '!qnt.uniform<si8:f32, 1.0e400>', '!qnt.uniform<si8:f32:9, {0.1, 0.2}>',
     '!qnt.uniform<si8:f32:0, {}>', '!qnt.uniform<f32:f32, 0.1>', '!other.type<1>', '#other.attr',
     '#hbdk<InterpolationMode nothing>', '%undefined', '%0', '%0#7', '^bb0', '@forward', '@other',
     '"bpu.magic"', '"hbir.magic"', '"func.call"', '"builtin.module"', '"builtin.unregistered"',
     'func.call @forward()', 'func.func private @g()', 'loc(unknown)', 'loc("x"("y"))', 'loc(#loc)',
-    '"\\00"', '"\\', '"' + 'x' * 20_000 + '"', '//', '/*', '{-#', 'true', 'unit', 'affine_map<(d0) -> (d0)>',
-    'strided<[1], offset: 0>', 'vector<4xi8>', 'memref<4xi8>', 'complex<f32>', '(f32) -> f32',
+    '"\\00"', '"\\', '"' + 'x' * 20_000 + '"', '//', '/*', '{-#', 'true', 'unit',
+    'affine_map<(d0) -> (d0)>', 'strided<[1], offset: 0>', 'vector<4xi8>', 'memref<4xi8>', 'complex<f32>', '(f32) -> f32',
     'opaque<"a", "0x00"> : tensor<1xi8>', '\0', '\u200b', 'é', '\ufeff', '\r', '\x0b']
 
 

@@ -1,8 +1,8 @@
 """The ``bpu`` dialect: the integer form that is interpreted, compiled and simulated.
 
 Its operations are defined in the project's ``docs/numerics.md``, their signatures in
-:mod:`mmdet_bpu.program.operations`. Lists of
-integers are ``array<i64: ...>``. Every operation may carry ``site``: where in the model it is.
+:mod:`mmdet_bpu.program.operations`. Lists of integers are ``array<i64: ...>``. Every operation may
+carry ``site``: where in the model it is.
 Elements are integers only: ``!qnt.uniform`` types, or plain ``si8`` ... ``si32`` and ``i1``.
 """
 from xdsl.ir import Dialect

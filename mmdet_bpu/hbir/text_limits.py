@@ -11,7 +11,7 @@ from mmdet_bpu.program.operation_checks import MAX_ELEMENTS, MAX_RANK
 MAX_NESTING = 32
 """Of brackets of any kind; the text that is written here nests ten deep at most."""
 SPLAT_BUDGET = 1 << 28
-"""Bytes of all constants of a text that are written as one value: more than the text itself holds."""
+"""Bytes of all constants of a text that are written as one value."""
 
 _BRACKETS = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|//[^\n]*|->|[(\[{<>)\]}]')
 _STEP = {**dict.fromkeys('([{<', 1), **dict.fromkeys(')]}>', -1)}
@@ -28,7 +28,7 @@ def too_deep(text: str) -> Optional[int]:
 
 
 def shape_fault(shape: tuple[int, ...]) -> Optional[str]:
-    """What is wrong with the shape of a tensor: its sizes are known, its elements can be counted."""
+    """What is wrong with a tensor's shape: sizes are known, and elements can be counted."""
     if len(shape) > MAX_RANK:
         return f'a tensor of rank {len(shape)}, expected at most {MAX_RANK}'
     count = 1

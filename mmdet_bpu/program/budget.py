@@ -9,6 +9,6 @@ MEMORY_BUDGET = 4 << 30
 and results of its largest instruction as its kernel carries them."""
 
 WORK_BUDGET, WORK_OF_A_BYTE = 1 << 29, 1 << 16
-"""Multiplications, or elements that are looked at, of one run of a program: so many in any case, and
-for each byte of stored constants as many as there are positions in a large feature map. Detectors
-have about 10**4 for each byte of their weights."""
+"""Multiplications, or elements that are looked at, of one run of a program: so many in any case,
+and for each byte of stored constants as many as a large feature map has positions. Detectors have
+about 10**4 for each byte of their weights."""

@@ -1,4 +1,4 @@
-"""JSON of a file that may be hostile: bounded depth and numbers, each key once, text that prints."""
+"""JSON of a file that may be hostile: bounded depth and numbers, each key once, whole text."""
 import json
 import math
 import re

@@ -1,7 +1,7 @@
 """Signatures of the integer operations: data only.
 
-What they compute stands in the project's ``docs/numerics.md``, what they demand of shapes and values
-in :mod:`mmdet_bpu.program.operation_rules`. The notation is that of
+What they compute stands in the project's ``docs/numerics.md``, what they demand of shapes and
+values in :mod:`mmdet_bpu.program.operation_rules`. The notation is that of
 :mod:`mmdet_bpu.program.signatures`; the IR and programs read from a file are verified against it.
 """
 from mmdet_bpu.program.signatures import OpSpec, parse_table

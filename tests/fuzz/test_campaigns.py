@@ -5,7 +5,7 @@
 import pytest
 from fuzzing.campaign import FAULTS, kind_names, load_kind, run_kind
 
-CASES = 400
+CASES = 300
 
 
 @pytest.mark.parametrize('name', kind_names())
