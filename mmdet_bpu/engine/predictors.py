@@ -13,7 +13,8 @@ from mmdet_bpu.analysis.pictures import Detections
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.families.picture_format import input_channels, picture_format
-from mmdet_bpu.runtime.detections import checked_facts, detect
+from mmdet_bpu.runtime.contract import check_contract
+from mmdet_bpu.runtime.detections import detect
 from mmdet_bpu.runtime.input_stage import int8_image, picture_channels
 from mmdet_bpu.runtime.picture_check import check_picture
 
@@ -65,7 +66,7 @@ class ArtifactPredictor:
     def __init__(self, executable: Executable, title: str) -> None:
         self.executable, self.title = executable, title
         self.contract = contract_of(executable)
-        checked_facts(self.contract)
+        check_contract(self.contract)
         self.classes = self.contract['classes']
 
     def predict(self, image: np.ndarray) -> Detections:

@@ -5,6 +5,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_bpu.compiler.march import DEFAULT_MARCH
+from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.detr import DETR
 from mmdet_bpu.families.normalisation import normalisation
@@ -78,8 +79,15 @@ def decoding_in(metadata: Mapping[str, Any]) -> Dict[str, Any]:
     """How an artefact's outputs are decoded; empty where its metadata do not say.
 
     Version 0.1 made artefacts of Deformable DETR only and did not name the family.
+
+    Raises:
+        BpuError: They say it in another form.
     """
-    decoding = dict(metadata.get('postprocessing') or {})
+    decoding = metadata.get('postprocessing') or {}
+    if not isinstance(decoding, dict):
+        raise BpuError(f'artefact: expected a table as postprocessing in its metadata, found '
+                       f'{str(decoding)[:80]}')
+    decoding = dict(decoding)
     if 'scores' in decoding:
         decoding.setdefault('family', DETR.name)
     return decoding
@@ -100,6 +108,7 @@ def output_tree_in(metadata: Mapping[str, Any], names: Sequence[str]) -> Tree:
     """
     tree = metadata.get('output_tree')
     if tree is None:
-        tree = [entry['name'] if isinstance(entry, dict) else entry
-                for entry in metadata.get('outputs') or names]
+        stated = metadata.get('outputs') or names
+        tree = [entry.get('name') if isinstance(entry, dict) else entry
+                for entry in stated] if isinstance(stated, (list, tuple)) else stated
     return read_tree(tree, names)

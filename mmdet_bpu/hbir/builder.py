@@ -35,6 +35,7 @@ from mmdet_bpu.hbir.hbir_dialect import HBIR_OPS
 from mmdet_bpu.hbir.qnt_dialect import ConstFakeQuantOp, fake_quant_properties
 from mmdet_bpu.hbir.text import site_of, verify_module
 from mmdet_bpu.hbir.types import array_element, dense_attribute, tensor_type, value_type
+from mmdet_bpu.program.json_text import read_json
 
 __all__ = ['OpBuilder', 'attrs_of', 'constant_array', 'find_function', 'metadata_of',
            'operations', 'site_of', 'value_type']
@@ -196,9 +197,22 @@ def constant_array(value: SSAValue | Operation) -> np.ndarray | None:
 
 
 def metadata_of(module: ModuleOp) -> dict:
-    """The module's metadata; empty where it has none."""
+    """The module's metadata; empty where it has none.
+
+    Raises:
+        BpuError: They are no JSON table.
+    """
     text = module.attributes.get(METADATA)
-    return json.loads(text.data) if text is not None else {}
+    if text is None:
+        return {}
+    try:
+        metadata = read_json(text.data) if isinstance(text, StringAttr) else None
+    except ValueError as error:
+        raise BpuError(f'{METADATA} of the module cannot be read ({error})') from None
+    if not isinstance(metadata, dict):
+        raise BpuError(f'{METADATA} of the module: expected the text of a JSON table, found '
+                       f'{str(text)[:80]}')
+    return metadata
 
 
 def _names_attribute(names: Sequence[str]) -> ArrayAttr:

@@ -6,7 +6,7 @@ shape, so that each output is a value of its own.
 import itertools
 
 import numpy as np
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import DictionaryAttr, ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 
@@ -16,13 +16,15 @@ from mmdet_bpu.hbir.builder import (NAME, attrs_of, constant_array, find_functio
 from mmdet_bpu.hbir.types import value_type
 from mmdet_bpu.program.dtypes import ELEMENT_BYTES
 from mmdet_bpu.program.program import Instruction, Program, TensorType, Value
+from mmdet_bpu.program.verify import verify_program
 
 
 def program_from_module(module: ModuleOp) -> Program:
     """Plain program of a module of the ``bpu`` dialect.
 
     Raises:
-        BpuError: Another dialect's operation or type, an unnamed input or output.
+        BpuError: Another dialect's operation or type, an unnamed input or output, or more memory or
+            work than the budget.
     """
     function = find_function(module)
     arguments = list(function.body.block.args)
@@ -58,7 +60,11 @@ def program_from_module(module: ModuleOp) -> Program:
         values[name] = Value(name, kind)
         instructions.append(Instruction('bpu.reshape', [names[value]], [name],
                                         {'shape': list(kind.shape)}, f'output {name}'))
-    return Program(values, inputs, outputs, instructions, metadata_of(module))
+    program = Program(values, inputs, outputs, instructions, metadata_of(module))
+    constants = [value for value in values.values() if value.data is not None]
+    verify_program(program, [value.name for value in constants],
+                   sum(value.type.nbytes for value in constants))
+    return program
 
 
 def _tensor_type(value: SSAValue) -> TensorType:
@@ -71,8 +77,9 @@ def _tensor_type(value: SSAValue) -> TensorType:
 
 def _public_names(function: FuncOp, attribute: str, count: int) -> list[str]:
     entries = getattr(function, attribute)
-    names = [entry.data.get(NAME) for entry in entries.data] if entries is not None else []
-    if len(names) != count or None in names:
+    names = [entry.data.get(NAME) if isinstance(entry, DictionaryAttr) else None
+             for entry in entries.data] if entries is not None else []
+    if len(names) != count or not all(isinstance(name, StringAttr) for name in names):
         kind = 'argument' if attribute == 'arg_attrs' else 'result'
         raise BpuError(f'every {kind} of @{function.sym_name.data} needs a {NAME}')
     return [name.data for name in names]

@@ -22,8 +22,11 @@ from mmdet_bpu.hbir.attributes import Hbdk
 from mmdet_bpu.hbir.bpu_dialect import Bpu
 from mmdet_bpu.hbir.hbir_dialect import Hbir
 from mmdet_bpu.hbir.qnt_dialect import Qnt
+from mmdet_bpu.hbir.text_limits import MAX_NESTING, too_deep
 from mmdet_bpu.hbir.text_parser import ModuleParser
 from mmdet_bpu.hbir.text_printer import ModulePrinter, Pieces
+from mmdet_bpu.hbir.text_structure import check_structure
+from mmdet_bpu.program.container import read_bytes
 
 _XDSL_SLIPS = (ArithmeticError, ValueError, NotImplementedError, MemoryError, struct.error)
 """What xDSL 0.74 lets through for types that it parses but cannot represent, such as i20000."""
@@ -54,6 +57,10 @@ def parse_text(text: str, name: str = '<text>', verify: bool = True) -> ModuleOp
         BpuError: The text does not parse, or the module is invalid; the message starts with
             ``name:line``.
     """
+    deep = too_deep(text)
+    if deep is not None:
+        line = text.count('\n', 0, deep) + 1
+        raise BpuError(f'{name}:{line}: brackets nested deeper than {MAX_NESTING}')
     try:
         parser = ModuleParser(_context(), text, name)
         module = parser.parse_module()
@@ -64,6 +71,7 @@ def parse_text(text: str, name: str = '<text>', verify: bool = True) -> ModuleOp
     except (VerifyException, *_XDSL_SLIPS) as error:
         # Types and attributes verify themselves as they are made.
         raise BpuError(f'{name}:{parser.line()}: {_first_line(error)}') from error
+    check_structure(module, lambda op: f'{name}:{parser.line_of(op)}')
     if verify:
         verify_module(module, lambda op: f'{name}:{parser.line_of(op)}')
     return module
@@ -71,11 +79,12 @@ def parse_text(text: str, name: str = '<text>', verify: bool = True) -> ModuleOp
 
 def read_text(path: str | Path, verify: bool = True) -> ModuleOp:
     """Parse a file; see :func:`parse_text`. A missing file raises BpuError too."""
+    content, label = read_bytes(path)
     try:
-        text = Path(path).read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
+        text = content.decode()
+    except UnicodeDecodeError as error:
         raise BpuError(f'cannot read HBIR text from {path}: {error}') from None
-    return parse_text(text, str(path), verify)
+    return parse_text(text.replace('\r\n', '\n'), label, verify)
 
 
 def verify_module(module: ModuleOp, place: Callable[[Operation], str] | None = None) -> None:

@@ -12,6 +12,7 @@ from xdsl.parser import Parser, ParserState
 from xdsl.utils.lexer import Input
 from xdsl.utils.mlir_lexer import MLIRLexer
 
+from mmdet_bpu.hbir.text_limits import SPLAT_BUDGET, shape_fault
 from mmdet_bpu.hbir.types import element_name
 
 _NUMBER = r'-?\d+(?:\.\d*(?:[eE][+-]?\d+)?)?'
@@ -38,6 +39,7 @@ class ModuleParser(Parser):
         super().__init__(context, '', name)
         self._parser_state = ParserState(_Lexer(Input(text, name)))
         self._starts: dict[Operation, int] = {}
+        self._splats = 0
 
     def line(self, position: int | None = None) -> int:
         """Line (from 1) of a position, by default of the current token."""
@@ -86,7 +88,7 @@ class ModuleParser(Parser):
         if type is None:
             self.parse_punctuation(':', ' in dense attribute')
             type = self._parse_dense_literal_type()
-        count = math.prod(type.get_shape())
+        count = self._bounded_count(type, text is None and literal is not None and literal[1])
         if text is not None:
             data = self._hexadecimal(text, type, count)
         elif literal is not None:
@@ -97,6 +99,22 @@ class ModuleParser(Parser):
         if len(data) != count * size:
             self.raise_error(f'expected {count} elements for {type}, found {len(data) // size}')
         return DenseIntOrFPElementsAttr(type, BytesAttr(data))
+
+    def _bounded_count(self, type, listed) -> int:
+        """Elements of a constant whose memory is bounded by the text, or by the budget."""
+        fault = shape_fault(tuple(type.get_shape()))
+        if fault is not None:
+            self.raise_error(fault)
+        count = math.prod(type.get_shape())
+        if not listed and count > 1:
+            # Elements that the text does not list: a splat, unless the hexadecimal is that long.
+            nbytes = count * type.element_type.compile_time_size
+            if nbytes > len(self.lexer.input.content):
+                self._splats += nbytes
+        if self._splats > SPLAT_BUDGET:
+            self.raise_error(f'constants of one value take {self._splats} bytes, expected at most '
+                             f'{SPLAT_BUDGET}')
+        return count
 
     def _hexadecimal(self, text: str, type, count: int) -> bytes:
         try:

@@ -18,6 +18,7 @@ from typing import Any, Callable, Optional
 
 import torch
 
+from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.numerics import Operand
 
 Tensors = list[torch.Tensor]
@@ -78,6 +79,10 @@ class Kernel:
         Raises:
             BpuError: An instruction that the numeric contract excludes.
         """
+        for index in self.constants:
+            if operands[index].constant is None:
+                raise BpuError(f'{self.op}: expected a constant as operand {index}, found a value '
+                               'that is computed')
         if self.planner is None:
             return PlannedKernel(self.compute, attrs)
         if self.probe is not None:

@@ -11,10 +11,15 @@ The same sections give the same bytes: no time, no host, no path is stored.
 """
 import hashlib
 import json
+import os
+import stat
 import struct
 from pathlib import Path
+from typing import Any
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.program.budget import MEMORY_BUDGET
+from mmdet_bpu.program.json_text import read_json
 
 MAGIC = b'BPUSIM\r\n'
 FORMAT_VERSION = 2
@@ -90,12 +95,11 @@ def unseal(data: bytes, label: str = 'hbm') -> tuple[dict, dict[str, bytes]]:
         raise BpuError(f'{label}: the header is altered (its SHA-256 does not match); deploy the '
                        'model again')
     try:
-        header = json.loads(raw)
-        entries = {entry['name']: (int(entry['offset']), int(entry['nbytes']), entry['sha256'])
-                   for entry in header['sections']}
-        places = {name: entries[name] for name in SECTIONS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise BpuError(f'{label}: the header cannot be read ({error!r})') from None
+        header = read_json(raw)
+        places = _places(header)
+    except ValueError as error:
+        raise BpuError(f'{label}: the header cannot be read ({error}); deploy the model '
+                       'again') from None
     base = _PREFIX.size + length
     base += -base % _ALIGNMENT
     sections = {}
@@ -115,15 +119,39 @@ def unseal(data: bytes, label: str = 'hbm') -> tuple[dict, dict[str, bytes]]:
     return {**header, 'format_version': version}, sections
 
 
+def _places(header: Any) -> dict[str, tuple[int, int, str]]:
+    """Section -> offset, length and hash, in the order and the places that :func:`seal` gives."""
+    entries = header.get('sections') if isinstance(header, dict) else None
+    if not isinstance(entries, list) or len(entries) != len(SECTIONS):
+        raise ValueError(f'expected a list of {len(SECTIONS)} sections')
+    places, end = {}, 0
+    for name, entry in zip(SECTIONS, entries):
+        if not isinstance(entry, dict) or entry.keys() != {'name', 'offset', 'nbytes', 'sha256'}:
+            raise ValueError(f'expected name, offset, nbytes and sha256 of section {name!r}')
+        if (entry['name'], entry['offset']) != (name, end) or type(entry['offset']) is not int:
+            raise ValueError(f'expected section {name!r} at byte {end}')
+        if type(entry['nbytes']) is not int or entry['nbytes'] < 0:
+            raise ValueError(f'section {name!r} has no length')
+        places[name] = end, entry['nbytes'], entry['sha256']
+        end += -(-entry['nbytes'] // _ALIGNMENT) * _ALIGNMENT
+    return places
+
+
 def read_bytes(path_or_bytes) -> tuple[bytes, str]:
     """Content of a file and what to call it; bytes pass through.
 
     Raises:
-        BpuError: No such file, or it cannot be read.
+        BpuError: No such file, no file, too large, or it cannot be read.
     """
     if isinstance(path_or_bytes, (bytes, bytearray, memoryview)):
         return bytes(path_or_bytes), 'hbm'
     try:
+        status = os.stat(path_or_bytes)
+        if not stat.S_ISREG(status.st_mode):
+            raise BpuError(f'{path_or_bytes}: expected a file')
+        if status.st_size > MEMORY_BUDGET:
+            raise BpuError(f'{path_or_bytes}: has {status.st_size} bytes, more than the '
+                           f'{MEMORY_BUDGET} that an artefact may ask for')
         return Path(path_or_bytes).read_bytes(), str(path_or_bytes)
     except OSError as error:
         raise BpuError(f'{path_or_bytes}: cannot be read ({error.strerror})') from None

@@ -16,20 +16,21 @@ A detector that the host interrupts (proposals, then their heads) is several net
 is a list under ``networks``, in one order in every section. Format version 1 knew one network:
 there each section is that network's entry itself, without a name.
 """
-import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.container import canonical_json, read_bytes, unseal
-from mmdet_bpu.program.memory_plan import ALIGNMENT, Buffer, MemoryPlan
-from mmdet_bpu.program.program import Instruction, Program, TensorType, Value
+from mmdet_bpu.program.json_text import read_json
+from mmdet_bpu.program.memory_plan import ALIGNMENT, MemoryPlan
+from mmdet_bpu.program.program import Program
+from mmdet_bpu.program.section_forms import (ARRAY_TYPES, Weights, checked, decode_plan,
+                                             decode_program, is_list, is_table)
 
 ONLY_NETWORK = 'forward'
 """Name of the network of a detector that is one network."""
-
-_ARRAY_TYPES = ('bool', 'int8', 'uint8', 'int16', 'int32', 'int64')
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class _Blob:
     def add(self, array: np.ndarray) -> list:
         """Store an array and give its reference [dtype, shape, offset]."""
         array = np.ascontiguousarray(array)
-        if array.dtype.name not in _ARRAY_TYPES:
+        if array.dtype.name not in ARRAY_TYPES:
             raise BpuError(f'a .hbm holds integers only, found an array of {array.dtype}')
         content = array.astype(array.dtype.newbyteorder('<'), copy=False).tobytes()
         if content not in self.places:
@@ -84,18 +85,6 @@ class _Blob:
         return [array.dtype.name, list(array.shape), self.places[content]]
 
 
-def _fetch(weights: bytes, reference: list) -> np.ndarray:
-    name, shape, offset = reference
-    if name not in _ARRAY_TYPES:
-        raise ValueError(f'array type {name!r}')
-    dtype = np.dtype(name)
-    count = int(np.prod(shape, dtype=np.int64))
-    if offset < 0 or offset + count * dtype.itemsize > len(weights):
-        raise ValueError(f'array at byte {offset} leaves the weights section')
-    array = np.frombuffer(weights, dtype.newbyteorder('<'), count, offset)
-    return array.reshape(shape).astype(dtype)
-
-
 def _encode_attribute(value, blob: _Blob):
     if isinstance(value, np.ndarray):
         return {'array': blob.add(value)}
@@ -103,12 +92,6 @@ def _encode_attribute(value, blob: _Blob):
         return value.item()
     if isinstance(value, (list, tuple)):
         return [_encode_attribute(item, blob) for item in value]
-    return value
-
-
-def _decode_attribute(value, weights: bytes):
-    if isinstance(value, dict):
-        return _fetch(weights, value['array'])
     return value
 
 
@@ -150,51 +133,45 @@ def decode(header: dict, sections: dict[str, bytes], label: str) -> HbmFile:
     """
     current = 'metadata'
     try:
-        metadata = json.loads(sections['metadata'])
+        metadata = _table(read_json(sections['metadata']))
         current = 'program'
-        names, programs = [], []
-        for entry in _entries(header, sections, 'program'):
-            names.append(entry.get('name', ONLY_NETWORK))
-            programs.append(_decode_program(entry, sections['weights'], metadata))
+        weights = Weights(sections['weights'])
+        entries = _entries(header, sections, 'program')
+        programs = [decode_program(entry, weights, metadata) for entry in entries]
+        names = [entry.get('name', ONLY_NETWORK) for entry in entries]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f'networks {names}')
+            raise ValueError(f'networks {str(names)[:80]}')
         current = 'memory'
-        plans = [MemoryPlan(entry['arena_bytes'], entry['peak_live_bytes'],
-                            {name: Buffer(**place) for name, place in entry['buffers'].items()})
-                 for entry in _entries(header, sections, 'memory', len(names))]
+        plans = [decode_plan(entry, program) for entry, program in zip(
+            _entries(header, sections, 'memory', len(names)), programs)]
         current = 'performance'
-        estimates = _entries(header, sections, 'performance', len(names))
-        return HbmFile(header, [CompiledNetwork(*parts) for parts in
-                                zip(names, programs, plans, estimates)], metadata)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BpuError(f'{label}: section {current!r} cannot be read ({error!r})') from None
+        estimates = [_table(entry) for entry in
+                     _entries(header, sections, 'performance', len(names))]
+    except BpuError as error:
+        raise BpuError(f'{label}: section {current!r}: {error}; deploy the model again') from None
+    except ValueError as error:
+        raise BpuError(f'{label}: section {current!r} cannot be read ({error}); deploy the model '
+                       'again') from None
+    return HbmFile(header, [CompiledNetwork(*parts) for parts in
+                            zip(names, programs, plans, estimates)], metadata)
 
 
 def _entries(header: dict, sections: dict[str, bytes], section: str, count: int = 0) -> list:
     """What a section says of each network; ``count``, if given, is how many there are."""
-    content = json.loads(sections[section])
-    entries = [content] if header['format_version'] == 1 else content['networks']
+    content = _table(read_json(sections[section]))
+    if header['format_version'] == 1:
+        entries = [content]
+    else:
+        entries = checked(content, 'section', dict(networks=is_list), {})['networks']
     if count and len(entries) != count:
         raise ValueError(f'{len(entries)} networks, expected {count}')
     return entries
 
 
-def _decode_program(content: dict, weights: bytes, metadata: dict) -> Program:
-    values = {name: _decode_value(name, entry, weights)
-              for name, entry in content['values'].items()}
-    instructions = [
-        Instruction(op=entry['op'], inputs=entry['inputs'], outputs=entry['outputs'],
-                    attrs={key: _decode_attribute(value, weights)
-                           for key, value in entry['attrs'].items()}, site=entry['site'])
-        for entry in content['instructions']]
-    return Program(values=values, inputs=content['inputs'], outputs=content['outputs'],
-                   instructions=instructions, metadata=metadata)
-
-
-def _decode_value(name: str, entry: dict, weights: bytes) -> Value:
-    kind = TensorType(shape=tuple(entry['shape']), dtype=entry['dtype'], scale=entry['scale'])
-    data = _fetch(weights, entry['data']) if 'data' in entry else None
-    return Value(name=name, type=kind, data=data)
+def _table(content: Any) -> dict:
+    if not is_table(content):
+        raise ValueError(f'expected a table, found {str(content)[:80]}')
+    return content
 
 
 def read_hbm(path_or_bytes) -> HbmFile:

@@ -14,6 +14,9 @@ MULTIPLIER_BITS = 15
 """The vendor's own published dump prints 0.1 * 1.0 / 0.20284509658813477 as (32308, 16): a
 multiplier of 15 significant bits."""
 
+MAX_SHIFT = 2048
+"""Exponents of float64 end at 1074, those of a ratio of two at twice that."""
+
 SEGMENT_ENTRIES, MAX_SEGMENTS = 64, 64
 """The 16-bit table unit: segments, and entries of each; a guard entry closes the last one."""
 INT16_VALUES = 65536
@@ -25,9 +28,19 @@ PADDINGS = ('zeros', 'border')
 def multiplier_fault(multipliers: Sequence[int]) -> Optional[str]:
     """A multiplier is 0 or has exactly 15 significant bits."""
     low, high = 1 << MULTIPLIER_BITS - 1, 1 << MULTIPLIER_BITS
-    for index, value in enumerate(np.asarray(multipliers).ravel().tolist()):
-        if value and not low <= value < high:
-            return f'{value} at index {index} is neither 0 nor in [{low}, {high})'
+    values = np.asarray(multipliers).ravel()
+    odd = np.flatnonzero((values != 0) & ((values < low) | (values >= high)))
+    if odd.size:
+        return (f'{int(values[odd[0]])} at index {odd[0]} is neither 0 nor in [{low}, {high})')
+    return None
+
+
+def shift_fault(shifts: Sequence[int]) -> Optional[str]:
+    """A shift is one that the ratio of two float64 scales can ask for."""
+    values = np.asarray(shifts).ravel()
+    odd = np.flatnonzero((values < -MAX_SHIFT) | (values > MAX_SHIFT))
+    if odd.size:
+        return f'{int(values[odd[0]])} at index {odd[0]} is not in [-{MAX_SHIFT}, {MAX_SHIFT}]'
     return None
 
 

@@ -69,4 +69,4 @@ def _facts_of_version_0_1(contract: Dict[str, Any]) -> Dict[str, Any]:
     resize = contract['preprocessing']['resize']
     return dict(family='detr', activation='sigmoid', num_classes=facts.get('num_classes'),
                 max_per_img=facts.get('max_per_img'), min_bbox_size=None, nms=None,
-                input_shape=[resize['height'], resize['width']])
+                input_shape=[resize.get('height'), resize.get('width')])

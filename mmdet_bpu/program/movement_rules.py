@@ -1,13 +1,10 @@
-"""What the data movement of the ``bpu`` dialect demands: the result's shape, equal elements."""
+"""What the operations that move data demand: the result's shape, equal elements."""
 import math
 from typing import Callable, Sequence
 
-import numpy as np
-from xdsl.ir import Operation
-
-from mmdet_bpu.hbir.bpu_checks import (Shape, attribute, dim_of, dims_of, require, require_element,
-                                       require_shape, shapes_of)
-from mmdet_bpu.hbir.types import UniformQuantizedType
+from mmdet_bpu.program.dtypes import INT32_MAX
+from mmdet_bpu.program.operation_checks import (Operation, Shape, dim_of, dims_of, require,
+                                                require_element, require_shape, require_value)
 
 
 def _movement(expected: Callable[[Operation, Shape], Sequence[int]]) -> Callable:
@@ -16,13 +13,11 @@ def _movement(expected: Callable[[Operation, Shape], Sequence[int]]) -> Callable
     Values quantized per channel keep their type only where the op leaves the channels alone.
     """
     def verify(op: Operation) -> None:
-        shapes = shapes_of(op)[0]
-        require_shape(op, expected(op, shapes[0]))
+        require(len(op.operands) > 0, 'it has no operand')
+        require_shape(op, expected(op, op.shapes[0]))
         for operand in op.operands:
-            require_element(op, operand.type.element_type)
-        element = op.operands[0].type.element_type
-        require(not isinstance(element, UniformQuantizedType)
-                or not isinstance(element.scale, np.ndarray),
+            require_element(op, operand.element)
+        require(not op.operands[0].per_channel,
                 'values with one scale per channel cannot be moved')
     return verify
 
@@ -32,19 +27,20 @@ def _same_rank(values: Sequence[int], shape: Shape, name: str) -> None:
 
 
 def _reshape(op: Operation, shape: Shape) -> Sequence[int]:
-    target = attribute(op, 'shape')
-    require(math.prod(target) == math.prod(shape), f'cannot reshape {shape} to {target}')
+    target = op.integers('shape')
+    require(all(size > 0 for size in target) and math.prod(target) == math.prod(shape),
+            f'cannot reshape {shape} to {target}')
     return target
 
 
 def _transpose(op: Operation, shape: Shape) -> Sequence[int]:
-    dims = attribute(op, 'dims')
+    dims = op.integers('dims')
     require(sorted(dims) == list(range(len(shape))), f'dims {dims} do not permute {shape}')
     return [shape[dim] for dim in dims]
 
 
 def _slice(op: Operation, shape: Shape) -> Sequence[int]:
-    begin, end, step = (attribute(op, name) for name in ('begin', 'end', 'step'))
+    begin, end, step = (op.integers(name) for name in ('begin', 'end', 'step'))
     for name, values in (('begin', begin), ('end', end), ('step', step)):
         _same_rank(values, shape, name)
     require(all(0 <= low <= high <= size and stride > 0
@@ -54,16 +50,17 @@ def _slice(op: Operation, shape: Shape) -> Sequence[int]:
 
 
 def _concat(op: Operation, shape: Shape) -> Sequence[int]:
-    dim = dim_of(attribute(op, 'dim'), len(shape))
-    shapes = shapes_of(op)[0]
+    dim = dim_of(op.attrs['dim'], len(shape))
+    shapes = op.shapes
     require(all(other[:dim] + other[dim + 1:] == shape[:dim] + shape[dim + 1:]
                  for other in shapes), f'shapes {shapes} cannot be joined along dim {dim}')
     return shape[:dim] + (sum(other[dim] for other in shapes),) + shape[dim + 1:]
 
 
 def _tile(op: Operation, shape: Shape) -> Sequence[int]:
-    multiples = attribute(op, 'multiples')
+    multiples = op.integers('multiples')
     _same_rank(multiples, shape, 'multiples')
+    require(all(count > 0 for count in multiples), f'multiples {multiples} must be positive')
     return [size * count for size, count in zip(shape, multiples)]
 
 
@@ -73,21 +70,24 @@ def _flip(op: Operation, shape: Shape) -> Sequence[int]:
 
 
 def _roll(op: Operation, shape: Shape) -> Sequence[int]:
-    shifts = attribute(op, 'shifts')
+    shifts = op.integers('shifts')
+    require(all(abs(shift) <= INT32_MAX for shift in shifts), f'shifts {shifts} leave int32')
     require(len(shifts) == len(dims_of(op, len(shape))),
-            f'{len(shifts)} shifts for dims {attribute(op, "dims")}')
+            f'{len(shifts)} shifts for dims {op.integers("dims")}')
     return shape
 
 
 def _pad(op: Operation, shape: Shape) -> Sequence[int]:
-    begin, end = attribute(op, 'begin'), attribute(op, 'end')
+    begin, end = op.integers('begin'), op.integers('end')
     _same_rank(begin, shape, 'begin')
     _same_rank(end, shape, 'end')
+    require(min(begin + end, default=0) >= 0, f'begin {begin} and end {end} must not be negative')
+    require_value(op, 'value')
     return [before + size + after for before, size, after in zip(begin, shape, end)]
 
 
-VERIFY_MOVEMENT: dict[str, Callable[[Operation], None]] = {
+MOVEMENT_RULES: dict[str, Callable[[Operation], None]] = {
     'reshape': _movement(_reshape), 'transpose': _movement(_transpose),
-    'slice': _movement(_slice), 'concat': _movement(_concat), 'tile': _movement(_tile), 'flip': _movement(_flip), 'roll': _movement(_roll),
-    'pad': _movement(_pad)}
-"""Op name without prefix -> check."""
+    'slice': _movement(_slice), 'concat': _movement(_concat), 'tile': _movement(_tile),
+    'flip': _movement(_flip), 'roll': _movement(_roll), 'pad': _movement(_pad)}
+"""Name without prefix -> rule."""

@@ -1,0 +1,17 @@
+"""Every kind of hostile input, a few hundred cases: refused or right, quickly and in little memory.
+
+``benchmarks/fuzz.py`` runs any number.
+"""
+import pytest
+from fuzzing.campaign import FAULTS, kind_names, load_kind, run_kind
+
+CASES = 300
+
+
+@pytest.mark.parametrize('name', kind_names())
+def test_a_campaign_finds_nothing(name):
+    tally = run_kind(load_kind(name), CASES, seed=1)
+    found = {fault: count for fault, count in tally.counts().items() if fault in FAULTS and count}
+    assert not found, '\n'.join(tally.faults)
+    assert tally.tried == CASES == tally.refused + tally.equal
+    assert tally.refused > CASES / 20 and tally.equal > CASES / 100
