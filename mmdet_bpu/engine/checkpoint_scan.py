@@ -231,6 +231,10 @@ def _scan_archive(file: BinaryIO, declared: Declared, length: int) -> None:
             found = 0 if entry is None else entry.file_size
             if size > found:
                 raise BpuError(f'a tensor holds {found} bytes, expected {size}: truncated file')
+        damaged = archive.testzip()  # torch does not look at the checksums
+        if damaged is not None:
+            raise BpuError(f'its part {damaged} has another checksum than when it was saved; copy it '
+                           'again')
 
 
 def _scan_stream(file: BinaryIO, declared: Declared, length: int) -> None:
