@@ -13,8 +13,8 @@ ODD = ('None', 'True', '0', '-1', '5', '1.5', '10**30', "float('nan')", "float('
        "{'type': 5}", '{1: 2}', '{None}', 'object()', 'print', 'lambda: 0', '[{}]', "['x', 5]",
        "{'_delete_': True}", '-10**400', '1j', 'range(3)')
 # Options of a command are text that mmengine's action reads.
-ODD_TEXTS = ('', 'None', '-1', '1e400', 'nan', '[', '[1,(2', "'x'", 'True', '[5]', '(1,2,3)', '\udc80',
-             '1' * 500, 'a=b', '{}', '5')
+ODD_TEXTS = ('', 'None', '-1', '1e400', 'nan', '[', '[1,(2', "'x'", 'True', '[5]', '(1,2,3)',
+             '\udc80', '1' * 500, 'a=b', '{}', '5')
 # (value, whether it is a valid one). An observer's name is a config by itself.
 OBSERVERS = (("'mse'", True), ("'minmax'", True), ("dict(type='mse', bins=64, candidates=3)", True),
              ("dict(type='minmax', bins=2)", False), ("dict(type='mse', bins=3)", False),
