@@ -25,7 +25,7 @@ def output_tree(outputs: Dict[str, np.ndarray], contract: Dict[str, Any]) -> Lis
         if not isinstance(name, str) or name not in scales or name not in outputs:
             raise BpuError(f'outputs of the network: expected {name!r}, found '
                            f'{", ".join(sorted(outputs))}')
-        levels = np.asarray(outputs[name]).astype(np.float32)
+        levels = np.atleast_1d(np.asarray(outputs[name]).astype(np.float32))
         return levels if scales[name] is None else levels * np.float32(scales[name])
 
     return real(contract.get('output_tree') or ['cls_scores', 'bbox_preds'])
