@@ -11,7 +11,7 @@ COLOR_ORDERS = ('rgb', 'bgr', 'gray', 'unchanged')
 TABLE = Kind('a table', lambda value: isinstance(value, dict))
 TEXTS = Kind('a list of names', lambda value: isinstance(value, list) and all(
     isinstance(name, str) for name in value))
-NESTED = Kind('nested lists of names', lambda value: isinstance(value, list))
+NESTED = Kind('a name or nested lists of names', lambda value: isinstance(value, (str, list)))
 RESIZE = dict(height=COUNT, width=COUNT, keep_ratio=FLAG, interpolation=one_of(*INTERPOLATIONS))
 MAY_RESIZE = dict(enlarge=FLAG, clip=one_of('input', 'picture'))
 

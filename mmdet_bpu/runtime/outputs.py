@@ -32,7 +32,7 @@ def output_tree(outputs: Dict[str, np.ndarray], contract: Dict[str, Any]) -> Lis
                 or not np.isfinite(levels).all():
             raise BpuError(f'output {name!r} of the network: expected an array of finite numbers, '
                            f'found {getattr(levels, "dtype", type(levels).__name__)}')
-        levels = levels.astype(np.float32)
+        levels = np.atleast_1d(levels.astype(np.float32))
         return levels if scales[name] is None else levels * np.float32(scales[name])
 
     return real(contract.get('output_tree') or ['cls_scores', 'bbox_preds'])

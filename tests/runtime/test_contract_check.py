@@ -35,7 +35,7 @@ def test_a_whole_contract_passes():
     (lambda c: c.update(preprocessing='rgb'), 'contract.preprocessing: expected a table'),
     (lambda c: c.update(postprocessing=[]), 'contract.postprocessing: expected a table'),
     (lambda c: c.update(classes=[1, 2]), 'contract.classes: expected a list of names'),
-    (lambda c: c.update(output_tree='cls_scores'), 'output_tree: expected nested lists'),
+    (lambda c: c.update(output_tree=dict(a=1)), 'output_tree: expected a name or nested lists'),
     (lambda c: c['postprocessing'].update(family=['detr']), 'family'),
     (lambda c: c['postprocessing'].pop('num_classes'), 'num_classes'),
     (lambda c: c['preprocessing'].update(resize=8), 'resize: expected a table'),
