@@ -23,11 +23,11 @@ def check_picture(image: Any, channels: int, color_order: str) -> None:
     taken: Sequence[int] = (1, COLORS) if color_order == 'gray' else (channels, )
     expected = f'a picture as a uint8 array (height, width, {" or ".join(map(str, taken))})'
     if not isinstance(image, np.ndarray):
-        raise BpuError(f'parameter image: expected {expected}, found {type(image).__name__}')
+        raise BpuError(f'picture: expected {expected}, found {type(image).__name__}')
     found = f'an array of {image.dtype} {image.shape}'
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
-        raise BpuError(f'parameter image: expected {expected}, found {found}')
+        raise BpuError(f'picture: expected {expected}, found {found}')
     count = 1 if image.ndim == 2 else image.shape[2]
     if count not in taken:
-        raise BpuError(f'parameter image: expected {expected}: a picture of '
+        raise BpuError(f'picture: expected {expected}: a picture of '
                        f'{" or ".join(map(str, taken))} channels, found {count}')

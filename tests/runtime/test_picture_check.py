@@ -20,7 +20,7 @@ CONTRACT = dict(
     (IMAGE[:0], r'\(0, 6, 3\)'), (IMAGE[None], r'\(1, 4, 6, 3\)'), (IMAGE[..., 0], 'found 1'),
     (IMAGE[..., :2], '3 channels, found 2'), (IMAGE[0, 0], r'\(3,\)')], ids=str)
 def test_what_is_no_picture_is_refused(image, words):
-    with pytest.raises(BpuError, match=f'parameter image: expected a picture as a uint8.*{words}'):
+    with pytest.raises(BpuError, match=f'picture: expected a picture as a uint8.*{words}'):
         int8_image(image, CONTRACT)
 
 
