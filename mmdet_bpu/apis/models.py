@@ -20,7 +20,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.families.class_names import class_names
-from mmdet_bpu.families.contract import check_contract, deploy_metadata
+from mmdet_bpu.families.contract import check_decoding, deploy_metadata
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.hbir.integer_program import program_from_module
@@ -110,7 +110,7 @@ def metadata_of(cfg: Config, model: nn.Module) -> Dict[str, Any]:
     """
     network, = quantization_of(model).networks
     metadata = deploy_metadata(cfg, model, network.graph.output_tree, class_names(cfg))
-    check_contract(metadata)
+    check_decoding(metadata)
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     require_promised_input(cfg, metadata['preprocessing'])
     return metadata

@@ -1,12 +1,10 @@
 """The runner: a stock mmengine runner that converts the model where it is built."""
 import copy
 from types import MappingProxyType
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
-from mmengine.dist import is_distributed
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from torch import nn
@@ -21,8 +19,8 @@ from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
 from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
 from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.prepared import prepare_from
+from mmdet_bpu.engine.process_runner import ProcessRunner
 from mmdet_bpu.engine.model_copies import carry_over_quantization
-from mmdet_bpu.engine.norms_across_processes import refuse_training, shared_norms
 from mmdet_bpu.engine.resuming import leave_out_done_batches, settle_resume
 from mmdet_bpu.engine.run_parts import leave_out_incomplete, refuse_incomplete
 from mmdet_bpu.engine.seeded_data import seeded_dataloader
@@ -37,12 +35,11 @@ from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
-from mmdet_bpu.models.plain_norms import SYNCHRONIZED, open_norms
 from mmdet_bpu.quantization import prepare, set_quant_state
 
 
 @RUNNERS.register_module()
-class BPURunner(WholeCheckpointRunner):
+class BPURunner(ProcessRunner, WholeCheckpointRunner):
     """Runner of the stages float, calibration, qat, int and hbm.
 
     Building the model is: build the stock detector, load float weights, prepare it, load quantized
@@ -64,7 +61,6 @@ class BPURunner(WholeCheckpointRunner):
     weights_stage: Optional[str] = None
     lacking: Mapping[str, Tuple[str, ...]] = MappingProxyType({})
     is_training = False
-    _shared_norms: Sequence[str] = ()
 
     @classmethod
     def from_cfg(cls, cfg: Union[Config, dict]) -> 'BPURunner':
@@ -84,13 +80,8 @@ class BPURunner(WholeCheckpointRunner):
         return runner
 
     def setup_env(self, env_cfg: Dict) -> None:
-        """As in mmengine; distributed runs without an accelerator use gloo.
-
-        mmengine's own start sets a CUDA device first, which fails there.
-        """
+        """As in mmengine, with the validated settings at hand."""
         self.settings = complete_config(self.cfg)
-        if self.distributed and get_device() == 'cpu' and not is_distributed():
-            torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
 
     def build_model(self, model: Union[nn.Module, Dict]) -> nn.Module:
@@ -111,10 +102,7 @@ class BPURunner(WholeCheckpointRunner):
         if self.settings.is_executable:
             self._load_from = None
             return ArtifactDetector(model)
-        if self._unsynchronized:
-            self._shared_norms = shared_norms(model, self.cfg.get('sync_bn'))
-        if stage != FLOAT or not self.distributed or get_device() == 'cpu':
-            open_norms(model, SYNCHRONIZED)
+        self.open_synchronized_norms(model)
         if self.settings.deploy_preprocessing:
             require_fitting_shape(model, self.settings.input_shape)
         checkpoint = None
@@ -145,9 +133,9 @@ class BPURunner(WholeCheckpointRunner):
         return model
 
     @property
-    def _unsynchronized(self) -> bool:
-        """Several processes on a CPU, for which torch has no synchronised batch norm."""
-        return self.distributed and get_device() == 'cpu'
+    def folds_norms(self) -> bool:
+        """bool: Calibration and QAT fold batch norms, and freeze those that stand alone."""
+        return self.settings.is_quantized
 
     @property
     def needs_calibration(self) -> bool:
@@ -158,23 +146,6 @@ class BPURunner(WholeCheckpointRunner):
     def is_resumed(self) -> bool:
         """bool: Whether the run goes on from a checkpoint of its own."""
         return bool(self._resume)
-
-    def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
-        """As in mmengine; on CPU, DDP gets no device ids, which it refuses there.
-
-        Norms are synchronised in float and on accelerators alone: in a quantized model they are
-        folded, or frozen where they stand.
-        """
-        if self._unsynchronized or self.settings.is_quantized:
-            self.cfg.sync_bn = None
-        if self._unsynchronized and not is_model_wrapper(model):
-            model_wrapper_cfg = dict(
-                type='MMDistributedDataParallel',
-                broadcast_buffers=False,
-                find_unused_parameters=self.cfg.get('find_unused_parameters', False),
-                **(model_wrapper_cfg or {}))
-            model_wrapper_cfg['device_ids'] = None
-        return super().wrap_model(model_wrapper_cfg, model)
 
     def register_hooks(self,
                        default_hooks: Optional[Dict] = None,
@@ -266,9 +237,6 @@ class BPURunner(WholeCheckpointRunner):
             refuse_incomplete('train', self.lacking.get('train', ()), stage)
         if self.weights_stage not in (None, *SOURCE_STAGES[stage]):
             self._refuse_weights(SOURCE_STAGES[stage], 'start')
-        if self._shared_norms and stage == FLOAT:
-            model = self.model.module if is_model_wrapper(self.model) else self.model
-            refuse_training(model, self._shared_norms)
         self.is_training = True
         try:
             model = super().train()

@@ -64,7 +64,7 @@ def deploy_metadata(cfg: Config, model: nn.Module, output_tree: Tree,
         march=cfg.bpu.get('march', DEFAULT_MARCH))
 
 
-def check_contract(metadata: Mapping[str, Any]) -> None:
+def check_decoding(metadata: Mapping[str, Any]) -> None:
     """Read the decoding of a contract as a host will, where there is a decoder for its family.
 
     Raises:
