@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 import mmdet_bpu
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.config_reading import type_name
+from mmdet_bpu.output_folder import FULL_DISK
 
 OURS = Path(mmdet_bpu.__file__).parent
 REGISTRY = Path(mmengine.registry.__file__).parent
@@ -72,6 +73,8 @@ def refused_config(cfg: Config) -> Iterator[None]:
     except NO_FAULTS:
         raise
     except Exception as error:
+        if getattr(error, 'errno', None) in FULL_DISK:
+            raise
         parts = list(_parts(cfg.to_dict()))
         fault = _fault(error, parts)
         if fault is None:

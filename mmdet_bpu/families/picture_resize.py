@@ -70,7 +70,6 @@ class _Reading:
     reason: str = 'it does not resize pictures'
     keep_ratio: bool = False
     interpolation: str = 'bilinear'
-    backend: str = 'cv2'
     pad_value: Optional[Sequence[float]] = None  # blue first, as pictures are read
     corner: str = 'top_left'
 
@@ -153,17 +152,16 @@ def _read(pipeline: Optional[List[dict]]) -> _Reading:
                     f'({type(error).__name__}: {error}); correct {dict(transform)}') from error
     if reading.shape is not None and not is_input_shape(reading.shape):
         raise BpuError(f'field {PIPELINE}: expected sizes of {INPUT_SHAPE}, found {reading.shape}')
-    if reading.interpolation not in list(INTERPOLATIONS) or reading.backend != 'cv2':
+    # By cv2 whatever backend the config's own pipeline has: every deployed stage resizes as a host.
+    if reading.interpolation not in list(INTERPOLATIONS):
         raise BpuError(f'field {PIPELINE}: expected an interpolation of {", ".join(INTERPOLATIONS)} '
-                       "by backend 'cv2', as a board's host has them, found "
-                       f'{reading.interpolation!r} by {reading.backend!r}')
+                       f'of cv2, as a board\'s host has them, found {reading.interpolation!r}')
     return reading
 
 
 def _read_interpolation(reading: _Reading, transform: dict) -> None:
     """As the transform states it, or passes it on to the Resize that it makes."""
     reading.interpolation = transform.get('interpolation', 'bilinear')
-    reading.backend = transform.get('backend', 'cv2')
 
 
 def _read_resize(reading: _Reading, transform: dict) -> None:

@@ -34,8 +34,8 @@ def refused(cfg, **parameters):
 
 def test_a_resumed_run_takes_no_other_weights(tiny_config):
     cfg = apis.load_config(str(tiny_config), 'float')
-    assert 'parameter resume and parameter load_from exclude each other' in refused(
-        cfg, resume='auto', load_from='x.pth')
+    assert 'parameter resume=y.pth and parameter load_from=x.pth name two files' in refused(
+        cfg, resume='y.pth', load_from='x.pth')
 
 
 def test_a_rate_is_scaled_only_from_a_known_batch_size(tiny_config):
