@@ -2,7 +2,7 @@
 import functools
 import re
 import sys
-from typing import Callable, Mapping
+from typing import Callable, Mapping, Sequence
 
 
 class BpuError(ValueError):
@@ -12,6 +12,12 @@ class BpuError(ValueError):
     names a parameter of a function as ``parameter NAME`` or ``parameter NAME=VALUE``; tools put
     their option in its place. They print it without a traceback and exit with code 2.
     """
+
+
+def first_names(names: Sequence[str], most: int = 8) -> str:
+    """Names in a message: the first ones, and how many more there are."""
+    more = f', and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more
 
 
 def exit_on_error(*parameters: str, **options: str) -> Callable[[Callable], Callable[..., None]]:

@@ -51,16 +51,8 @@ class Declared:
         self.tensor_bytes = 0
 
 
-class Inert:
-    """Stands for any object: takes everything, does nothing."""
-
-    def __init__(self, declared: Declared = None, known: bool = False, item_bytes: int = 0) -> None:
-        self.declared, self.known, self.item_bytes = declared, known, item_bytes
-
-    def __call__(self, *args, **kwargs):
-        if self.declared is not None and not self.known:
-            self.declared.plain = False
-        return Inert()
+class Acceptor:
+    """Stands for an object of a pickle: whatever is put into it is forgotten."""
 
     def __setstate__(self, state):
         pass
@@ -76,6 +68,18 @@ class Inert:
 
     def add(self, item):
         pass
+
+
+class Inert(Acceptor):
+    """Stands for any object: takes everything, does nothing."""
+
+    def __init__(self, declared: Declared = None, known: bool = False, item_bytes: int = 0) -> None:
+        self.declared, self.known, self.item_bytes = declared, known, item_bytes
+
+    def __call__(self, *args, **kwargs):
+        if self.declared is not None and not self.known:
+            self.declared.plain = False
+        return Inert()
 
 
 class ScanUnpickler(pickle._Unpickler):

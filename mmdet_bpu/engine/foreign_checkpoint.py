@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Dict, Tuple
 
 import torch
 
-from mmdet_bpu.engine.checkpoint_scan import STREAM_MAGIC
+from mmdet_bpu.engine.checkpoint_scan import STREAM_MAGIC, Acceptor
 from mmdet_bpu.engine.plain_data import Bounded
 from mmdet_bpu.errors import BpuError
 
@@ -29,7 +29,7 @@ STORAGE_DTYPES = {
 }
 
 
-class Stub:
+class Stub(Acceptor):
     """Stands for an object of a class that was not looked up: takes everything, does nothing."""
 
     def __new__(cls, *args, **kwargs):
@@ -40,21 +40,6 @@ class Stub:
 
     def __call__(self, *args, **kwargs):
         return Stub()
-
-    def __setstate__(self, state):
-        pass
-
-    def __setitem__(self, key, value):
-        pass
-
-    def append(self, item):
-        pass
-
-    def extend(self, items):
-        pass
-
-    def add(self, item):
-        pass
 
 
 class _Storage:

@@ -7,10 +7,8 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from mmdet_bpu.errors import BpuError
+from mmdet_bpu.errors import BpuError, first_names
 
-# Names in a message about keys; the rest is counted.
-SHOWN_KEYS = 8
 WRAPPER = 'module.'
 WEIGHT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 """What may be cast to a model's floats, with a note. Others are no weights: integers without their
@@ -49,14 +47,14 @@ def load_strictly(model: nn.Module, state_dict: Dict[str, torch.Tensor], path: s
              if (reason := _unfit(own[key], weights[key])) is not None]
     if unfit:
         raise BpuError(f'checkpoint {path} holds tensors that {type(model).__name__} cannot take as '
-                       f'weights: {_listed(unfit)}; expected float32 (float16, bfloat16 and float64 '
+                       f'weights: {first_names(unfit)}; expected float32 (float16, bfloat16 and float64 '
                        'are cast): save the float model')
     cast = {key: _cast(own[key], weights[key]) for key in common}
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     not_finite = [f'{key} ({reason})' for key in common
                   if (reason := _not_finite(own[key], cast[key], key in parameters)) is not None]
     if not_finite:
-        raise BpuError(f'checkpoint {path} holds values that are no numbers: {_listed(not_finite)}; '
+        raise BpuError(f'checkpoint {path} holds values that are no numbers: {first_names(not_finite)}; '
                        'its training has diverged or the file is damaged: give an earlier one')
     _note_casts(own, weights, path)
     model.load_state_dict(cast, strict=True)
@@ -126,10 +124,5 @@ def _note_casts(own: Dict[str, Any], weights: Dict[str, Any], path: str) -> None
 
 def _complaints(kinds: Dict[str, List[str]]) -> str:
     """A line for each kind that has members."""
-    return '\n'.join(f'  {len(keys)} {what}: {_listed(keys)}'
+    return '\n'.join(f'  {len(keys)} {what}: {first_names(keys)}'
                      for what, keys in kinds.items() if keys)
-
-
-def _listed(names: List[str]) -> str:
-    more = f', and {len(names) - SHOWN_KEYS} more' if len(names) > SHOWN_KEYS else ''
-    return ', '.join(names[:SHOWN_KEYS]) + more

@@ -2,7 +2,7 @@
 import functools
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ import xxhash
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmdet_bpu.errors import BpuError
+from mmdet_bpu.errors import BpuError, first_names
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_tensors
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
@@ -188,7 +188,7 @@ class Quantization(nn.Module):
             return
         sites = [name for name, flag in zip(rounding, flags) if not bool(flag)]
         raise BpuError(f'{len(sites)} tensors have no scale, because no calibration observed them: '
-                       f'{shown(sites)}; start from a checkpoint that a calibration has finished, '
+                       f'{first_names(sites)}; start from a checkpoint that a calibration has finished, '
                        'or from a float one, which is calibrated first')
 
     def set_state(self, state: Union[str, QuantState]) -> None:
@@ -248,12 +248,6 @@ def _checksum(detector: nn.Module) -> int:
             state.update(name.encode())
             state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return state.intdigest()
-
-
-def shown(sites: Sequence[str], most: int = 8) -> str:
-    """Names in a message: the first ones, and how many more there are."""
-    more = f', and {len(sites) - most} more' if len(sites) > most else ''
-    return ', '.join(sites[:most]) + more
 
 
 def module_key(name: str) -> str:

@@ -4,8 +4,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from mmdet_bpu.engine.model_copies import carry_over_quantization
+from mmdet_bpu.errors import first_names
 from mmdet_bpu.quantization import quantization_of, set_quant_state
-from mmdet_bpu.quantization.quant_mode import shown
 
 
 @HOOKS.register_module()
@@ -31,7 +31,7 @@ class QuantStateHook(Hook):
         if untrained and not self._said:
             runner.logger.warning(
                 f'{len(untrained)} quantized sites run in prediction alone, so training does not '
-                f'see their rounding: {shown(untrained)}')
+                f'see their rounding: {first_names(untrained)}')
         self._said = self._said or untrained is not None
 
     def before_val_epoch(self, runner) -> None:
