@@ -20,6 +20,8 @@ sys.path.insert(0, str(ROOT / 'tools'))
 from demo import ENVIRONMENT, Demo, last_lines  # noqa: E402
 
 os.environ.update(ENVIRONMENT)  # before torch is imported
+# Asking CUDA itself whether it is there would leave it unusable in the forks.
+os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
 
 CALIBRATION = ['bpu.calibration.num_batches=25']  # 200 images
 STEPS = 188  # of an epoch: 1,500 images, 8 at a time

@@ -72,6 +72,9 @@ def main() -> None:
         result = compile_program(program_from_module(exported.integer),
                                  Path(folder) / 'model.hbm', args.march, exported.report)
         lap('compile')
+        for suffix in ('hbm', 'int.mlir'):  # a file of this size must pass the checks of a reader
+            apis.load_artifact(Path(folder) / f'model.{suffix}')
+            lap(f'open model.{suffix}')
         sizes = {p.name: p.stat().st_size for p in sorted(Path(folder).iterdir())}
     deploy = sum(seconds[k] for k in ('export and convert', 'write texts', 'compile'))
     print(json.dumps(dict(

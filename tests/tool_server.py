@@ -12,9 +12,12 @@ import signal
 import sys
 import traceback
 
-import mmdet_bpu.apis  # noqa: F401
-import mmdet_bpu.engine.runner  # noqa: F401
-import mmdet_bpu.registration  # noqa: F401
+# Asking CUDA itself whether it is there would leave it unusable in the forks.
+os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
+
+import mmdet_bpu.apis  # noqa: E402, F401
+import mmdet_bpu.engine.runner  # noqa: E402, F401
+import mmdet_bpu.registration  # noqa: E402, F401
 
 
 def run_tool(argv: list[str], cwd: str) -> int:

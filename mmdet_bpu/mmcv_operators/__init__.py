@@ -7,7 +7,8 @@ imports nothing: the file of an operator, and torch with it, comes when the oper
 import importlib
 from typing import Callable
 
-OPERATORS = ('nms', 'softnms')
+OPERATORS = ('ms_deform_attn_backward', 'ms_deform_attn_forward', 'nms',
+             'sigmoid_focal_loss_backward', 'sigmoid_focal_loss_forward', 'softnms')
 
 
 def load_operator(name: str) -> Callable:

@@ -1,10 +1,11 @@
 """Multi-scale deformable attention with static shapes and one ``grid_sample`` per level."""
-from typing import List, Optional, Tuple
+from typing import Optional
 
 import torch
-import torch.nn.functional as F
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttention
 from torch import Tensor, nn
+
+from mmdet_bpu.mmcv_operators.level_sampling import weighted_samples
 
 
 class StaticDeformableAttention(MultiScaleDeformableAttention):
@@ -64,7 +65,7 @@ class StaticDeformableAttention(MultiScaleDeformableAttention):
                                                      self.num_levels * self.num_points)
         weights = weights.softmax(-1)
         locations = self._locations(reference_points, offsets, spatial_shapes)
-        output = self._sample(value, shapes, locations, weights)
+        output = weighted_samples(value, shapes, locations, weights)
         output = self.output_proj(output)
         if not self.batch_first:
             output = output.permute(1, 0, 2)
@@ -81,26 +82,6 @@ class StaticDeformableAttention(MultiScaleDeformableAttention):
                 + offsets / self.num_points * reference[:, :, None, :, None, 2:] * 0.5
         raise ValueError('reference_points must end in 2 or 4 coordinates, '
                          f'found shape {tuple(reference.shape)}')
-
-    def _sample(self, value: Tensor, shapes: List[Tuple[int, int]], locations: Tensor,
-                weights: Tensor) -> Tensor:
-        """Weighted sum of the samples, ``(N, Q, heads * width)``."""
-        batch, _, heads, width = value.shape
-        queries = locations.shape[1]
-        levels = value.split([h * w for h, w in shapes], dim=1)
-        grids = 2 * locations - 1
-        samples = []
-        for level, (height, breadth) in enumerate(shapes):
-            image = levels[level].flatten(2).transpose(1, 2)
-            image = image.reshape(batch * heads, width, height, breadth)
-            grid = grids[:, :, :, level].transpose(1, 2).flatten(0, 1)
-            samples.append(
-                F.grid_sample(
-                    image, grid, mode='bilinear', padding_mode='zeros', align_corners=False))
-        weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
-        output = (torch.stack(samples, dim=-2).flatten(-2) * weights).sum(-1)
-        output = output.view(batch, heads * width, queries)
-        return output.transpose(1, 2).contiguous()
 
 
 def open_deformable_attention(model: nn.Module) -> int:

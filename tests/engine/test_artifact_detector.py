@@ -211,7 +211,7 @@ def test_the_integer_model_is_evaluated_like_any_stage(trained, staged, tmp_path
     executable = Interpreter(program_from_module(integer))
     metrics = evaluate(staged('int', tmp_path / 'x_int'), executable)
     assert metrics['int/coco/bbox_mAP'] == metrics['coco/bbox_mAP']
-    image = torch.randn(3, 64, 64)
+    image = torch.randn(3, 64, 64, device=next(runner.model.parameters()).device)
     with torch.no_grad():
         expected = runner.model.eval()(image[None], example_samples(1, (64, 64)), mode='tensor')
     outputs = ArtifactDetector(runner.model, executable).head_outputs(image)

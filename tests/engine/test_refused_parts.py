@@ -1,5 +1,6 @@
 """Parts that refuse their own arguments: their words in one sentence that names the field."""
 import pytest
+import torch
 
 from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.training import train
@@ -8,7 +9,8 @@ from mmdet_bpu.errors import BpuError
 
 @pytest.mark.parametrize('field, value, place, words', [
     ('optim_wrapper.optimizer.lr', -1.0, 'optim_wrapper.optimizer.type', 'Invalid learning rate'),
-    ('optim_wrapper.type', 'AmpOptimWrapper', 'optim_wrapper.type', 'only available'),
+    pytest.param('optim_wrapper.type', 'AmpOptimWrapper', 'optim_wrapper.type', 'only available',
+                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is at hand')),
     ('optim_wrapper.paramwise_cfg', dict(custom_keys=5), 'optim_wrapper', 'custom_keys'),
     ('model.backbone.depth', 19, 'model.backbone.type', 'invalid depth 19 for resnet'),
     ('model.neck.norm_cfg.num_groups', 7, 'model.neck.norm_cfg.type', 'divisible by num_groups (7)'),

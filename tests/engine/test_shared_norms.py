@@ -1,4 +1,5 @@
 """Batch norms across processes on a CPU: refused where they train, as any other where they do not."""
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,8 @@ def on_two_ranks(cfg, root) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node', '2',
          '--standalone', str(SCRIPT), str(root / 'cfg.py'), str(root)],
-        capture_output=True, text=True, timeout=300)
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})  # two processes on the CPU
 
 
 def test_float_training_in_two_processes_says_so_before_it_trains(staged, tmp_path):

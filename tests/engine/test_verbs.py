@@ -18,8 +18,8 @@ def test_train_and_evaluate_need_no_command_line(tiny_config, tmp_path, monkeypa
     assert cfg.work_dir == 'work_dirs/tiny_float'
     checkpoint = Path(cfg.work_dir) / 'epoch_1.pth'
     trained = torch.load(checkpoint, weights_only=True)['state_dict']
-    assert torch.equal(trained['bbox_head.cls_branches.0.bias'],
-                       model.state_dict()['bbox_head.cls_branches.0.bias'])
+    assert torch.equal(trained['bbox_head.cls_branches.0.bias'].cpu(),
+                       model.state_dict()['bbox_head.cls_branches.0.bias'].cpu())
 
     cfg = apis.load_config(str(tiny_config), 'float', [*SHORT, 'experiment_name=verbs_test'])
     metrics = apis.evaluate(cfg, checkpoint, deploy_preprocessing=True)

@@ -121,3 +121,11 @@ def test_the_reference_computes_a_whole_program_alone(detector):
     assert executor.kernel_counts == {
         'reference': {'bpu.conv2d': 4, 'bpu.reshape': 1, 'bpu.linear': 2}}
     assert executor.run({'image': IMAGE})[detector.outputs[0]].unique().numel() > 50
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_the_reference_computes_the_same_integers_on_cuda(detector):
+    expected = Interpreter(detector).run({'image': IMAGE})
+    found = Interpreter(detector, device='cuda').run({'image': IMAGE})
+    for name, integers in expected.items():
+        assert found[name].is_cuda and torch.equal(found[name].cpu(), integers)

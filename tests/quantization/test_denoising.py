@@ -68,7 +68,10 @@ def test_deployed_queries_are_in_training_what_they_are_in_prediction(dino):
         for more, deployed in zip(training, prediction):
             queries = deployed.shape[2]
             assert more.shape[2] > queries
-            assert torch.equal(more[:, :, -queries:], deployed)
+            # Bit for bit where products of more rows add up in the same order. A BLAS may choose
+            # another, and what lies on a tie is then rounded to the other side.
+            difference = (more[:, :, -queries:] - deployed).abs().mean()
+            assert difference < 0.02 * deployed.std()  # 0.10 and 0.28 if all queries were quantized
 
 
 def test_quantizers_see_in_training_what_they_see_in_prediction(dino):

@@ -15,7 +15,7 @@ FEW = ['train_dataloader.batch_size=2', 'model.test_cfg.nms_pre=50',
 
 
 @pytest.fixture(scope='module')
-def benchmark():
+def measuring():
     """Modules (families_accuracy, family_training)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / 'benchmarks')
@@ -25,9 +25,9 @@ def benchmark():
 
 
 @pytest.fixture
-def training_on_few(benchmark, tool_process, tmp_path, monkeypatch):
+def training_on_few(measuring, tool_process, tmp_path, monkeypatch):
     """Function () -> RTMDet, which has moving averages, to train on 4 pictures; the steps that ran."""
-    Training = benchmark[1].FamilyTraining
+    Training = measuring[1].FamilyTraining
     ran = []
 
     def run(self, name, tool, *arguments):
@@ -43,10 +43,10 @@ def training_on_few(benchmark, tool_process, tmp_path, monkeypatch):
     return lambda: (Training('rtmdet', tmp_path / 'rtmdet', data, FEW), ran)
 
 
-def test_every_stage_is_trained_and_evaluated_once(training_on_few, benchmark, tmp_path):
+def test_every_stage_is_trained_and_evaluated_once(training_on_few, measuring, tmp_path):
     training, ran = training_on_few()
     found = training.measure()
-    assert set(found) == set(benchmark[0].STAGES)
+    assert set(found) == set(measuring[0].STAGES)
     assert all(0 <= one['mAP'] <= 1 for one in found.values())
     assert ran == ['train_float', 'test_float', 'train_calibration', 'test_calibration',
                    'train_qat', 'test_qat', 'test_int', 'train_float_control',
@@ -57,8 +57,8 @@ def test_every_stage_is_trained_and_evaluated_once(training_on_few, benchmark, t
 
 
 @pytest.mark.parametrize('family', ['retinanet', 'rtmdet', 'dino'])
-def test_the_control_is_qat_without_quantization(family, benchmark):
-    module = benchmark[1]
+def test_the_control_is_qat_without_quantization(family, measuring):
+    module = measuring[1]
     config = str(ROOT / 'configs' / 'demo' / f'digits_{family}.py')
     qat, control = (apis.load_config(config, 'qat', options) for options in (
         module.SCHEDULE, [*module.SCHEDULE, *module.AS_FLOAT]))
@@ -88,40 +88,40 @@ def test_nothing_of_the_stock_data_set_is_left(family):
 
 
 @pytest.mark.parametrize('family', ['retinanet', 'rtmdet', 'dino'])
-def test_float_schedule_ends_with_its_decay(family, benchmark):
+def test_float_schedule_ends_with_its_decay(family, measuring):
     cfg = apis.load_config(str(ROOT / 'configs' / 'demo' / f'digits_{family}.py'))
     assert max(scheduler['end'] for scheduler in cfg.param_scheduler) == (
-        benchmark[1].STEPS * cfg.train_cfg.max_epochs)
+        measuring[1].STEPS * cfg.train_cfg.max_epochs)
 
 
-def stages(benchmark, **of_stage):
+def stages(measuring, **of_stage):
     """What a family measured: 0.5 in every stage that is not named."""
-    return {stage: dict(mAP=of_stage.get(stage, 0.5), mAP50=0.9) for stage in benchmark[0].STAGES}
+    return {stage: dict(mAP=of_stage.get(stage, 0.5), mAP50=0.9) for stage in measuring[0].STAGES}
 
 
-def test_integers_are_held_against_the_better_of_float_and_control(benchmark):
-    row = benchmark[0].row
-    assert row('dino', stages(benchmark, float_control=0.6, int=0.594), {})['passed']
-    assert not row('dino', stages(benchmark, float_control=0.6, int=0.593), {})['passed']
-    assert not row('dino', stages(benchmark, float=0.6, int=0.593), {})['passed']
-    assert row('dino', stages(benchmark, float=0.6, int=0.63), {})['share'] == 1.05
+def test_integers_are_held_against_the_better_of_float_and_control(measuring):
+    row = measuring[0].row
+    assert row('dino', stages(measuring, float_control=0.6, int=0.594), {})['passed']
+    assert not row('dino', stages(measuring, float_control=0.6, int=0.593), {})['passed']
+    assert not row('dino', stages(measuring, float=0.6, int=0.593), {})['passed']
+    assert row('dino', stages(measuring, float=0.6, int=0.63), {})['share'] == 1.05
 
 
-def test_a_family_that_learned_nothing_has_not_passed(benchmark):
-    row = benchmark[0].row('dino', stages(benchmark, float=0.0, float_control=0.0, int=0.0), {})
+def test_a_family_that_learned_nothing_has_not_passed(measuring):
+    row = measuring[0].row('dino', stages(measuring, float=0.0, float_control=0.0, int=0.0), {})
     assert not row['passed'] and row['share'] == 0.0
 
 
-def test_table_has_a_line_for_each_family_and_says_which_is_too_low(benchmark):
-    module = benchmark[0]
-    rows = [module.row('retinanet', stages(benchmark, float=0.51, qat=0.52, int=0.515), {}),
-            module.row('dino', stages(benchmark, calibration=0.4, int=0.45), {})]
+def test_table_has_a_line_for_each_family_and_says_which_is_too_low(measuring):
+    module = measuring[0]
+    rows = [module.row('retinanet', stages(measuring, float=0.51, qat=0.52, int=0.515), {}),
+            module.row('dino', stages(measuring, calibration=0.4, int=0.45), {})]
     assert module.table(rows).splitlines()[2:] == [
         '| retinanet | 0.510 | 0.500 | 0.500 | 0.520 | 0.515 | 1.010 |',
         '| dino | 0.500 | 0.500 | 0.400 | 0.500 | 0.450 | 0.900, too low |']
 
 
-def test_a_failing_step_is_named_with_its_output(benchmark, tmp_path):
-    training = benchmark[1].FamilyTraining('dino', tmp_path, tmp_path)
+def test_a_failing_step_is_named_with_its_output(measuring, tmp_path):
+    training = measuring[1].FamilyTraining('dino', tmp_path, tmp_path)
     with pytest.raises(BpuError, match='(?s)test_int ended with exit code 2.*arguments are required: config'):
         training.run('test_int', 'get_flops.py')

@@ -1,0 +1,64 @@
+"""A detector of a config with random weights, calibrated on noise, for benchmarks of speed."""
+from pathlib import Path
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import nn
+
+from mmdet_bpu import apis
+from mmdet_bpu.engine.stages import load_config
+from mmdet_bpu.families.detector_path import example_samples
+from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
+
+CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'
+"""The stock R50 Deformable DETR."""
+
+
+def build(config: str, shape: Sequence[int], device: str = 'cpu',
+          weights_seed: int = 0) -> Tuple[object, nn.Module]:
+    """The config and its float detector, with random weights."""
+    torch.manual_seed(weights_seed)
+    cfg = load_config(config, None, {
+        'bpu.calibration.observer': 'minmax', 'bpu.input_shape': tuple(shape),
+        'model.backbone.init_cfg': None})
+    model = apis.build_detector(cfg)
+    if hasattr(model, 'level_embed'):
+        torch.nn.init.normal_(model.level_embed)
+    return cfg, model.to(device)
+
+
+def calibrated(cfg, model: nn.Module, shape: Sequence[int]) -> nn.Module:
+    """``model``, prepared in place and calibrated on one image of noise; it quantizes."""
+    prepare(model, apis.settings_of(cfg))
+    set_quant_state(model, 'observe')
+    with torch.no_grad():
+        model(noise(model, 1, shape), example_samples(1, tuple(shape)), mode='tensor')
+    finish_calibration(model)
+    set_quant_state(model, 'quantize')
+    return model
+
+
+def noise(model: nn.Module, batch: int, shape: Sequence[int], seed: int = 0) -> torch.Tensor:
+    """Normal noise as normalised pictures (N, 3, H, W), on the model's device."""
+    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    return torch.randn(batch, 3, *shape, generator=generator).to(device)
+
+
+def annotated_samples(batch: int, shape: Sequence[int], boxes: int = 8, classes: int = 10,
+                      device: Optional[str] = None) -> List[DetDataSample]:
+    """Samples with random boxes, for a training step."""
+    generator = torch.Generator().manual_seed(0)
+    samples = example_samples(batch, tuple(shape))
+    height, width = shape
+    for sample in samples:
+        low = torch.rand(boxes, 2, generator=generator) * 0.6
+        high = low + 0.05 + torch.rand(boxes, 2, generator=generator) * 0.3
+        scale = torch.tensor([width, height, width, height], dtype=torch.float32)
+        sample.gt_instances = InstanceData(
+            bboxes=(torch.cat([low, high], 1) * scale).to(device),
+            labels=torch.randint(0, classes, (boxes,), generator=generator).to(device))
+        sample.set_metainfo(dict(batch_input_shape=tuple(shape)))
+    return samples
