@@ -37,6 +37,7 @@ class Demo:
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self.data = folder, data
+        self.launch: List[str] = []  # Python's own arguments, before the tool
         self.state_file = folder / 'steps.json'
         self.state: Dict[str, dict] = {}
         self.ran = False  # what follows a step that ran is made of its result: it runs too
@@ -68,7 +69,7 @@ class Demo:
     def run(self, name: str, tool: str, *arguments: object) -> None:
         """Run a tool in a process of its own; its output goes to ``<name>.log``."""
         log = self.folder / f'{name}.log'
-        command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
+        command = [sys.executable, *self.launch, str(TOOLS / tool), *map(str, arguments)]
         with open(log, 'w', encoding='utf-8') as file:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT,
                                   env=ENVIRONMENT).returncode

@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 
 import mmdet_bpu
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.families.config_reading import type_name
+from mmdet_bpu.families.config_reading import class_of, type_name
 from mmdet_bpu.output_folder import FULL_DISK
 
 OURS = Path(mmdet_bpu.__file__).parent
@@ -157,7 +157,7 @@ def _unknown_type(text: str, source: Path, parts: List[Part], chain: List[Mappin
     if source == BRICKS:  # mmcv does not say which
         name = next((type_name(part) for path, part in parts
                      if path.rpartition('.')[2] in LAYERS and 'type' in part
-                     and MODELS.get(part['type']) is None), '')
+                     and class_of(part, MODELS) is None), '')
         text = f'{name} is not in the registry of models' if name else text
     if ' is not in ' not in text:
         return _Fault('', f'{" ".join(text.split())[:LONGEST]}; give it one in the config', chain)

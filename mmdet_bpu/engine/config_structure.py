@@ -32,7 +32,8 @@ def _is_list(value: Any) -> bool:
 
 def _is_component(value: Any) -> bool:
     # One without a type is left to what builds it.
-    return _is_dict(value) and (isinstance(value.get('type', ''), str) or callable(value['type']))
+    kind = value.get('type', 'absent') if _is_dict(value) else None
+    return all(kind.split('.')) if isinstance(kind, str) else callable(kind)
 
 
 def _all(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -94,14 +95,16 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 LOADER_FIELDS = dict(dataset=COMPONENT, sampler=COMPONENT, batch_sampler=COMPONENT)
 DATASET_FIELDS = dict(pipeline=COMPONENTS, metainfo=DICT, dataset=COMPONENT, datasets=COMPONENTS)
 DEEPEST = 32  # data sets around data sets; more is a circle
+WIDEST = 64  # bits of an integer: no tensor, file or counter has more
 
 
 def check_structure(cfg: Config) -> None:
     """Check the kinds of a config's fields.
 
     Raises:
-        BpuError: One is of another kind.
+        BpuError: One is of another kind, or an integer is beyond any size.
     """
+    _check_integers('', dict(cfg.items()))
     for path, kind in FIELDS.items():
         _check(path, _find(cfg, path), kind)
     for hook in cfg.get('custom_hooks') or ():
@@ -126,6 +129,18 @@ def _check_dataset(path: str, dataset: Any, depth: int = 0) -> None:
     _check_dataset(f'{path}.dataset', dataset.get('dataset'), depth + 1)
     for index, member in enumerate(dataset.get('datasets') or ()):
         _check_dataset(f'{path}.datasets[{index}]', member, depth + 1)
+
+
+def _check_integers(path: str, value: Any) -> None:
+    if isinstance(value, int) and value.bit_length() >= WIDEST:
+        raise BpuError(f'field {path}: expected an integer of at most {WIDEST} bits, found one of '
+                       f'{value.bit_length() + 1}')
+    if isinstance(value, Mapping):
+        for name, member in value.items():
+            _check_integers(f'{path}.{name}' if path else str(name), member)
+    elif _is_list(value):
+        for index, member in enumerate(value):
+            _check_integers(f'{path}[{index}]', member)
 
 
 def _find(cfg: Any, path: str) -> Any:

@@ -4,6 +4,8 @@ from typing import List, Optional
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
+from mmdet_bpu.families.config_reading import class_of
+
 
 def class_names(cfg: Config) -> List[str]:
     """Class names of the test data: the config's metainfo, else those of the dataset class."""
@@ -12,8 +14,7 @@ def class_names(cfg: Config) -> List[str]:
         dataset = dataset['dataset']
     names = (dataset.get('metainfo') or {}).get('classes')
     if not names and dataset.get('type'):
-        cls = DATASETS.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
-        names = getattr(cls, 'METAINFO', {}).get('classes')
+        names = getattr(class_of(dataset, DATASETS), 'METAINFO', {}).get('classes')
     count = _num_classes(cfg)
     return list(names) if names and (count is None or len(names) == count) else []
 

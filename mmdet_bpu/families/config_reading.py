@@ -15,8 +15,17 @@ def type_name(config: Any) -> str:
 
 def class_of(config: Any, registry: Registry) -> Optional[type]:
     """Class that a component's config names; None if the registry does not know it."""
-    kind = config.get('type') if isinstance(config, dict) else None
-    return registry.get(kind) if isinstance(kind, str) else kind
+    return named_class(config.get('type') if isinstance(config, dict) else None, registry)
+
+
+def named_class(kind: Any, registry: Registry) -> Optional[type]:
+    """A class given by name or itself; None for a name that the registry does not know."""
+    if not isinstance(kind, str):
+        return kind
+    try:
+        return registry.get(kind)
+    except (RuntimeError, TypeError):  # of a name that cannot be one of a module either
+        return None
 
 
 def innermost(dataset: dict) -> dict:

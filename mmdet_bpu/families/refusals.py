@@ -11,6 +11,7 @@ from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.base import FAMILIES
+from mmdet_bpu.families.config_reading import class_of
 from mmdet_bpu.families.refused_heads import MASKS, REASONS, TEXT
 
 TEACHER = 'it is a teacher with its student; give the config of the detector that shall be deployed'
@@ -61,8 +62,8 @@ def refuse_config(cfg: Config) -> None:
         return
     scope = cfg.get('default_scope') or 'mmdet'
     with DefaultScope.overwrite_default_scope(scope):
-        heads = [_class_of(head) for head in _heads_of(model)]
-        cls = _class_of(model)
+        heads = [class_of(head, MODELS) for head in _heads_of(model)]
+        cls = class_of(model, MODELS)
     reason = _of_classes(cls, next(filter(None, map(_of_head, heads)), None))
     if reason:
         raise BpuError(reason)
@@ -88,8 +89,3 @@ def _heads_of(model: Mapping) -> Iterator[Any]:
     for field in HEAD_FIELDS:
         heads = model.get(field)
         yield from heads if isinstance(heads, (list, tuple)) else [heads]
-
-
-def _class_of(config: Any) -> Optional[type]:
-    kind = config.get('type') if isinstance(config, Mapping) else None
-    return MODELS.get(kind) if isinstance(kind, str) else kind

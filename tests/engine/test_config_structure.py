@@ -1,10 +1,12 @@
 """Values of the wrong kind are named before anything reads them."""
 import pytest
 from mmengine.config import Config
+from mmengine.registry import HOOKS
 
 from mmdet_bpu.engine.config_structure import check_structure
 from mmdet_bpu.engine.stages import complete_config, load_config
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.config_reading import class_of
 
 DATASET = dict(type='CocoDataset', pipeline=[dict(type='Resize', scale=(96, 64))])
 
@@ -24,11 +26,16 @@ DATASET = dict(type='CocoDataset', pipeline=[dict(type='Resize', scale=(96, 64))
      'field train_dataloader.dataset.datasets: '),
     ('train_dataloader', dict(dataset=dict(type='RepeatDataset', dataset=dict(
         type='A', pipeline=[None]))), 'field train_dataloader.dataset.dataset.pipeline: '),
+    ('custom_hooks', [dict(type='')], 'field custom_hooks: expected a list of dicts whose types'),
+    ('model', dict(type='.RetinaNet'), 'field model: expected a dict whose type is a name'),
     ('custom_hooks', dict(type='EMAHook'), 'field custom_hooks: expected a list'),
     ('custom_hooks', [dict(type='PipelineSwitchHook', switch_epoch='x')], 'switch_epoch: expected'),
     ('optim_wrapper', 'SGD', 'field optim_wrapper: '),
     ('train_cfg', dict(max_epochs='12'), 'train_cfg.max_epochs: expected a positive integer'),
     ('default_scope', 5, 'field default_scope: expected a text, found 5'),
+    ('model', dict(type='A', neck=[dict(type='FPN', num_outs=10**500)]),
+     'field model.neck[0].num_outs: expected an integer of at most 64 bits, found one of 1662'),
+    ('randomness', dict(seed=-2**63 - 1), 'field randomness.seed: expected an integer of at most'),
 ])
 def test_a_value_of_the_wrong_kind_is_named(tmp_path, field, value, words):
     (tmp_path / 'config.py').write_text(f'{field} = {value!r}\n')
@@ -68,3 +75,8 @@ def test_a_normalisation_that_no_picture_survives_is_refused(stated, words):
     from mmdet_bpu.families.normalisation import normalisation
     with pytest.raises(BpuError, match=f'field model.data_preprocessor.{words}'):
         normalisation(Config(dict(model=dict(data_preprocessor=stated))))
+
+
+@pytest.mark.parametrize('name', ['', '.', '..hook', 'a:b', 'no.such.module.Hook'])
+def test_a_name_that_no_registry_takes_is_no_class(name):
+    assert class_of(dict(type=name), HOOKS) is None
