@@ -159,10 +159,29 @@ def _check_annotation(place: str, _: int, annotation: dict) -> None:
         raise BpuError(f'{expected} bbox [x, y, width, height] in px, found {_short(box)}')
     if not (isinstance(area, (int, float)) and _is_finite(area)):
         raise BpuError(f'{expected} area in square px, found {_short(area)}')
+    mask = annotation.get('segmentation')
+    if mask and not (isinstance(mask, (list, dict)) and _numbers_fit(mask)):
+        raise BpuError(f'{expected} segmentation as polygons or a run-length encoding of numbers of '
+                       f'64 bits, found {_short(mask)}')
     try:
         crowd_flag(annotation)
     except BpuError as error:
         raise BpuError(f'{place}{error}') from None
+
+
+def _numbers_fit(mask: list | dict) -> bool:
+    """Whether every list of numbers in a segmentation is one of 64 bits."""
+    lists = mask.values() if isinstance(mask, dict) else mask
+    for numbers in lists:
+        if isinstance(numbers, int):
+            numbers = [numbers]
+        try:
+            if isinstance(numbers, list) and numbers \
+                    and (max(numbers) >= 2**63 or min(numbers) < -2**63):
+                return False
+        except TypeError:  # no numbers: what reads masks says so
+            continue
+    return True
 
 
 def _check_category(place: str, position: int, category: dict) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from mmdet_bpu.compat import has_compiled_ext
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector
 from mmdet_bpu.engine.config_errors import field_of, present_files
+from mmdet_bpu.engine.data_classes import LABELLED_LOADERS, UNREAD_LABELS, check_classes
 from mmdet_bpu.engine.download import connected, fetch_pretrained
 from mmdet_bpu.engine.hooks import (DueValidationHook, PlainCheckpointHook, QuantStateHook,
                                     RandomStateHook, StageMetricHook)
@@ -176,9 +177,13 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
         return loop
 
     def build_dataloader(self, dataloader: Any, *args, **kwargs) -> Any:
-        """As in mmengine; files that are absent are the config's fault."""
-        with present_files(field_of(self, dataloader, 'dataloader')):
-            return super().build_dataloader(dataloader, *args, **kwargs)
+        """As in mmengine; absent files and classes that are not the head's are the config's fault."""
+        field = field_of(self, dataloader, 'dataloader')
+        with present_files(field):
+            built = super().build_dataloader(dataloader, *args, **kwargs)
+        if field in LABELLED_LOADERS and (field, self.settings.stage) != UNREAD_LABELS:
+            check_classes(self.cfg, field, built.dataset)
+        return built
 
     def build_evaluator(self, evaluator: Any) -> Any:
         """As in mmengine; files that are absent are the config's fault."""

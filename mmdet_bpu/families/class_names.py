@@ -15,11 +15,11 @@ def class_names(cfg: Config) -> List[str]:
     names = (dataset.get('metainfo') or {}).get('classes')
     if not names and dataset.get('type'):
         names = getattr(class_of(dataset, DATASETS), 'METAINFO', {}).get('classes')
-    count = _num_classes(cfg)
+    count = head_classes(cfg)
     return list(names) if names and (count is None or len(names) == count) else []
 
 
-def _num_classes(cfg: Config) -> Optional[int]:
+def head_classes(cfg: Config) -> Optional[int]:
     """Number of classes of the box head's config; None where there is no one head that says it."""
     if cfg.model.get('rpn_head') is not None:
         return 1  # boxes of any class: mmdet's RPN sets it

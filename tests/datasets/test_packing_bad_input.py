@@ -227,6 +227,25 @@ def test_area_that_is_no_number_is_named(coco_files, area):
         coco_files, 'annotations', dict(area=area))
 
 
+@pytest.mark.parametrize('mask', [2**70, 'text', [[1, 1, 2**64, 1, 3, 3]],
+                                  dict(size=[4, 4], counts=[0, -2**70])])
+def test_segmentation_that_no_reader_of_masks_takes_is_named(coco_files, mask):
+    assert 'annotation 2: expected segmentation as polygons or a run-length' in refusal(
+        coco_files, 'annotations', dict(segmentation=mask))
+
+
+@pytest.mark.parametrize('mask', [None, [], [[1.5, 1, 9, 1, 3, 3]], [[float('nan'), 1]], [[[1]]],
+                                  dict(size=[4, 4], counts=[0, 16]), dict(size=[4, 4], counts='0')])
+def test_other_segmentations_are_packed(coco_files, tmp_path, mask):
+    content = coco_files.content()
+    content['annotations'][0]['segmentation'] = mask
+    coco_files.ann_file.write_text(json.dumps(content))
+    pack_coco(*coco_files, tmp_path / 'train_lmdb')
+    found = CocoStore(tmp_path / 'train_lmdb').to_coco()['annotations']
+    assert repr(content['annotations'][0]['segmentation']) in [
+        repr(each.get('segmentation')) for each in found]
+
+
 def test_name_of_a_category_that_is_no_name_is_named(coco_files):
     assert 'categories[1].name: expected a name, found 7' in refusal(
         coco_files, 'categories', dict(name=7))
