@@ -95,7 +95,10 @@ def check_sample(sample: Any) -> dict:
             if not (isinstance(box, list) and len(box) == 4
                     and all(isinstance(v, Number) and -MAX_CORNER < v < MAX_CORNER for v in box)):
                 raise BpuError(f'expected bbox (x1, y1, x2, y2) in px, found {reprlib.repr(box)}')
-            if not isinstance(category, (int, float, str)):
+            if not isinstance(instance.get('mask', []), (list, dict)):
+                raise BpuError('expected mask as polygons or a run-length encoding, found '
+                               f"{reprlib.repr(instance['mask'])}")
+            if not (isinstance(category, str) or abs(category) < 2**63):
                 raise BpuError(f'expected category_id to be an id, found {reprlib.repr(category)}')
             if instance['ignore_flag'] not in (0, 1):
                 raise BpuError('expected ignore_flag to be 0 or 1, found '

@@ -115,6 +115,8 @@ def check_structure(cfg: Config) -> None:
         _check(name, loader, DICT)
         for field, kind in LOADER_FIELDS.items():
             _check(f'{name}.{field}', (loader or {}).get(field), kind)
+        if loader and loader.get('dataset') is None:
+            raise BpuError(f'field {name}.dataset: expected {COMPONENT.words}, found none')
         _check_dataset(f'{name}.dataset', (loader or {}).get('dataset'))
 
 

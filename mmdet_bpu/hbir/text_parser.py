@@ -77,6 +77,10 @@ class ModuleParser(Parser):
         return ArrayAttr(FloatAttr(float(item), f64) if '.' in item else
                          IntegerAttr(int(item), i64) for item in match[1].split(','))
 
+    def _parse_optional_complex(self) -> None:
+        """No type here is complex, and xDSL fails at what is nearly a complex number."""
+        return None
+
     def parse_dense_int_or_fp_elements_attr(self, type=None) -> DenseIntOrFPElementsAttr:
         """Parse ``<"0x...">``, ``<value>`` and ``<[...]>`` with the type behind (or given)."""
         self.parse_punctuation('<', ' in dense attribute')

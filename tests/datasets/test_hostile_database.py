@@ -114,6 +114,7 @@ SAMPLE = [
     (['height'], 'x'), (['instances'], {}), (['instances', 0], 7), (['instances', 0, 'bbox'], [1]),
     (['instances', 0, 'bbox'], [0, 0, 1e300, 1]), (['instances', 0, 'bbox', 2], 'x'),
     (['instances', 0, 'bbox', 2], None), (['instances', 0, 'bbox'], ...),
+    (['instances', 0, 'category_id'], 2**130), (['instances', 0, 'mask'], 2**130),
     (['instances', 0, 'category_id'], [1]), (['instances', 0, 'category_id'], ...),
     (['instances', 0, 'ignore_flag'], 2), (['instances', 0, 'ignore_flag'], [])]
 

@@ -91,7 +91,8 @@ def test_crowd_human(staged, pictures):
     metrics = metrics_of(
         staged, pictures / 'run',
         dict(type='CrowdHumanDataset', data_root=str(pictures), ann_file='val.odgt',
-             data_prefix=dict(img='JPEGImages/')),
+             data_prefix=dict(img='JPEGImages/'),
+             metainfo=dict(classes=('person', 'green', 'blue'))),
         dict(type='CrowdHumanMetric', ann_file=ann_file, metric=['AP', 'MR']))
     assert metrics['crowd_human/mAP'] == metrics['int/crowd_human/mAP'] > 0
     assert {'crowd_human/mMR', 'int/crowd_human/mMR'} <= set(metrics)

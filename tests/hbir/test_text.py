@@ -117,7 +117,8 @@ def test_an_error_names_file_line_and_reason(find, replace, line, reason):
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize('literal', ['"0xAB"', '"0xABC"', '"zz"', '[1.0, 2.0]', ''])
+@pytest.mark.parametrize('literal', ['"0xAB"', '"0xABC"', '"zz"', '[1.0, 2.0]', '(1.0, 2.0, 3.0)',
+                                     ''])
 def test_a_constant_whose_data_do_not_fit_its_type_is_refused(literal):
     text = ('func.func @main() -> tensor<3xf32> {\n  %0 = "hbir.constant"() <{values = '
             f'dense<{literal}> : tensor<3xf32>}}> : () -> tensor<3xf32>\n'
