@@ -2,6 +2,7 @@
 from typing import Dict, Optional
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 
 from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.runner import BPURunner
@@ -22,5 +23,6 @@ def evaluate(cfg: Config, executable: Optional[Executable] = None) -> Dict[str, 
     with refused_config(cfg):
         runner = BPURunner.from_cfg(cfg)
         if executable is not None:
-            runner.model.attach(executable)
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model.attach(executable)
         return runner.test()
