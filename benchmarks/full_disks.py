@@ -8,34 +8,54 @@ import random
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Callable, Dict, Iterator, Optional
+from typing import Callable, Dict, Iterator, NamedTuple, Optional
 
-from kill_process import Ended
+from kill_process import Ended, Limit
 
 PAGE = 4096  # bytes, what a tmpfs is counted in
 
-WRITERS: Dict[str, Callable[[int, random.Random], int]] = {
-    'settings and logs': lambda checkpoint, rng: rng.randint(1, 3) * PAGE,
-    'first checkpoint': lambda checkpoint, rng: rng.randint(checkpoint // 4, checkpoint),
-    'next checkpoint': lambda checkpoint, rng: rng.randint(checkpoint * 5 // 4, checkpoint * 15 // 8),
+
+class Writer(NamedTuple):
+    """What finds too little room.
+
+    Attributes:
+        saved (int): Checkpoints that were saved before, and are there.
+        room (Callable): Function (bytes of a checkpoint, rng) -> bytes that are too few for it.
+    """
+    saved: int
+    room: Callable[[int, random.Random], int]
+
+
+WRITERS: Dict[str, Writer] = {
+    'settings and logs': Writer(0, lambda checkpoint, rng: rng.randint(1, 3) * PAGE),
+    'first checkpoint': Writer(0, lambda checkpoint, rng: rng.randint(checkpoint // 4, checkpoint)),
+    'next checkpoint': Writer(
+        1, lambda checkpoint, rng: rng.randint(checkpoint // 4, checkpoint * 7 // 8)),
 }
-"""Writer -> function (bytes of a checkpoint, rng) -> bytes of room that are too few for it."""
 
 
 @contextlib.contextmanager
-def disk(folder: Path, room: int) -> Iterator[Optional[int]]:
-    """A folder with ``room`` bytes; afterwards it has what it had then, and all the room.
+def disk(folder: Path, writer: Writer, checkpoint: int,
+         rng: random.Random) -> Iterator[Optional[Limit]]:
+    """A folder with too little room; afterwards it has what it had then, and all the room.
+
+    Args:
+        folder (Path): Is made.
+        writer (Writer): For whom there is too little.
+        checkpoint (int): Bytes of one.
+        rng (random.Random): How little there is.
 
     Yields:
-        int | None: Largest file that may be written, where the folder could not be limited.
+        Limit | None: Of the files that may be written, where the folder could not be limited.
     """
     folder.mkdir()
-    size = -(-room // PAGE) * PAGE
+    room = -(-writer.room(checkpoint, rng) // PAGE) * PAGE
+    size = writer.saved * -(-checkpoint // PAGE) * PAGE + room
     mounted = shutil.which('mount') is not None and subprocess.run(
         ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder],
         capture_output=True).returncode == 0
     if not mounted:
-        yield size
+        yield Limit(room, writer.saved)
         return
     try:
         yield None

@@ -38,6 +38,17 @@ class Kill(NamedTuple):
     writing: Optional[int] = None
 
 
+class Limit(NamedTuple):
+    """How large the files may be that a command writes, as if the disk were full.
+
+    Attributes:
+        bytes (int): Largest file.
+        saved (int): From when on: once it has saved so many checkpoints.
+    """
+    bytes: int
+    saved: int = 0
+
+
 class Ended(NamedTuple):
     """How a command ended.
 
@@ -61,14 +72,15 @@ def import_shared() -> None:
         importlib.import_module(name)
 
 
-def run(argv: List[str], folder: Path, kill: Kill = Kill(), limit: Optional[int] = None) -> Ended:
+def run(argv: List[str], folder: Path, kill: Kill = Kill(),
+        limit: Optional[Limit] = None) -> Ended:
     """Run a tool to its end, or until it is killed.
 
     Args:
         argv (list[str]): Path of the tool, and its arguments.
         folder (Path): Where changes count.
         kill (Kill): When it is killed. Defaults to not at all.
-        limit (int, optional): Largest file that it may write, bytes.
+        limit (Limit, optional): Of the files that it writes. Defaults to none.
     """
     log = folder.with_name(f'{folder.name}.changes')
     errors = folder.with_name(f'{folder.name}.stderr')
@@ -85,16 +97,16 @@ def run(argv: List[str], folder: Path, kill: Kill = Kill(), limit: Optional[int]
                  errors.read_text(encoding='utf-8', errors='replace'))
 
 
-def _become(argv: List[str], folder: Path, kill: Kill, limit: Optional[int], log: Path,
+def _become(argv: List[str], folder: Path, kill: Kill, limit: Optional[Limit], log: Path,
             errors: Path) -> None:
     out = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(out, 2)
     sys.stdout, sys.stderr = (open(stream, 'w', buffering=1, closefd=False) for stream in (1, 2))
     changes = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
-    sys.addaudithook(_Watch(folder, kill, changes))
-    if limit is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.addaudithook(_Watch(folder, kill, changes, limit))
+    if limit is not None and not limit.saved:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit.bytes, limit.bytes))
     # mmengine formats its config's text for every checkpoint, which takes longer than these runs.
     import mmengine.config.config
     mmengine.config.config.FormatCode = lambda text, **_: (text, True)
@@ -114,8 +126,9 @@ def _become(argv: List[str], folder: Path, kill: Kill, limit: Optional[int], log
 class _Watch:
     """Audit hook that writes down changes to a folder, and kills at one."""
 
-    def __init__(self, folder: Path, kill: Kill, log: int) -> None:
+    def __init__(self, folder: Path, kill: Kill, log: int, limit: Optional[Limit]) -> None:
         self.folder, self.kill, self.log, self.count = f'{folder}{os.sep}', kill, log, 0
+        self.limit, self.saved = limit, 0
 
     def __call__(self, event: str, arguments: Any) -> None:
         if event not in CHANGES or not _writes(event, arguments):
@@ -136,6 +149,10 @@ class _Watch:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.kill.writing, self.kill.writing))
             return
         os.write(self.log, f'{event} {os.path.basename(path)}\n'.encode())
+        if self.limit is not None and self.limit.saved and event == 'open':
+            if self.saved == self.limit.saved:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit.bytes, self.limit.bytes))
+            self.saved += os.path.basename(path) == POINTER
 
 
 def _writes(event: str, arguments: Any) -> bool:

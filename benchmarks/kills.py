@@ -116,17 +116,17 @@ class Campaign:
 
     def fill(self, times: int) -> None:
         """Let the disk be full, so many times for each writer."""
-        for writer, room in full_disks.WRITERS.items():
+        for writer in full_disks.WRITERS:
             for _ in range(times):
                 name = self.names[self.runs % len(self.names)]
-                self._full_run(name, writer, room)
+                self._full_run(name, writer)
 
-    def _full_run(self, name: str, writer: str, room: Any) -> None:
+    def _full_run(self, name: str, writer: str) -> None:
         self.reference(name)
         checkpoint = max(path.stat().st_size for path in (self.folder / name).glob('*.pth'))
         work_dir = self._new_folder(name)
         argv = command(self.folder, name, work_dir)
-        with full_disks.disk(work_dir, room(checkpoint, self.rng)) as limit:
+        with full_disks.disk(work_dir, full_disks.WRITERS[writer], checkpoint, self.rng) as limit:
             ended = run(argv, work_dir, limit=limit)
             self.counts['disk_full'] += 1
             said = full_disks.said_so(ended)
