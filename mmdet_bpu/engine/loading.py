@@ -30,6 +30,36 @@ def load_strictly(model: nn.Module, state_dict: Dict[str, torch.Tensor], path: s
         BpuError: Missing or unexpected keys, other shapes or types, NaN or infinite values; they
             are named.
     """
+    model.load_state_dict(fitting_weights(model, state_dict, path), strict=True)
+
+
+def check_averages(model: nn.Module, checkpoint: Dict[str, Any], path: str) -> None:
+    """Check the averaged weights that a run goes on with; the stock hook loads them itself.
+
+    It has exchanged them with the others in the file, so both have to fit.
+
+    Args:
+        model (nn.Module): The model, not wrapped.
+        checkpoint (dict): Content of the file.
+        path (str): The file, for the message.
+
+    Raises:
+        BpuError: As :func:`load_strictly`.
+    """
+    averages = checkpoint.get('ema_state_dict')
+    if averages is None:
+        return
+    if not isinstance(averages, dict):
+        raise BpuError(f'checkpoint {path}: expected ema_state_dict to be a dict of weights, found '
+                       f'{type(averages).__name__}')
+    weights = {key: value for key, value in averages.items() if str(key).startswith(WRAPPER)}
+    fitting_weights(model, weights, f'{path} (ema_state_dict)')
+    fitting_weights(model, checkpoint['state_dict'], path)
+
+
+def fitting_weights(model: nn.Module, state_dict: Dict[str, torch.Tensor],
+                    path: str) -> Dict[str, torch.Tensor]:
+    """The weights of a file as a model takes them; arguments and errors as :func:`load_strictly`."""
     weights = _without_wrapper(state_dict, path)
     own = model.state_dict()
     common = [key for key in own if key in weights]
@@ -57,7 +87,7 @@ def load_strictly(model: nn.Module, state_dict: Dict[str, torch.Tensor], path: s
         raise BpuError(f'checkpoint {path} holds values that are no numbers: {first_names(not_finite)}; '
                        'its training has diverged or the file is damaged: give an earlier one')
     _note_casts(own, weights, path)
-    model.load_state_dict(cast, strict=True)
+    return cast
 
 
 def _without_wrapper(state_dict: Dict[str, Any], path: str) -> Dict[str, Any]:

@@ -18,7 +18,7 @@ from mmdet_bpu.engine.hooks import (DueValidationHook, PlainCheckpointHook, Quan
                                     RandomStateHook, StageMetricHook)
 from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
 from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
-from mmdet_bpu.engine.loading import load_strictly
+from mmdet_bpu.engine.loading import check_averages, load_strictly
 from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.process_runner import ProcessRunner
 from mmdet_bpu.engine.model_copies import carry_over_quantization
@@ -225,8 +225,10 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
             raise BpuError(f'checkpoint {filename} holds weights only and cannot be resumed; '
                            'expected one that a run of mmdet_bpu saved. To start from its weights, '
                            'give it as load_from without resume')
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
+        if self._resume:
+            check_averages(model, checkpoint, filename)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_strictly(model, checkpoint['state_dict'], filename)
         self._has_loaded = True
         self.weights_stage = stage

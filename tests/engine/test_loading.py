@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmdet_bpu.engine import loading
-from mmdet_bpu.engine.loading import load_strictly
+from mmdet_bpu.engine.loading import check_averages, load_strictly
 from mmdet_bpu.errors import BpuError
 
 
@@ -119,6 +119,42 @@ def test_a_value_that_is_no_number_is_refused_by_name(name, value):
         load_strictly(model, state, 'some.pth')
     count = '1 NaN, 0 infinite' if math.isnan(value) else '0 NaN, 1 infinite'
     assert f'some.pth holds values that are no numbers: {name} ({count} of 2)' in str(error.value)
+
+
+def averaged(model, **changes):
+    """A checkpoint of averaged weights, as mmengine's hook saves it."""
+    averages = {f'module.{key}': value.clone() for key, value in model.state_dict().items()}
+    for name, value in changes.items():
+        averages[f'module.{name.replace("__", ".")}'] = value
+    return dict(state_dict=model.state_dict(), ema_state_dict=dict(averages, steps=torch.tensor(3)))
+
+
+def test_averages_that_fit_pass():
+    model = WithBuffers()
+    check_averages(model, averaged(model), 'some.pth')
+    check_averages(model, dict(state_dict={}), 'some.pth')  # a run without them
+
+
+@pytest.mark.parametrize('value, words', [
+    (torch.tensor([math.nan, 0.0]), 'no numbers: conv.bias .1 NaN'),
+    (torch.tensor([1, 2]), 'cannot take as weights: conv.bias'),
+    (torch.zeros(3), 'of another shape: conv.bias'), (None, 'of another shape: conv.bias')])
+def test_averages_that_do_not_fit_are_named(value, words):
+    model = WithBuffers()
+    with pytest.raises(BpuError, match=r'some.pth \(ema_state_dict\) (.|\n)*' + words):
+        check_averages(model, averaged(model, conv__bias=value), 'some.pth')
+
+
+def test_a_name_that_the_averages_alone_have_or_lack_is_refused():
+    model = WithBuffers()
+    with pytest.raises(BpuError, match='1 unexpected: other'):
+        check_averages(model, averaged(model, other=torch.zeros(1)), 'some.pth')
+    given = averaged(model)
+    given['state_dict'] = {}
+    with pytest.raises(BpuError, match='missing'):
+        check_averages(model, given, 'some.pth')
+    with pytest.raises(BpuError, match='expected ema_state_dict to be a dict of weights, found list'):
+        check_averages(model, dict(state_dict={}, ema_state_dict=[1]), 'some.pth')
 
 
 def test_a_wider_float_that_overflows_is_refused():
