@@ -74,6 +74,7 @@ def check_entry(record: Any, image_id: int) -> tuple[dict, list[dict]]:
     if not isinstance(annotations, list):
         raise BpuError(f'expected an image and its annotations, found {reprlib.repr(record)}')
     check_entries('', 'images', [image])
+    _check_file_name(image['file_name'])
     check_entries('', 'annotations', annotations)
     for entry, name in ((image, 'id'), *((entry, 'image_id') for entry in annotations)):
         _expect(entry[name] == image_id, name, image_id, entry[name])
@@ -88,7 +89,7 @@ def check_sample(sample: Any) -> dict:
             size = sample[side]
             _expect(isinstance(size, Number) and 0 < size <= MAX_SIDE and not size % 1, side,
                     'a number of px', size)
-        _expect(isinstance(file_name, str) and file_name, 'file_name', 'a name', file_name)
+        _check_file_name(file_name)
         _expect(isinstance(instances, list), 'instances', 'a list', instances)
         for instance in instances:
             box, category = instance['bbox'], instance['category_id']
@@ -139,6 +140,11 @@ def check_index(ids: np.ndarray, widths: np.ndarray, heights: np.ndarray) -> Non
             raise BpuError(f'expected {name} from {smallest} to {largest}, found {wrong[0]}')
     if len(np.unique(ids)) != len(ids):
         raise BpuError('expected every id once')
+
+
+def _check_file_name(name: Any) -> None:
+    """A packed picture had a name that a file can have."""
+    _expect(isinstance(name, str) and name and '\0' not in name, 'file_name', 'a name', name)
 
 
 def _check_report(report: dict) -> None:

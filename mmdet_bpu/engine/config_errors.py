@@ -131,6 +131,10 @@ def _fault(error: Exception, parts: List[Part]) -> Optional[_Fault]:
         return _Fault(name, f'{text}; correct the arguments in the config', chain)
     if isinstance(error, KeyError) and source in (REGISTRY, BRICKS):
         return _unknown_type(text, source, parts, chain)
+    for frame in frames:
+        if frame.f_locals.get('optimizer_cls', ...) is None:  # mmengine asks for its arguments
+            name = type_name(frame.f_locals.get('optimizer_cfg'))
+            return _unknown_type(f'{name} is not in the registry of optimizers', source, parts, chain)
     for frame in reversed(frames):
         inside = OURS in Path(frame.f_code.co_filename).parents
         if inside and (isinstance(error, AssertionError) or not chain):

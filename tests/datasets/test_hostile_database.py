@@ -110,7 +110,8 @@ def test_shards_that_are_not_there_are_named(packed, write):
 
 
 SAMPLE = [
-    (['file_name'], 7), (['file_name'], ''), (['width'], 0), (['width'], 2**40), (['height'], 1.5),
+    (['file_name'], 7), (['file_name'], ''), (['file_name'], 'a\0b'), (['width'], 0),
+    (['width'], 2**40), (['height'], 1.5),
     (['height'], 'x'), (['instances'], {}), (['instances', 0], 7), (['instances', 0, 'bbox'], [1]),
     (['instances', 0, 'bbox'], [0, 0, 1e300, 1]), (['instances', 0, 'bbox', 2], 'x'),
     (['instances', 0, 'bbox', 2], None), (['instances', 0, 'bbox'], ...),
@@ -127,7 +128,8 @@ def test_sample_that_is_not_of_the_schema_is_named(packed, write, place, value):
 
 ENTRY = [
     (['image'], None), (['image', 'id'], 7), (['image', 'id'], 139.0), (['image', 'width'], 2**31),
-    (['image', 'file_name'], []), (['annotations'], {}), (['annotations', 0], 3),
+    (['image', 'file_name'], []), (['image', 'file_name'], 'a\0b'), (['annotations'], {}),
+    (['annotations', 0], 3),
     (['annotations', 0, 'image_id'], 7), (['annotations', 0, 'id'], [1]),
     (['annotations', 0, 'bbox'], 'abcd'), (['annotations', 0, 'area'], None),
     (['annotations', 0, 'iscrowd'], 'no'), (['annotations', 0, 'category_id'], {})]

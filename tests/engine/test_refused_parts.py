@@ -8,6 +8,8 @@ from mmdet_bpu.errors import BpuError
 
 
 @pytest.mark.parametrize('field, value, place, words', [
+    ('optim_wrapper.optimizer.type', 'Foo', 'optim_wrapper.optimizer.type',
+     'Foo is not in the registry of optimizers'),
     ('optim_wrapper.optimizer.lr', -1.0, 'optim_wrapper.optimizer.type', 'Invalid learning rate'),
     pytest.param('optim_wrapper.type', 'AmpOptimWrapper', 'optim_wrapper.type', 'only available',
                  marks=pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is at hand')),
