@@ -4,6 +4,7 @@
 
 With it, a data set or transform that loads images by path reads them out of the database.
 """
+import errno
 import json
 import os
 import os.path as osp
@@ -18,6 +19,8 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmdet_bpu.datasets.lmdb_format import encode_json, json_key
 from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
 from mmdet_bpu.errors import BpuError
+
+NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 BACKEND_NAME = 'coco_lmdb'
 ANY_FOLDER = '.'  # what normpath makes of ''
@@ -205,8 +208,11 @@ class CocoLMDBBackend(LocalBackend):
     def _naming_the_missing(self, path: str | Path) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError):
-            raise self._not_found(path) from None
+        except (OSError, ValueError) as error:
+            # ValueError: of a name that no file can have, such as 'a\0b'; also of a text's encoding.
+            if getattr(error, 'errno', None) in NO_SUCH_FILE or '\0' in str(path):
+                raise self._not_found(path) from None
+            raise
 
     def _not_found(self, path: str | Path) -> PackedFileNotFoundError:
         source = self._store.meta['source']

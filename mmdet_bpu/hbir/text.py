@@ -100,7 +100,7 @@ def verify_module(module: ModuleOp, place: Callable[[Operation], str] | None = N
     for op in module.walk():
         try:
             op.verify(verify_nested_ops=False)
-        except VerifyException as error:
+        except (VerifyException, *_XDSL_SLIPS) as error:
             where = place(op) if place else f'at {site_of(op)!r}'
             raise BpuError(f'{where}: {op.name}: {_first_line(error)}') from None
 

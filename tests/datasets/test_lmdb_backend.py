@@ -295,3 +295,10 @@ def test_module_may_be_imported_again(packed):
         assert type(get_file_backend(backend_args=backend_args(packed))) is again.CocoLMDBBackend
     finally:
         fileio.register_backend('coco_lmdb', CocoLMDBBackend, force=True)
+
+
+@pytest.mark.parametrize('name', ['x' * 300 + '.jpg', 'a\0b.jpg', 'x/' * 3000 + 'a.jpg'],
+                         ids=['long', 'nul', 'deep'])
+def test_a_name_that_no_file_can_have_is_missing(packed, name):
+    with pytest.raises(BpuError, match='jpg'):
+        CocoLMDBBackend(packed).get(f'images/{name}')

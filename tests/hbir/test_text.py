@@ -158,3 +158,10 @@ def test_ten_million_weights_print_and_parse_in_seconds():
     again = parse_text(print_text(module))
     assert time.perf_counter() - start < 10
     np.testing.assert_array_equal(only_constant(again), data[0])
+
+
+def test_a_number_of_a_type_that_cannot_be_written_is_refused():
+    text = FAKE_QUANT_CONV.replace('max = [1.270000e+01]', 'max = [1.270000e+01 : f80]')
+    assert text != FAKE_QUANT_CONV
+    with pytest.raises(BpuError, match='<text>:2:'):
+        parse_text(text)
