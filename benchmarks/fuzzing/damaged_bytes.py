@@ -6,6 +6,8 @@ _INSERTED = (b'\0' * 64, b'\xff' * 7, b'PK\x03\x04', b'more')
 
 def damaged(data: bytes, rng: random.Random) -> tuple[bytes, str]:
     """The content with some bytes other, missing or too many, and what was done in words."""
+    if not data:  # damaged before
+        return b'more', "b'more' inserted at 0"
     place, length = rng.randrange(len(data)), rng.choice([1, 1, 4, 64, 500])
     kind = rng.choice(['flip', 'cut', 'lose', 'insert', 'repeat', 'blank'])
     if kind == 'flip':
