@@ -1,9 +1,10 @@
 """A detector of a config with random weights, calibrated on noise, for benchmarks of speed."""
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -16,10 +17,9 @@ CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'
 """The stock R50 Deformable DETR."""
 
 
-def build(config: str, shape: Sequence[int], device: str = 'cpu',
-          weights_seed: int = 0) -> Tuple[object, nn.Module]:
+def build(config: str, shape: Sequence[int], device: str = 'cpu') -> Tuple[Config, nn.Module]:
     """The config and its float detector, with random weights."""
-    torch.manual_seed(weights_seed)
+    torch.manual_seed(0)
     cfg = load_config(config, None, {
         'bpu.calibration.observer': 'minmax', 'bpu.input_shape': tuple(shape),
         'model.backbone.init_cfg': None})
@@ -29,7 +29,7 @@ def build(config: str, shape: Sequence[int], device: str = 'cpu',
     return cfg, model.to(device)
 
 
-def calibrated(cfg, model: nn.Module, shape: Sequence[int]) -> nn.Module:
+def calibrated(cfg: Config, model: nn.Module, shape: Sequence[int]) -> nn.Module:
     """``model``, prepared in place and calibrated on one image of noise; it quantizes."""
     prepare(model, apis.settings_of(cfg))
     set_quant_state(model, 'observe')
@@ -40,16 +40,16 @@ def calibrated(cfg, model: nn.Module, shape: Sequence[int]) -> nn.Module:
     return model
 
 
-def noise(model: nn.Module, batch: int, shape: Sequence[int], seed: int = 0) -> torch.Tensor:
+def noise(model: nn.Module, batch: int, shape: Sequence[int]) -> torch.Tensor:
     """Normal noise as normalised pictures (N, 3, H, W), on the model's device."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     return torch.randn(batch, 3, *shape, generator=generator).to(device)
 
 
-def annotated_samples(batch: int, shape: Sequence[int], boxes: int = 8, classes: int = 10,
-                      device: Optional[str] = None) -> List[DetDataSample]:
-    """Samples with random boxes, for a training step."""
+def annotated_samples(batch: int, shape: Sequence[int], device: str) -> List[DetDataSample]:
+    """Samples with 8 random boxes of 10 classes each, for a training step."""
+    boxes, classes = 8, 10
     generator = torch.Generator().manual_seed(0)
     samples = example_samples(batch, tuple(shape))
     height, width = shape

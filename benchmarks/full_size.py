@@ -14,18 +14,14 @@ import time
 from pathlib import Path
 
 import torch
+from detector_setup import CONFIG, build, calibrated
 from machine_facts import machine
 
 from mmdet_bpu import apis
 from mmdet_bpu.compiler.compile import compile_program
-from mmdet_bpu.engine.stages import load_config
-from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.hbir.builder import operations
 from mmdet_bpu.hbir.integer_program import program_from_module
-from mmdet_bpu.quantization import (finish_calibration, prepare, quantized_graphs,
-                                    set_quant_state)
-
-CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'
+from mmdet_bpu.quantization import quantized_graphs
 
 
 def peak_gib() -> float:
@@ -42,28 +38,16 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    cfg = load_config(args.config, None, {
-        'bpu.calibration.observer': 'minmax', 'bpu.input_shape': tuple(args.shape),
-        'model.backbone.init_cfg': None
-    })
-    settings = apis.settings_of(cfg)
     seconds, began = {}, time.time()
 
     def lap(name: str) -> None:
         nonlocal began
         seconds[name], began = round(time.time() - began, 1), time.time()
 
-    model = apis.build_detector(cfg)
-    torch.nn.init.normal_(model.level_embed)
+    cfg, model = build(args.config, args.shape)
     lap('build')
-    prepare(model, settings)
-    lap('prepare')
-    set_quant_state(model, 'observe')
-    with torch.no_grad():
-        model(torch.randn(1, 3, *args.shape), example_samples(1, tuple(args.shape)), mode='tensor')
-    finish_calibration(model)
-    lap('observe one image')
+    calibrated(cfg, model, args.shape)
+    lap('prepare and observe one image')
     exported = apis.to_integers(quantized_graphs(model), apis.metadata_of(cfg, model))
     lap('export and convert')
     with tempfile.TemporaryDirectory() as folder:

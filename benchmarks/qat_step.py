@@ -36,7 +36,7 @@ class Trainer:
         self.model, self.amp = model.train(), amp
         self.device = next(model.parameters()).device.type
         self.images = noise(model, batch, shape)
-        self.samples = annotated_samples(batch, shape, device=self.device)
+        self.samples = annotated_samples(batch, shape, self.device)
         self.optimizer = torch.optim.AdamW(
             [each for each in model.parameters() if each.requires_grad], lr=1e-6)
         self.scaler = torch.amp.GradScaler(self.device, enabled=amp)

@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Dict
+from typing import Dict, List
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'tools'))
@@ -21,6 +21,7 @@ from demo import Demo  # noqa: E402
 from mmdet_bpu.errors import exit_on_error  # noqa: E402
 
 BATCH = 8
+TWO_PROCESSES = 'two_processes'
 CONFIG = """
 _base_ = {base!r}
 bpu = dict(calibration=dict(num_batches=10))
@@ -42,7 +43,7 @@ train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=steps, val_
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=steps))
 log_processor = dict(by_epoch=False)
 """,
-    'two_processes': f"train_dataloader['batch_size'] = {BATCH // 2}",
+    TWO_PROCESSES: f"train_dataloader['batch_size'] = {BATCH // 2}",
 }
 """Way -> what its config says more."""
 
@@ -55,25 +56,15 @@ class Ways(Demo):
         config = self.folder / f'{way}.py'
         config.write_text(CONFIG.format(base=str(ROOT / 'configs' / 'demo' / 'digits_qat.py'),
                                         images=images, steps=images // BATCH, more=WAYS[way]))
-        processes = 2 if way == 'two_processes' else 1
-        self.launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node',
-                       str(processes)] if processes > 1 else []
-        arguments = ['--launcher', 'pytorch'] if processes > 1 else []
+        arguments = ['--launcher', 'pytorch'] if way == TWO_PROCESSES else []
         trained = self.train(way, config, source, arguments)
-        self.launch = []
-        return self.test_qat(way, config, trained)
+        return self.test(way, config, trained, evaluated='qat')
 
-    def test_qat(self, way: str, config: Path, trained: Path) -> dict:
-        """Evaluate a way's weights as QAT's."""
-        out = self.folder / way / 'metrics.json'
-
-        def action() -> dict:
-            self.run(f'test_{way}', 'test.py', config, trained, '--stage', 'qat', '--work-dir',
-                     self.folder / way / 'test', '--out', out, *self.options())
-            metrics = json.loads(out.read_text(encoding='utf-8'))
-            return dict(mAP=metrics['coco/bbox_mAP'], mAP50=metrics['coco/bbox_mAP_50'])
-
-        return self.step(f'test_{way}', out, action)
+    def command(self, name: str, tool: str) -> List[str]:
+        """As the demo's; by torchrun where two processes train."""
+        python, path = super().command(name, tool)
+        by_two = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
+        return [python, *(by_two if name == f'train_{TWO_PROCESSES}' else []), path]
 
 
 @exit_on_error()

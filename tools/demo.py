@@ -37,7 +37,6 @@ class Demo:
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self.data = folder, data
-        self.launch: List[str] = []  # Python's own arguments, before the tool
         self.state_file = folder / 'steps.json'
         self.state: Dict[str, dict] = {}
         self.ran = False  # what follows a step that ran is made of its result: it runs too
@@ -69,13 +68,17 @@ class Demo:
     def run(self, name: str, tool: str, *arguments: object) -> None:
         """Run a tool in a process of its own; its output goes to ``<name>.log``."""
         log = self.folder / f'{name}.log'
-        command = [sys.executable, *self.launch, str(TOOLS / tool), *map(str, arguments)]
+        command = [*self.command(name, tool), *map(str, arguments)]
         with open(log, 'w', encoding='utf-8') as file:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT,
                                   env=ENVIRONMENT).returncode
         if code:
             raise BpuError(f'step {name} ended with exit code {code}: {" ".join(command)}\n'
                            f'{last_lines(log)}\nThe whole output is in {log}')
+
+    def command(self, name: str, tool: str) -> List[str]:
+        """What starts a tool for a step."""
+        return [sys.executable, str(TOOLS / tool)]
 
     # Steps
 
@@ -133,10 +136,11 @@ class Demo:
         return (not self.ran and not checkpoint.exists() and newest.is_file()
                 and Path(newest.read_text(encoding='utf-8').strip()).is_file())
 
-    def test(self, stage: str, config: str, model: Path, arguments: Sequence[str] = ()) -> dict:
-        """Evaluate one stage; returns its metrics."""
+    def test(self, stage: str, config: str, model: Path, arguments: Sequence[str] = (),
+             evaluated: str = None) -> dict:
+        """Evaluate one step's model as a stage (by default its own, else float); its metrics."""
         out = self.folder / stage / 'metrics.json'
-        evaluated = stage if stage in STAGES else 'float'
+        evaluated = evaluated or (stage if stage in STAGES else 'float')
 
         def action() -> dict:
             self.run(f'test_{stage}', 'test.py', CONFIGS / config, model, '--stage', evaluated,

@@ -12,6 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import mmcv.cnn.bricks
+import mmengine.optim.optimizer
 import mmengine.registry
 import mmengine.runner
 import torch
@@ -26,6 +27,7 @@ from mmdet_bpu.output_folder import FULL_DISK
 
 OURS = Path(mmdet_bpu.__file__).parent
 REGISTRY = Path(mmengine.registry.__file__).parent
+OPTIMIZERS = Path(mmengine.optim.optimizer.__file__).parent
 RUNNER = Path(mmengine.runner.__file__).parent / 'runner.py'
 # They look up some layers by themselves: those that these fields name.
 BRICKS = Path(mmcv.cnn.bricks.__file__).parent
@@ -132,7 +134,7 @@ def _fault(error: Exception, parts: List[Part]) -> Optional[_Fault]:
     if isinstance(error, KeyError) and source in (REGISTRY, BRICKS):
         return _unknown_type(text, source, parts, chain)
     for frame in frames:
-        if frame.f_locals.get('optimizer_cls', ...) is None:  # mmengine asks for its arguments
+        if frame.f_locals.get('optimizer_cls', ...) is None and _folder(frame) == OPTIMIZERS:
             name = type_name(frame.f_locals.get('optimizer_cfg'))
             return _unknown_type(f'{name} is not in the registry of optimizers', source, parts, chain)
     for frame in reversed(frames):
