@@ -4,7 +4,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmdet_bpu.engine.stage_names import CALIBRATION
-from mmdet_bpu.errors import BpuError
+from mmdet_bpu.errors import BpuError, first_names
 from mmdet_bpu.families.class_names import head_classes
 
 LABELLED_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -31,12 +31,8 @@ def check_classes(cfg: Config, field: str, dataset: Any) -> None:
     names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     count = head_classes(cfg)
     if names and isinstance(count, int) and len(names) != count:
+        some = first_names([str(name) for name in names], 3)
         raise BpuError(
-            f'field {field}: its data set has {len(names)} classes ({_some(names)}), but '
+            f'field {field}: its data set has {len(names)} classes ({some}), but '
             f'model.bbox_head.num_classes is {count}; set that to {len(names)}, or '
             f'{field}.dataset.metainfo.classes to the classes of the head')
-
-
-def _some(names: Any, most: int = 3) -> str:
-    names = [str(name) for name in names]
-    return ', '.join(names[:most]) + (', ...' if len(names) > most else '')
