@@ -33,6 +33,7 @@ def test_evaluation_does_too(staged, tmp_path, purpose):
 
 def test_pictures_of_any_classes_calibrate(staged, tmp_path):
     floats = BPURunner.from_cfg(staged('float', tmp_path / 'x_float', **head_of(4)))
+    floats.model.init_weights()  # until then, parameters may hold whatever was in memory
     weights = tmp_path / 'float.pth'
     torch.save(dict(state_dict=floats.model.state_dict()), weights)
     cfg = staged('calibration', tmp_path / 'x_calibration', load_from=str(weights), **head_of(4))
