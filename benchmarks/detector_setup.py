@@ -9,9 +9,10 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet_bpu import apis
+from mmdet_bpu.analysis.model_check import observe_random_image, set_random_weights
 from mmdet_bpu.engine.stages import load_config
 from mmdet_bpu.families.detector_path import example_samples
-from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
+from mmdet_bpu.quantization import prepare
 
 CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'
 """The stock R50 Deformable DETR."""
@@ -19,24 +20,18 @@ CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'
 
 def build(config: str, shape: Sequence[int], device: str = 'cpu') -> Tuple[Config, nn.Module]:
     """The config and its float detector, with random weights."""
-    torch.manual_seed(0)
     cfg = load_config(config, None, {
         'bpu.calibration.observer': 'minmax', 'bpu.input_shape': tuple(shape),
         'model.backbone.init_cfg': None})
     model = apis.build_detector(cfg)
-    if hasattr(model, 'level_embed'):
-        torch.nn.init.normal_(model.level_embed)
+    set_random_weights(model)
     return cfg, model.to(device)
 
 
-def calibrated(cfg: Config, model: nn.Module, shape: Sequence[int]) -> nn.Module:
+def calibrated(cfg: Config, model: nn.Module) -> nn.Module:
     """``model``, prepared in place and calibrated on one image of noise; it quantizes."""
     prepare(model, apis.settings_of(cfg))
-    set_quant_state(model, 'observe')
-    with torch.no_grad():
-        model(noise(model, 1, shape), example_samples(1, tuple(shape)), mode='tensor')
-    finish_calibration(model)
-    set_quant_state(model, 'quantize')
+    observe_random_image(model)
     return model
 
 

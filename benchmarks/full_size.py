@@ -46,7 +46,7 @@ def main() -> None:
 
     cfg, model = build(args.config, args.shape)
     lap('build')
-    calibrated(cfg, model, args.shape)
+    calibrated(cfg, model)
     lap('prepare and observe one image')
     exported = apis.to_integers(quantized_graphs(model), apis.metadata_of(cfg, model))
     lap('export and convert')

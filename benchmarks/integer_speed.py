@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cfg, model = build(args.config, args.shape)
-    calibrated(cfg, model.eval(), args.shape)
+    calibrated(cfg, model.eval())
     program = program_from_module(
         apis.to_integers(quantized_graphs(model), apis.metadata_of(cfg, model)).integer)
     set_quant_state(model, 'off')

@@ -115,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cfg, floating = build(args.config, args.shape, args.device)
-    quantized = calibrated(cfg, copy.deepcopy(floating), args.shape)
+    quantized = calibrated(cfg, copy.deepcopy(floating))
     trainers = {name: Trainer(model, args.batch, args.shape, args.amp)
                 for name, model in (('float', floating), ('qat', quantized))}
     steps = timed({name: trainer.step for name, trainer in trainers.items()}, args.repeats)
