@@ -4,13 +4,13 @@ from typing import Callable
 import torch
 
 from mmdet_bpu.executors.input_check import check_inputs
-from mmdet_bpu.executors.planning import plan_program
+from mmdet_bpu.executors.planning import Step, plan_program
 from mmdet_bpu.executors.protocol import Network
 from mmdet_bpu.program.hbm_file import ONLY_NETWORK
 from mmdet_bpu.program.program import Instruction, Program, TensorSpec
 
 Trace = Callable[[Instruction, list[torch.Tensor], list[torch.Tensor]], None]
-"""Called after each instruction with its inputs and outputs, which it must not change."""
+"""Called after each step with its instruction, inputs and outputs, which it must not change."""
 
 
 class Interpreter:
@@ -21,6 +21,8 @@ class Interpreter:
         device: Where constants are kept and instructions run.
         kernels (str): Name of the kernel set. Defaults to 'reference'.
         name (str): Of the network. Defaults to that of an only one.
+        fuse (bool): Let the kernel set compute several instructions in one go; what lies between
+            them is then not stored. Defaults to True.
 
     Attributes:
         program (Program): What is run.
@@ -34,7 +36,8 @@ class Interpreter:
     """
 
     def __init__(self, program: Program, device: str = 'cpu',
-                 kernels: str = 'reference', name: str = ONLY_NETWORK) -> None:
+                 kernels: str = 'reference', name: str = ONLY_NETWORK,
+                 fuse: bool = True) -> None:
         self.name, self.program = name, program
         self.metadata = program.metadata
         self.device = torch.device(device)
@@ -44,8 +47,8 @@ class Interpreter:
         self._constants = {
             name: torch.from_numpy(value.data.copy()).to(self.device)
             for name, value in program.values.items() if value.data is not None}
-        self._runs, self.kernel_counts = plan_program(program, self._constants, kernels)
-        self._dead = _last_uses(program)
+        self._steps, self.kernel_counts = plan_program(program, self._constants, kernels, fuse)
+        self._dead = _last_uses(program, self._steps)
 
     @property
     def networks(self) -> list[Network]:
@@ -57,7 +60,8 @@ class Interpreter:
 
         Args:
             inputs: Integer tensor of each input, in its shape and dtype.
-            trace: Called after each instruction with it, its inputs and its outputs.
+            trace: Called after each step with its instruction (of op ``fused`` for several in one
+                go), its inputs and its outputs.
 
         Returns:
             Integer tensor of each output, by name.
@@ -68,25 +72,25 @@ class Interpreter:
         check_inputs(self.inputs, inputs)
         values = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         with torch.no_grad():
-            for index, instruction in enumerate(self.program.instructions):
+            for step, dead in zip(self._steps, self._dead):
                 operands = [self._constants[name] if name in self._constants else values[name]
-                            for name in instruction.inputs]
-                results = self._runs[index](operands)
-                values.update(zip(instruction.outputs, results))
+                            for name in step.instruction.inputs]
+                results = step.run(operands)
+                values.update(zip(step.instruction.outputs, results))
                 if trace is not None:
-                    trace(instruction, operands, results)
-                for name in self._dead[index]:
+                    trace(step.instruction, operands, results)
+                for name in dead:
                     del values[name]
         return {name: values[name] for name in self.program.outputs}
 
 
-def _last_uses(program: Program) -> list[list[str]]:
-    """Per instruction, the values that nothing needs after it; outputs and constants are kept."""
+def _last_uses(program: Program, steps: list[Step]) -> list[list[str]]:
+    """Per step, the values that nothing needs after it; outputs and constants are kept."""
     kept = set(program.outputs)
     kept.update(name for name, value in program.values.items() if value.data is not None)
     dead = []
-    for instruction in reversed(program.instructions):
-        names = sorted(set(instruction.inputs + instruction.outputs) - kept)
+    for step in reversed(steps):
+        names = sorted(set(step.instruction.inputs + step.instruction.outputs) - kept)
         kept.update(names)
         dead.append(names)
     return dead[::-1]

@@ -68,11 +68,12 @@ class NetworkSimulator:
         self._arena = torch.empty(self._plan.arena_bytes, dtype=torch.uint8)
         self._tensors = {name: self._place(name, value) for name, value in program.values.items()
                          if value.data is not None or name in self._plan.buffers}
-        places = [self._places(instruction) for instruction in program.instructions]
+        for instruction in program.instructions:
+            self._places(instruction)
         constants = {name: self._tensors[name] for name, value in program.values.items()
                      if value.data is not None}
-        runs, self.kernel_counts = plan_program(program, constants, kernels)
-        self._steps = [(run, *place) for run, place in zip(runs, places)]
+        steps, self.kernel_counts = plan_program(program, constants, kernels, fuse=False)
+        self._steps = [(step.run, *self._places(step.instruction)) for step in steps]
 
     def run(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """See :meth:`mmdet_bpu.executors.protocol.Network.run`."""

@@ -11,20 +11,33 @@ folder's name and registers it:
     @FAST.kernel('bpu.mul', plan_mul)
     def mul(inputs, attrs, plan):           # at every run
         return [...]
+
+A set whose kernels write where they are told, so that nothing is allocated in a run, gives the
+function of a run at once:
+
+    @FAST.into('bpu.mul')
+    def mul(operands, attrs):               # once; attrs hold out_dtypes and out_shapes
+        def run(inputs, outputs): ...       # at every run
+        return run                          # None: left to the reference
+
+It may also compute several instructions in one go; see :mod:`mmdet_bpu.kernels.fusion`.
 """
 import inspect
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import torch
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.kernels.fusion import FusedGroup, Fuser, Into, Tensors, find_groups
+from mmdet_bpu.program.dtypes import TORCH_DTYPES
 from mmdet_bpu.program.numerics import Operand
+from mmdet_bpu.program.program import Program
 
-Tensors = list[torch.Tensor]
 Run = Callable[[Tensors], Tensors]
 """An instruction made ready: from its inputs to its outputs, which may be views of the inputs."""
 Planner = Callable[[list[Operand], dict], Any]
+IntoPlanner = Callable[[list[Operand], dict], Optional[Into]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,43 @@ class PlannedKernel:
         if self.plan is None:
             return self.compute(inputs, self.attrs)
         return self.compute(inputs, self.attrs, self.plan)
+
+
+@dataclass(frozen=True)
+class IntoRun:
+    """A :data:`Run` that can also write its results where it is told.
+
+    Attributes:
+        into (Into): The computation.
+        shapes (list[tuple[int, ...]]): Of the results.
+        dtypes (list[str]): Of the results.
+    """
+    into: Into
+    shapes: list[tuple[int, ...]]
+    dtypes: list[str]
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        outputs = [torch.empty(shape, dtype=TORCH_DTYPES[dtype], device=inputs[0].device)
+                   for shape, dtype in zip(self.shapes, self.dtypes)]
+        self.into([tensor.contiguous() for tensor in inputs], outputs)
+        return outputs
+
+
+@dataclass(frozen=True)
+class IntoKernel:
+    """How one op is computed by a set whose kernels write where they are told.
+
+    Attributes:
+        op (str): Name, e.g. ``bpu.conv2d``.
+        planner (IntoPlanner): ``(operands, attrs) -> into``; attrs hold ``out_shapes`` too.
+    """
+    op: str
+    planner: IntoPlanner
+
+    def plan(self, operands: list[Operand], attrs: dict) -> Optional[IntoRun]:
+        """Make an instruction ready; None if the planner leaves it to the reference set."""
+        into = self.planner(operands, attrs)
+        return None if into is None else IntoRun(into, attrs['out_shapes'], attrs['out_dtypes'])
 
 
 @dataclass(frozen=True)
@@ -105,12 +155,16 @@ class KernelSet:
         name (str): What users call it: the name of its folder.
 
     Attributes:
-        kernels (dict[str, Kernel]): Op -> kernel.
+        kernels (dict[str, Kernel | IntoKernel]): Op -> kernel.
+        fusers (list[Fuser]): What finds instructions to compute in one go, asked in turn.
+        notes (list[str]): What users should know of it: which units it runs on, what is missing.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.kernels: dict[str, Kernel] = {}
+        self.kernels: dict[str, Union[Kernel, IntoKernel]] = {}
+        self.fusers: list[Fuser] = []
+        self.notes: list[str] = []
 
     def kernel(self, op: str, planner: Optional[Planner] = None, *,
                probe: Optional[Callable[[str], None]] = None,
@@ -126,6 +180,30 @@ class KernelSet:
             return compute
 
         return register_kernel
+
+    def into(self, op: str) -> Callable[[IntoPlanner], IntoPlanner]:
+        """Decorate the planner of ``op``; see :class:`IntoKernel`."""
+
+        def register_planner(planner: IntoPlanner) -> IntoPlanner:
+            assert op not in self.kernels, f'{self.name} has two kernels for {op}'
+            self.kernels[op] = IntoKernel(op, planner)
+            return planner
+
+        return register_planner
+
+    def fuser(self, find: Fuser) -> Fuser:
+        """Decorate a function that finds groups; earlier ones have the first choice."""
+        self.fusers.append(find)
+        return find
+
+    def groups(self, program: Program, constants: dict[str, torch.Tensor]) -> list[FusedGroup]:
+        """Disjoint groups of instructions that this set computes in one go.
+
+        Args:
+            program (Program): Integer program.
+            constants (dict[str, torch.Tensor]): Value name -> constant.
+        """
+        return find_groups(program, constants, self.fusers)
 
     def plan(self, op: str, operands: list[Operand], attrs: dict) -> Optional[Run]:
         """Make an instruction ready; None if this set has nothing for it. See :class:`Kernel`."""

@@ -73,6 +73,7 @@ class Program:
         return TensorSpec(name, kind.shape, kind.dtype, kind.scale)
 
     def kernel_attrs(self, instruction: Instruction) -> dict[str, Any]:
-        """Attributes as the kernels take them: with ``out_dtypes``."""
-        return {**instruction.attrs,
-                'out_dtypes': [self.values[name].type.dtype for name in instruction.outputs]}
+        """Attributes as the kernels take them: with ``out_dtypes`` and ``out_shapes``."""
+        types = [self.values[name].type for name in instruction.outputs]
+        return {**instruction.attrs, 'out_dtypes': [each.dtype for each in types],
+                'out_shapes': [each.shape for each in types]}
