@@ -11,18 +11,15 @@ import numpy as np
 from numba import njit, types
 
 from mmdet_bpu.kernels.compiled_loops import compiled
-from mmdet_bpu.kernels.fast.int32 import add
-from mmdet_bpu.kernels.fast.requantize import scale_row
+from mmdet_bpu.kernels.fast.memory import int8_at, int16_at, int32_at, uint8_at
+from mmdet_bpu.kernels.fast.product_finish import COLUMNS, GROUP, PANELS, finish, include_residual
 from mmdet_bpu.kernels.fast.tiles import UNITS, make_tile
 from mmdet_bpu.kernels.fast.unit_choice import UNIT, UNIT_INT8
 
-COLUMNS, DEPTH_INT8 = UNITS[UNIT].columns, UNITS[UNIT_INT8].depth
+DEPTH_INT8 = UNITS[UNIT_INT8].depth
 assert UNITS[UNIT_INT8].columns == COLUMNS
-# Panels whose accumulators are finished together: at least a cache line of int8.
-PANELS = max(1, 64 // COLUMNS)
-GROUP = PANELS * COLUMNS
 # Bytes of gathered rows that leave room for a panel in a core's second cache.
-BLOCK_BYTES = 192 << 10
+BLOCK_BYTES = 128 << 10
 
 
 class Window(NamedTuple):
@@ -49,55 +46,61 @@ class Window(NamedTuple):
     dense: int
 
 
-def _row_gatherer(offset: int):
+def _row_gatherer(source_at, row_at, offset: int, size: int, row_size: int):
     """A loop that gathers rows, adding ``offset`` to each value; what lies outside is 0."""
 
     @njit
-    def gather(source, rows, first, count, window, channel):
-        length = window.kernel_height * window.kernel_width * window.group_channels
-        span = window.kernel_width * window.group_channels
+    def copy(source, target, count):
+        values, row = source_at(source, count), row_at(target, count)
+        for i in range(count):
+            row[i] = values[i] + offset
+
+    @njit
+    def clear(target, count):
+        row = row_at(target, count)
+        for i in range(count):
+            row[i] = offset
+
+    @njit
+    def gather(source, rows, row_bytes, first, count, window, channel):
+        channels, group_channels = window.channels, window.group_channels
+        span = window.kernel_width * group_channels
         for row in range(count):
-            place, target = first + row, rows[row]
+            place, target = first + row, rows + row * row_bytes
             if window.dense:
-                begin = place * window.channels + channel
-                for i in range(length):
-                    target[i] = source[begin + i] + offset
+                copy(source + (place * channels + channel) * size, target, group_channels)
                 continue
             left = place % window.out_width * window.stride_x - window.left
             place //= window.out_width
             top = place % window.out_height * window.stride_y - window.top
             image = place // window.out_height * window.height
-            inside = (window.dilation_x == 1 and window.group_channels == window.channels
+            inside = (window.dilation_x == 1 and group_channels == channels
                       and left >= 0 and left + window.kernel_width <= window.width)
-            at = 0
             for tap_y in range(window.kernel_height):
                 y = top + tap_y * window.dilation_y
                 line = (image + y) * window.width
                 if y < 0 or y >= window.height:
-                    for i in range(span):
-                        target[at + i] = offset
-                    at += span
+                    clear(target, span)
+                    target += span * row_size
                 elif inside:
-                    begin = (line + left) * window.channels
-                    for i in range(span):
-                        target[at + i] = source[begin + i] + offset
-                    at += span
+                    copy(source + (line + left) * channels * size, target, span)
+                    target += span * row_size
                 else:
                     for tap_x in range(window.kernel_width):
                         x = left + tap_x * window.dilation_x
-                        begin = (line + x) * window.channels + channel
                         if x < 0 or x >= window.width:
-                            for i in range(window.group_channels):
-                                target[at + i] = offset
+                            clear(target, group_channels)
                         else:
-                            for i in range(window.group_channels):
-                                target[at + i] = source[begin + i] + offset
-                        at += window.group_channels
+                            copy(source + ((line + x) * channels + channel) * size, target,
+                                 group_channels)
+                        target += group_channels * row_size
 
     return gather
 
 
-gather, gather_unsigned = _row_gatherer(0), _row_gatherer(128)
+gather8 = _row_gatherer(int8_at, int16_at, 0, 1, 2)
+gather8_unsigned = _row_gatherer(int8_at, uint8_at, 128, 1, 1)
+gather16 = _row_gatherer(int16_at, int16_at, 0, 2, 2)
 
 
 def _panel_product(unit):
@@ -130,106 +133,76 @@ def _panel_product(unit):
 multiply, multiply_int8 = _panel_product(UNITS[UNIT]), _panel_product(UNITS[UNIT_INT8])
 
 
-@njit
-def finish(sums, place, column, residual8, residual16, residual_scales, residual_range, scales,
-           result_range, out8, out16, out32):
-    """Residual, requantization and storing of the accumulators of one row, from a column on."""
-    width = len(sums)
-    end = column + width
-    if len(residual8) or len(residual16):
-        extra = np.empty(width, np.int32)
-        if len(residual8):
-            for i in range(width):
-                extra[i] = residual8[place, column + i]
-        else:
-            for i in range(width):
-                extra[i] = residual16[place, column + i]
-        scale_row(extra, residual_scales[0, column:end], residual_scales[1, column:end],
-                  residual_scales[2, column:end], residual_range[0], residual_range[1],
-                  residual_range[2])
-        for i in range(width):
-            sums[i] = add(sums[i], extra[i])
-    scale_row(sums, scales[0, column:end], scales[1, column:end], scales[2, column:end],
-              result_range[0], result_range[1], result_range[2])
-    if len(out8):
-        for i in range(width):
-            out8[place, column + i] = sums[i]
-    elif len(out16):
-        for i in range(width):
-            out16[place, column + i] = sums[i]
-    else:
-        for i in range(width):
-            out32[place, column + i] = sums[i]
-
-
-INT8S, INT16S, INT32S = types.int8[:, ::1], types.int16[:, ::1], types.int32[:, ::1]
+INT, SCALES, RANGE = types.intp, types.int32[:, :, ::1], types.int32[::1]
 PRODUCT = types.void(
-    types.intp, types.intp, types.intp, types.boolean, types.int8[::1], types.int16[::1],
-    types.NamedUniTuple(types.intp, len(Window._fields), Window), types.int32[:, :, :, ::1],
-    types.intp, INT32S, INT32S, types.int32[::1], INT8S, INT16S, INT32S, types.int32[::1], INT8S,
-    INT16S, INT32S)
+    INT, INT, INT, types.boolean, INT, INT, types.NamedUniTuple(INT, len(Window._fields), Window),
+    types.int32[:, :, :, ::1], INT, types.int32[:, ::1], SCALES, RANGE, INT, INT, SCALES, RANGE,
+    INT, INT)
 
 
 @compiled(PRODUCT)
-def product(start, stop, rows, by_columns, source8, source16, window, panels, columns, bias, scales,
-            result_range, residual8, residual16, residual_scales, residual_range, out8, out16,
-            out32):
+def product(start, stop, rows, by_columns, source, source_bytes, window, panels, columns, bias,
+            scales, result_range, residual, residual_bytes, residual_scales, residual_range, out,
+            out_bytes):
     """Rows ``start`` to ``stop``, or of all rows the column groups ``start`` to ``stop``.
 
     Args:
         rows: Rows of the result (pixels of all images, tokens).
-        by_columns: Whether start and stop count column groups of ``GROUP``.
-        source8, source16: The input; one of them is empty, as of the other pairs.
+        by_columns: Whether start and stop count column groups of GROUP.
+        source, source_bytes: Address of the input; bytes of an element.
         window (Window): Where a row's values lie.
         panels: (groups, panels, words, COLUMNS), the weight as :func:`pack` gives it.
         columns: Output channels of a group.
-        bias: (groups, panels * COLUMNS), what the accumulators begin with.
-        scales: (3, O) multiplier, shift and half; result_range: path, low, high.
-        residual8, residual16: (rows, O); residual_scales, residual_range: as for the result.
-        out8, out16, out32: (rows, O).
+        bias: (groups, column groups * GROUP), what the accumulators begin with.
+        scales: (groups * column groups, 3, GROUP); result_range: mode, low, high.
+        residual, residual_bytes, residual_scales, residual_range: The same of the residual; 0
+            bytes without one.
+        out, out_bytes: Address of the result (rows, groups * columns); bytes of an element.
     """
-    words = panels.shape[2]
-    unsigned = DEPTH_INT8 == 4 and len(source8) > 0
-    in_place = window.dense and len(source16) > 0 and 2 * words == window.channels
+    groups, words, all_columns = panels.shape[0], panels.shape[2], panels.shape[0] * columns
+    parts = scales.shape[0] // groups
+    unsigned = DEPTH_INT8 == 4 and source_bytes == 1
+    in_place = window.dense and source_bytes == 2 and 2 * words == window.channels
     first_row, last_row = (0, rows) if by_columns else (start, stop)
+    first_part, last_part = (start, stop) if by_columns else (0, parts)
     block = max(12, BLOCK_BYTES // (4 * words) // 12 * 12)
     block = min(block, last_row - first_row)
-    wide = np.empty((0 if unsigned or in_place else block, 2 * words), np.int16)
-    narrow = np.empty((block if unsigned else 0, 4 * words), np.uint8)
+    gathered = np.empty((0 if in_place else block, words), np.int32)
     sums = np.empty((block, GROUP), np.int32)
-    for group in range(panels.shape[0]):
-        first_column, last_column = 0, columns
-        if by_columns:
-            first_column, last_column = start * GROUP, min(stop * GROUP, columns)
+    sums_at, a = sums.ctypes.data, gathered.ctypes.data
+    for group in range(groups):
+        channel = group * window.group_channels
         for first in range(first_row, last_row, block):
             count = min(block, last_row - first)
-            channel = group * window.group_channels
-            a, row_words = wide.ctypes.data, words
             if unsigned:
-                gather_unsigned(source8, narrow, first, count, window, channel)
-                a = narrow.ctypes.data
+                gather8_unsigned(source, a, 4 * words, first, count, window, channel)
             elif in_place:
-                a = source16.ctypes.data + 2 * first * window.channels
-            elif len(source8):
-                gather(source8, wide, first, count, window, channel)
+                a = source + 2 * first * window.channels
+            elif source_bytes == 1:
+                gather8(source, a, 4 * words, first, count, window, channel)
             else:
-                gather(source16, wide, first, count, window, channel)
-            for column in range(first_column, last_column, GROUP):
-                width = min(GROUP, columns - column)
+                gather16(source, a, 4 * words, first, count, window, channel)
+            for part in range(first_part, last_part):
+                width = min(GROUP, columns - part * GROUP)
+                begin = int32_at(bias.ctypes.data + 4 * (group * parts + part) * GROUP, GROUP)
                 for row in range(count):
-                    for i in range(width):
-                        sums[row, i] = bias[group, column + i]
+                    line = int32_at(sums_at + 4 * row * GROUP, GROUP)
+                    for i in range(GROUP):
+                        line[i] = begin[i]
                 for at in range(0, width, COLUMNS):
-                    panel = panels[group, (column + at) // COLUMNS].ctypes.data
-                    target = sums.ctypes.data + 4 * at
+                    panel = panels[group, part * PANELS + at // COLUMNS].ctypes.data
                     if unsigned:
-                        multiply_int8(a, row_words, panel, words, target, GROUP, count)
+                        multiply_int8(a, words, panel, words, sums_at + 4 * at, GROUP, count)
                     else:
-                        multiply(a, row_words, panel, words, target, GROUP, count)
-                for row in range(count):
-                    finish(sums[row, :width], first + row, group * columns + column, residual8,
-                           residual16, residual_scales, residual_range, scales, result_range,
-                           out8, out16, out32)
+                        multiply(a, words, panel, words, sums_at + 4 * at, GROUP, count)
+                at = 12 * (group * parts + part) * GROUP
+                place = first * all_columns + group * columns + part * GROUP
+                if residual_bytes:
+                    include_residual(sums_at, count, width, residual_scales.ctypes.data + at,
+                                     residual_range, residual + place * residual_bytes,
+                                     residual_bytes, all_columns)
+                finish(sums_at, count, width, scales.ctypes.data + at, result_range,
+                       out + place * out_bytes, out_bytes, all_columns)
 
 
 def pack(weight: np.ndarray, groups: int, depth: int) -> np.ndarray:

@@ -1,20 +1,21 @@
 """bpu.conv2d and bpu.linear on the processor's integer unit."""
+import math
 from typing import Optional
 
 import numpy as np
 import torch
 
 from mmdet_bpu.kernels.fast import FAST
-from mmdet_bpu.kernels.fast.product_loops import (COLUMNS, DEPTH_INT8, GROUP, Window, pack,
-                                                   product)
-from mmdet_bpu.kernels.fast.requantize import Scaling
+from mmdet_bpu.kernels.fast.product_loops import DEPTH_INT8, GROUP, Window, pack, product
+from mmdet_bpu.kernels.fast.requantize import ScaleConstants
 from mmdet_bpu.kernels.kernel_set import Into, Tensors
 from mmdet_bpu.kernels.reference.epilogue import Epilogue
+from mmdet_bpu.kernels.reference.requantizer import Requantizer
 from mmdet_bpu.program.numerics import Operand
 
-EMPTY = {dtype: np.empty(0, dtype) for dtype in (np.int8, np.int16)}
-NO_ROWS = {dtype: np.empty((0, 0), dtype) for dtype in (np.int8, np.int16, np.int32)}
-NO_RANGE = np.zeros(3, np.int32)
+NO_SCALES = np.zeros((0, 3, GROUP), np.int32), np.zeros(3, np.int32)
+# Multiplications of a product that take as long as one elementary operation.
+MULTIPLICATIONS = 16
 
 
 @FAST.into('bpu.linear')
@@ -53,49 +54,49 @@ def plan_product(operands: list[Operand], attrs: dict, window: Window, groups: i
         return None
     epilogue = Epilogue(operands, attrs, False, op)
     weight = operands[1].constant.numpy().reshape(len(operands[1].constant), -1)
+    channels = len(weight)
+    columns = channels // groups
     depth = DEPTH_INT8 if operands[0].dtype == 'si8' and operands[1].dtype == 'si8' else 2
     panels = pack(weight, groups, depth)
     bias = operands[2].constant.numpy().astype(np.int64)
     if depth == 4:
         bias = bias - 128 * weight.astype(np.int64).sum(1)
-    start = np.zeros((groups, panels.shape[1] * COLUMNS), np.int32)
-    columns = len(weight) // groups
-    start[:, :columns] = bias.astype(np.int32).reshape(groups, columns)
-    channels = len(weight)
-    scales, result_range = _scaling(epilogue.requantizer, channels)
-    residual_scales, residual_range = NO_ROWS[np.int32], NO_RANGE
-    if epilogue.residual is not None:
-        residual_scales, residual_range = _scaling(epilogue.residual, channels)
-    rows = int(np.prod(attrs['out_shapes'][0][:-1]))
+    start = _by_parts(bias.astype(np.int32), groups)
+    scales = _scales(epilogue.requantizer, channels, groups)
+    residual_scales = NO_SCALES if epilogue.residual is None else _scales(
+        epilogue.residual, channels, groups)
+    rows = math.prod(attrs['out_shapes'][0][:-1])
+    # Few rows: each thread takes a part of a large weight, not all of it.
     by_columns = groups == 1 and panels.nbytes > 4 * rows * panels.shape[2]
-    count = -(-columns // GROUP) if by_columns else rows
-    work = max(1, weight.size // count if by_columns else weight.size) // 16
+    count = len(scales[0]) if by_columns else rows
+    work = max(1, rows * weight.size // count // MULTIPLICATIONS)
 
     def into(inputs: Tensors, outputs: Tensors) -> None:
         residual = inputs[3] if len(inputs) > 3 else None
-        product(count, rows, by_columns, *_pair(inputs[0], EMPTY, (-1, )), window, panels, columns,
-                start, scales, result_range, *_pair(residual, NO_ROWS, (-1, channels)),
-                residual_scales, residual_range, *_results(outputs[0], channels),
-                work=max(1, work * (rows if by_columns else 1)))
+        product(count, rows, by_columns, *_place(inputs[0]), window, panels, columns, start,
+                *scales, *_place(residual), *residual_scales, *_place(outputs[0]), work=work)
 
     return into
 
 
-def _scaling(requantizer, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Constants (3, channels), and path, low and high."""
-    scaling = Scaling(requantizer, channels)
-    return (np.stack([scaling.multiplier, scaling.shift, scaling.half]),
-            np.array([scaling.path, scaling.low, scaling.high], np.int32))
+def _by_parts(constants: np.ndarray, groups: int) -> np.ndarray:
+    """Numbers (O) by groups and parts of GROUP columns, filled up with 0: (groups, parts * GROUP)."""
+    columns = len(constants) // groups
+    parts = np.zeros((groups, -(-columns // GROUP) * GROUP), np.int32)
+    parts[:, :columns] = constants.reshape(groups, columns)
+    return parts
 
 
-def _pair(tensor: Optional[torch.Tensor], empty: dict, shape: tuple) -> list[np.ndarray]:
-    """A tensor as an int8 and an int16 array, of which the other one, or both, are empty."""
-    array = None if tensor is None else tensor.numpy().reshape(shape)
-    return [array if array is not None and array.dtype == dtype else empty[dtype]
-            for dtype in (np.int8, np.int16)]
+def _scales(requantizer: Requantizer, channels: int, groups: int
+            ) -> tuple[np.ndarray, np.ndarray]:
+    """Constants (groups * parts, 3, GROUP), and mode, low and high."""
+    constants = ScaleConstants.of(requantizer)
+    rows = [_by_parts(np.broadcast_to(each, channels), groups).reshape(-1, GROUP)
+            for each in (constants.multiplier, constants.shift, constants.half)]
+    return (np.stack(rows, 1),
+            np.array([constants.mode, constants.low, constants.high], np.int32))
 
 
-def _results(tensor: torch.Tensor, channels: int) -> list[np.ndarray]:
-    array = tensor.numpy().reshape(-1, channels)
-    return [array if array.dtype == dtype else NO_ROWS[dtype]
-            for dtype in (np.int8, np.int16, np.int32)]
+def _place(tensor: Optional[torch.Tensor]) -> tuple[int, int]:
+    """Address and bytes of an element; zeros for none."""
+    return (0, 0) if tensor is None else (tensor.data_ptr(), tensor.element_size())
