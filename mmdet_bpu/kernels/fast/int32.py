@@ -33,6 +33,8 @@ bits_or = _operation('bits_or', lambda builder, a, b: builder.or_(a, b))
 shift_left = _operation('shift_left', lambda builder, a, b: builder.shl(a, _amount(builder, b)))
 shift_right = _operation('shift_right',
                          lambda builder, a, b: builder.ashr(a, _amount(builder, b)))
+shift_right_unsigned = _operation(
+    'shift_right_unsigned', lambda builder, a, b: builder.lshr(a, _amount(builder, b)))
 least = _operation('least', lambda builder, a, b: builder.select(
     builder.icmp_signed('<', a, b), a, b))
 largest = _operation('largest', lambda builder, a, b: builder.select(

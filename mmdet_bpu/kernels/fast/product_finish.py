@@ -7,11 +7,11 @@ decided outside: that is where the time of a small product goes.
 import numpy as np
 from numba import njit
 
-from mmdet_bpu.kernels.fast.memory import int8_at, int16_at, int32_at
-from mmdet_bpu.kernels.fast.requantize import (HALVES, HALVES_TIES, INT32, INT32_TIES, clamp, scale,
-                                                scale_halves, scale_halves_ties, scale_int32,
-                                                scale_int32_ties)
 from mmdet_bpu.kernels.fast.int32 import add
+from mmdet_bpu.kernels.fast.memory import int8_at, int16_at, int32_at
+from mmdet_bpu.kernels.fast.requantize import (HALVES, HALVES_TIES, INT32, INT32_TIES, SPLIT,
+                                                clamp, scale, scale_halves, scale_halves_ties,
+                                                scale_int32, scale_int32_ties, scale_split)
 from mmdet_bpu.kernels.fast.tiles import UNITS
 from mmdet_bpu.kernels.fast.unit_choice import UNIT
 
@@ -59,6 +59,7 @@ halves_to_8 = _result_loop(scale_halves, int8_at, 1)
 halves_to_16 = _result_loop(scale_halves, int16_at, 2)
 halves_ties_to_8 = _result_loop(scale_halves_ties, int8_at, 1)
 halves_ties_to_16 = _result_loop(scale_halves_ties, int16_at, 2)
+split_to_16 = _result_loop(scale_split, int16_at, 2)
 add_8, add_16 = (_residual_loop(scale_int32, array_at, size)
                  for array_at, size in ((int8_at, 1), (int16_at, 2)))
 add_ties_8, add_ties_16 = (_residual_loop(scale_int32_ties, array_at, size)
@@ -111,6 +112,8 @@ def finish(sums, count, width, scales, limits, out, size, row_elements):
         halves_ties_to_8(sums, count, scales, low, high, out, row_elements)
     elif width == GROUP and mode == HALVES_TIES and size == 2:
         halves_ties_to_16(sums, count, scales, low, high, out, row_elements)
+    elif width == GROUP and mode == SPLIT and size == 2:
+        split_to_16(sums, count, scales, low, high, out, row_elements)
     else:
         multiplier, shift = int32_at(scales, GROUP), int32_at(scales + 4 * GROUP, GROUP)
         half = int32_at(scales + 8 * GROUP, GROUP)

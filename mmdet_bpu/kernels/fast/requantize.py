@@ -16,12 +16,15 @@ import numpy as np
 from numba import njit
 
 from mmdet_bpu.kernels.fast.int32 import (add, bits_and, bits_or, largest, least, mul, shift_left,
-                                            shift_right)
+                                            shift_right, shift_right_unsigned)
 from mmdet_bpu.kernels.reference.requantizer import Requantizer
+from mmdet_bpu.program.dtypes import INT32_MAX
 
+# A remainder below 2**17 times a multiplier below 2**15 fits 32 bits without a sign.
+SPLIT_SHIFT = 17
 ONE, HALF_WORD, LOW_WORD = np.int32(1), np.int32(16), np.int32(0xffff)
 
-INT32_TIES, INT32, LEFT, HALVES_TIES, HALVES, INT64 = range(6)
+INT32_TIES, INT32, LEFT, HALVES_TIES, HALVES, SPLIT, INT64 = range(7)
 """Modes. The three with a right shift in int32 have a form of their own where no tie can occur."""
 
 
@@ -48,7 +51,10 @@ class ScaleConstants:
     def of(cls, requantizer: Requantizer) -> 'ScaleConstants':
         """The constants of a requantizer."""
         shift = requantizer.shift
-        if requantizer.path == 'int64':
+        if (requantizer.path == 'int64' and shift.min() >= 1 and shift.max() <= SPLIT_SHIFT
+                and requantizer.largest <= INT32_MAX):
+            mode, half = SPLIT, (1 << shift - 1) - 1
+        elif requantizer.path == 'int64':
             mode, half = INT64, np.zeros_like(shift)
             shift = np.maximum(shift, -31)  # saturates all but 0
         elif requantizer.path == 'int32' and shift[0] <= 0:
@@ -112,6 +118,19 @@ def scale_halves(acc: int, multiplier: int, shift: int, half: int) -> int:
 
 
 @njit(nogil=True)
+def scale_split(acc: int, multiplier: int, shift: int, half: int) -> int:
+    """``acc = whole * 2**shift + rest``: whole * multiplier, and rest * multiplier / 2**shift.
+
+    half = 2**(shift - 1) - 1. For a shift of at most 17 and a result within int32.
+    """
+    mask = add(add(half, half), ONE)
+    product = mul(bits_and(acc, mask), multiplier)  # below 2**32, read without a sign
+    below = add(mul(shift_right(acc, shift), multiplier), shift_right_unsigned(product, shift))
+    rest = add(add(bits_and(product, mask), half), bits_and(below, ONE))
+    return add(below, shift_right(rest, shift))
+
+
+@njit(nogil=True)
 def scale_int64(acc: int, multiplier: int, shift: int, low: int, high: int) -> int:
     """Any range and shift, clamped to [low, high] already; shift is that of the contract."""
     value = np.int64(acc) * np.int64(multiplier)
@@ -137,6 +156,8 @@ def scale(acc: int, mode: int, multiplier: int, shift: int, half: int, low: int,
         value = scale_int32_ties(acc, multiplier, shift, half)
     elif mode == LEFT:
         value = scale_left(acc, multiplier, shift)
+    elif mode == SPLIT:
+        value = scale_split(acc, multiplier, shift, half)
     else:
         value = scale_int64(acc, multiplier, shift, low, high)
     return np.int32(clamp(value, low, high))
