@@ -7,6 +7,7 @@ it reads: the compiler's check that memory does not overlap would choose a scala
 import numpy as np
 from numba import njit
 
+from mmdet_bpu.kernels.fast import int32
 from mmdet_bpu.kernels.fast import requantize as rq
 from mmdet_bpu.kernels.fast.memory import int16_at, int32_at
 
@@ -80,40 +81,45 @@ def _scale_halves(x, multiplier, shift, half, low, high):
 
 
 @njit
+def _scale_split(x, multiplier, shift, half, low, high):
+    return rq.clamp(rq.scale_split(x, multiplier, shift, half), low, high)
+
+
+@njit
 def _scale_int64(x, multiplier, shift, half, low, high):
     return rq.scale_int64(x, multiplier, shift, low, high)
 
 
 @njit
 def _mul(a, b, p0, p1, p2, p3, p4):
-    return np.int32(a * b)
+    return int32.mul(a, b)
 
 
 @njit
 def _mul_halves_ties(a, b, multiplier, shift, half, low, high):
-    return _scale_halves_ties(np.int32(a * b), multiplier, shift, half, low, high)
+    return _scale_halves_ties(int32.mul(a, b), multiplier, shift, half, low, high)
 
 
 @njit
 def _mul_halves(a, b, multiplier, shift, half, low, high):
-    return _scale_halves(np.int32(a * b), multiplier, shift, half, low, high)
+    return _scale_halves(int32.mul(a, b), multiplier, shift, half, low, high)
 
 
 @njit
 def _rounded(total, bits, half, odd, low, high):
     """``rhe(total / 2**bits)`` clamped; half and odd are 0 where there are no bits."""
-    kept = np.int32(np.int32(total >> bits) & odd)
-    return rq.clamp(np.int32(np.int32(np.int32(total + kept) + half) >> bits), low, high)
+    kept = int32.bits_and(int32.shift_right(total, bits), odd)
+    return rq.clamp(int32.shift_right(int32.add(int32.add(total, kept), half), bits), low, high)
 
 
 @njit
 def _add(a, b, bits, half, odd, low, high):
-    return _rounded(np.int32(a + b), bits, half, odd, low, high)
+    return _rounded(int32.add(a, b), bits, half, odd, low, high)
 
 
 @njit
 def _sub(a, b, bits, half, odd, low, high):
-    return _rounded(np.int32(a - b), bits, half, odd, low, high)
+    return _rounded(int32.sub(a, b), bits, half, odd, low, high)
 
 
 @njit
@@ -138,7 +144,8 @@ def _exceeds(x, limit, p1, p2, p3, p4):
 
 scale_int32_ties, scale_int32 = _unary(_scale_int32_ties), _unary(_scale_int32)
 scale_halves_ties, scale_halves = _unary(_scale_halves_ties), _unary(_scale_halves)
-scale_left, scale_int64 = _unary(_scale_left), _unary(_scale_int64)
+scale_left, scale_split = _unary(_scale_left), _unary(_scale_split)
+scale_int64 = _unary(_scale_int64)
 relu, exceeds = _unary(_relu), _unary(_exceeds)
 add, sub, mul = _binary(_add), _binary(_sub), _binary(_mul)
 mul_halves_ties, mul_halves = _binary(_mul_halves_ties), _binary(_mul_halves)

@@ -18,10 +18,10 @@ from mmdet_bpu.kernels.fast.vector_loops import COLUMN, ROW
 
 OPCODES = (
     'load', 'store', 'scale_int32_ties', 'scale_int32', 'scale_left', 'scale_halves_ties',
-    'scale_halves', 'scale_int64', 'scale_columns', 'add', 'sub', 'mul', 'mul_halves_ties',
+    'scale_halves', 'scale_split', 'scale_int64', 'scale_columns', 'add', 'sub', 'mul', 'mul_halves_ties',
     'mul_halves', 'max', 'min', 'relu', 'exceeds', 'select', 'table', 'sum', 'max_rows', 'min_rows')
 (LOAD, STORE, SCALE_INT32_TIES, SCALE_INT32, SCALE_LEFT, SCALE_HALVES_TIES, SCALE_HALVES,
- SCALE_INT64, SCALE_COLUMNS, ADD, SUB, MUL, MUL_HALVES_TIES, MUL_HALVES, MAX, MIN, RELU, EXCEEDS,
+ SCALE_SPLIT, SCALE_INT64, SCALE_COLUMNS, ADD, SUB, MUL, MUL_HALVES_TIES, MUL_HALVES, MAX, MIN, RELU, EXCEEDS,
  SELECT, TABLE, SUM, MAX_ROWS, MIN_ROWS) = range(len(OPCODES))
 # Parameters start here; a load has the most: tensor, bytes of an element, dimensions, and the size
 # and stride of up to MAX_DIMS outer dimensions.
@@ -121,6 +121,8 @@ def _run(op, scratch, addresses, first, rows, size):
         loops.scale_halves_ties(out, a, count, p0, p1, p2, p3, p4)
     elif code == SCALE_HALVES:
         loops.scale_halves(out, a, count, p0, p1, p2, p3, p4)
+    elif code == SCALE_SPLIT:
+        loops.scale_split(out, a, count, p0, p1, p2, p3, p4)
     elif code == SCALE_INT64:
         loops.scale_int64(out, a, count, p0, p1, p2, p3, p4)
     elif code == SCALE_COLUMNS:

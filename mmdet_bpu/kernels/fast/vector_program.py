@@ -7,7 +7,7 @@ import torch
 
 from mmdet_bpu.kernels.fast import vector_machine as machine
 from mmdet_bpu.kernels.fast.requantize import (HALVES, HALVES_TIES, INT32, INT32_TIES, INT64, LEFT,
-                                               ScaleConstants)
+                                                SPLIT, ScaleConstants)
 from mmdet_bpu.kernels.fast.vector_layout import Layout
 from mmdet_bpu.kernels.fast.vector_loops import COLUMN, FULL, ROW
 
@@ -16,7 +16,8 @@ BLOCK = 1 << 10
 
 SCALES = {INT32_TIES: machine.SCALE_INT32_TIES, INT32: machine.SCALE_INT32,
           LEFT: machine.SCALE_LEFT, HALVES_TIES: machine.SCALE_HALVES_TIES,
-          HALVES: machine.SCALE_HALVES, INT64: machine.SCALE_INT64}
+          HALVES: machine.SCALE_HALVES, SPLIT: machine.SCALE_SPLIT,
+          INT64: machine.SCALE_INT64}
 
 
 @dataclass(frozen=True, eq=False)
