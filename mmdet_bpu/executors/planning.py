@@ -1,6 +1,7 @@
 """A program made ready by a kernel set, once, before the first run."""
 from collections import Counter
 from dataclasses import dataclass
+from typing import Callable
 
 import torch
 
@@ -29,7 +30,8 @@ class Step:
 
 
 def plan_program(program: Program, constants: dict[str, torch.Tensor], kernels: str,
-                 fuse: bool = True) -> tuple[list[Step], KernelCounts]:
+                 fuse: bool = True, accept: Callable[[FusedGroup], bool] = lambda group: True
+                 ) -> tuple[list[Step], KernelCounts]:
     """Make the instructions of a program ready.
 
     Args:
@@ -37,6 +39,8 @@ def plan_program(program: Program, constants: dict[str, torch.Tensor], kernels: 
         constants (dict[str, torch.Tensor]): Value name -> constant, on the device of the run.
         kernels (str): Name of a kernel set; what it has no plan for is computed by ``reference``.
         fuse (bool): Let the set compute several instructions in one go. Defaults to True.
+        accept (Callable): Groups for which it is false are computed one instruction at a time.
+            Defaults to taking every group.
 
     Returns:
         tuple[list[Step], KernelCounts]: Steps in the order they run, and which set computes what.
@@ -48,7 +52,7 @@ def plan_program(program: Program, constants: dict[str, torch.Tensor], kernels: 
     chosen = kernel_set(kernels)
     counts: KernelCounts = {}
     steps = []
-    groups = chosen.groups(program, constants) if fuse else []
+    groups = list(filter(accept, chosen.groups(program, constants))) if fuse else []
     for group in groups:
         steps.append(group_step(program, group))
         for place in group.members:

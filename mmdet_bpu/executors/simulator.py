@@ -3,16 +3,20 @@
 Every activation is a view of the arena at its planned offset. A result is written there and read
 back from there, so a wrong offset, a lifetime that ends too early or two instructions in the wrong
 order change the numbers; nothing is shared with the interpreter of the integer module but the
-kernels.
+kernels. What a kernel set computes in one go reads its inputs from the arena and writes its outputs
+there, see :mod:`mmdet_bpu.executors.arena_order`; what lies between never gets there.
 """
 from math import prod
+from typing import Callable
 
 import torch
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.executors.arena_order import ArenaOrder
 from mmdet_bpu.executors.input_check import check_inputs
 from mmdet_bpu.executors.network_list import NetworkList
-from mmdet_bpu.executors.planning import plan_program
+from mmdet_bpu.executors.planning import Step, plan_program
+from mmdet_bpu.kernels.kernel_set import IntoRun
 from mmdet_bpu.program.container import NOTICE
 from mmdet_bpu.program.dtypes import TORCH_DTYPES
 from mmdet_bpu.program.hbm_file import CompiledNetwork, read_hbm
@@ -29,6 +33,7 @@ class HbmSimulator(NetworkList):
     Args:
         path_or_bytes: The file, or its content.
         kernels (str): Name of the kernel set. Defaults to 'reference'.
+        fuse (bool): Let the kernel set compute several instructions in one go. Defaults to True.
 
     Attributes:
         header (dict): Header of the file: march, producer, notice, section table.
@@ -39,9 +44,9 @@ class HbmSimulator(NetworkList):
             a kernel, or a memory plan that leaves the arena.
     """
 
-    def __init__(self, path_or_bytes, kernels: str = 'reference') -> None:
+    def __init__(self, path_or_bytes, kernels: str = 'reference', fuse: bool = True) -> None:
         file = read_hbm(path_or_bytes)
-        super().__init__([NetworkSimulator(network, kernels) for network in file.networks],
+        super().__init__([NetworkSimulator(network, kernels, fuse) for network in file.networks],
                          file.metadata)
         self.header = file.header
         self.notice = NOTICE
@@ -53,6 +58,7 @@ class NetworkSimulator:
     Args:
         network (CompiledNetwork): Instructions in the order they run, and their memory plan.
         kernels (str): Name of the kernel set. Defaults to 'reference'.
+        fuse (bool): Let the kernel set compute several instructions in one go. Defaults to True.
 
     Attributes: see :class:`mmdet_bpu.executors.protocol.Network`.
 
@@ -60,7 +66,8 @@ class NetworkSimulator:
         BpuError: See :class:`HbmSimulator`.
     """
 
-    def __init__(self, network: CompiledNetwork, kernels: str = 'reference') -> None:
+    def __init__(self, network: CompiledNetwork, kernels: str = 'reference',
+                 fuse: bool = True) -> None:
         self.name = network.name
         program, self._plan = network.program, network.plan
         self.inputs = [program.spec(name) for name in program.inputs]
@@ -72,8 +79,11 @@ class NetworkSimulator:
             self._places(instruction)
         constants = {name: self._tensors[name] for name, value in program.values.items()
                      if value.data is not None}
-        steps, self.kernel_counts = plan_program(program, constants, kernels, fuse=False)
-        self._steps = [(step.run, *self._places(step.instruction)) for step in steps]
+        order = ArenaOrder(program, self._plan)
+        steps, self.kernel_counts = plan_program(program, constants, kernels, fuse, order.allows)
+        # What happens at the beginning of a step comes before what happens in it.
+        happenings = [each for step in steps for each in self._happenings(step, order)]
+        self._work = [work for _, work in sorted(happenings, key=lambda each: each[0])]
 
     def run(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """See :meth:`mmdet_bpu.executors.protocol.Network.run`."""
@@ -82,10 +92,33 @@ class NetworkSimulator:
         for spec in self.inputs:
             self._tensors[spec.name].copy_(inputs[spec.name])
         with torch.no_grad():
-            for run, operands, results in self._steps:
-                for place, result in zip(results, run(operands)):
-                    place.copy_(self._detached(result))
+            for work in self._work:
+                work()
         return {spec.name: self._tensors[spec.name].clone() for spec in self.outputs}
+
+    def _happenings(self, step: Step, order: ArenaOrder
+                    ) -> list[tuple[tuple[int, int], Callable[[], None]]]:
+        """What a step does, each with its place in time: copies of inputs, then its run."""
+        names = step.instruction.inputs
+        operands, places = self._places(step.instruction)
+        saved = order.saved_inputs(step.members, names)
+        copies = {name: torch.empty_like(self._tensors[name]) for name in saved}
+        operands = [copies.get(name, place) for name, place in zip(names, operands)]
+        in_place = isinstance(step.run, IntoRun) and not any(
+            order.overlap(name, other) for name in names if name not in saved
+            for other in step.instruction.outputs)
+
+        def save(name: str) -> Callable[[], None]:
+            return lambda: copies[name].copy_(self._tensors[name])
+
+        def run() -> None:
+            if in_place:
+                step.run.into(operands, places)
+                return
+            for place, result in zip(places, step.run(operands)):
+                place.copy_(self._detached(result))
+
+        return [((at, 0), save(name)) for name, at in saved.items()] + [((step.members[-1], 1), run)]
 
     def _detached(self, result: torch.Tensor) -> torch.Tensor:
         """A result out of the arena: data movement gives views of its operand there."""

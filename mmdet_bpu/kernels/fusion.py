@@ -76,12 +76,16 @@ class FusionView:
         return tuple(name for name in read if name not in set(made)), tuple(needed)
 
     def runs_at_end(self, members: Iterable[int]) -> bool:
-        """Whether nothing outside reads a result before the last member's place."""
+        """Whether nothing outside reads a result before the last member's place, and nothing inside
+        reads a value before it is there: a program in a wrong order stays wrong."""
         inside = set(members)
         last = max(inside)
+        instructions = self.program.instructions
         return all(place in inside or place > last for member in inside
-                   for name in self.program.instructions[member].outputs
-                   for place in self.consumers[name])
+                   for name in instructions[member].outputs
+                   for place in self.consumers[name]) and all(
+            self.producers.get(name, -1) < member for member in inside
+            for name in instructions[member].inputs)
 
     def group(self, members: Iterable[int], into: Into) -> FusedGroup:
         """A group of free instructions; they are free no longer.
