@@ -18,7 +18,7 @@ Tensors = list[torch.Tensor]
 
 def weight_magnitudes(weight: torch.Tensor) -> np.ndarray:
     """``sum |w|`` of each output channel of a weight (O, ...), as int64."""
-    return weight.to(torch.int64).abs().flatten(1).sum(1).cpu().numpy()
+    return weight.to(torch.int32).abs_().flatten(1).sum(1, dtype=torch.int64).cpu().numpy()
 
 
 def residual_magnitudes(dtype: str, multiplier, shift) -> np.ndarray:
