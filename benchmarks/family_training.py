@@ -58,7 +58,7 @@ class FamilyTraining(Demo):
 
     def run(self, name: str, tool: str, *arguments: object) -> None:
         """Run a tool in a fork of this process; its output goes to ``<name>.log``."""
-        import mmdet_bpu.apis  # noqa: F401
+        import mmdet_bpu.apis.training  # noqa: F401
         import mmdet_bpu.engine.runner  # noqa: F401
         import mmdet_bpu.registration  # noqa: F401
         log = self.folder / f'{name}.log'

@@ -53,7 +53,14 @@ class _RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         rate = task.finished_speed or task.speed
-        return Text('' if rate is None else f'{rate:.0f} {self.items}/s')
+        if rate is None:
+            return Text('')
+        return Text(f'{rate:.{0 if rate >= 10 else 2}f} {self.items}/s')
+
+
+def on_terminal() -> bool:
+    """Whether somebody watches: a bar that is drawn over itself makes no sense in a file."""
+    return Console(stderr=True).is_terminal
 
 
 @contextmanager

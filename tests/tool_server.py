@@ -15,7 +15,7 @@ import traceback
 # Asking CUDA itself whether it is there would leave it unusable in the forks.
 os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
 
-import mmdet_bpu.apis  # noqa: E402, F401
+from mmdet_bpu.apis import *  # noqa: E402, F401, F403
 import mmdet_bpu.engine.runner  # noqa: E402, F401
 import mmdet_bpu.registration  # noqa: E402, F401
 

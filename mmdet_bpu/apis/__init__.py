@@ -14,28 +14,36 @@ detection in pictures               :func:`infer`
 ==================================  ====================================================
 """
 import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
+import importlib
+from typing import Any, List
 
-# isort: split
-import mmdet_bpu.registration  # noqa: F401  (registers our modules)
-from mmdet_bpu.apis.checks import CHECK_STEPS, check_model, count_flops, recipes_of, sites_of
-from mmdet_bpu.apis.deployment import DEPLOY_STEPS, EXPORT_STEPS, deploy, export
-from mmdet_bpu.apis.evaluation import compare_stages, evaluate
-from mmdet_bpu.apis.models import (build_detector, deployable_detector, export_hbir, load_config,
-                                   load_executable, load_quantized, metadata_of, settings_of)
-from mmdet_bpu.apis.serving import infer, load_predictor
-from mmdet_bpu.compiler.legality import refuse_errors
-from mmdet_bpu.datasets.digits import make_digits
-from mmdet_bpu.datasets.lmdb_packer import pack_coco as pack
-from mmdet_bpu.datasets.lmdb_verify import verify_database as verify
-from mmdet_bpu.datasets.packing_report import report_lines
-from mmdet_bpu.engine.recipe_report import recipe_lines
-from mmdet_bpu.engine.training import train
-from mmdet_bpu.lowering.artifact_formats import load_artifact
-from mmdet_bpu.lowering.artifacts import to_integers, write_export
+_HOMES = {
+    'mmdet_bpu.apis.checks': ('CHECK_STEPS', 'check_model', 'count_flops', 'recipes_of',
+                              'sites_of'),
+    'mmdet_bpu.apis.configs': ('load_config', ),
+    'mmdet_bpu.apis.deployment': ('DEPLOY_STEPS', 'EXPORT_STEPS', 'deploy', 'export'),
+    'mmdet_bpu.apis.evaluation': ('compare_stages', 'evaluate'),
+    'mmdet_bpu.apis.models': ('build_detector', 'deployable_detector', 'export_hbir',
+                              'load_executable', 'load_quantized', 'metadata_of', 'settings_of'),
+    'mmdet_bpu.apis.serving': ('infer', 'load_predictor'),
+    'mmdet_bpu.apis.packing': ('make_digits', 'pack', 'report_lines', 'verify'),
+    'mmdet_bpu.apis.training': ('recipe_lines', 'train'),
+    'mmdet_bpu.compiler.legality': ('refuse_errors', ),
+    'mmdet_bpu.lowering.artifact_formats': ('load_artifact', ),
+    'mmdet_bpu.lowering.artifacts': ('to_integers', 'write_export'),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ['CHECK_STEPS', 'DEPLOY_STEPS', 'EXPORT_STEPS', 'build_detector', 'check_model',
-           'compare_stages', 'count_flops', 'deploy', 'deployable_detector', 'evaluate', 'export',
-           'export_hbir', 'infer', 'load_artifact', 'load_config', 'load_executable',
-           'load_predictor', 'load_quantized', 'make_digits', 'metadata_of', 'pack',
-           'recipe_lines', 'recipes_of', 'refuse_errors', 'report_lines', 'settings_of', 'sites_of', 'to_integers', 'train',
-           'verify', 'write_export']
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb when it is asked for: reading a config or packing images needs no detector."""
+    if name not in _HOME_OF:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = globals()[name] = getattr(importlib.import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,6 @@
 """What a detector costs, and whether it can be deployed."""
+import mmdet_bpu.registration  # noqa: F401,I001  (registers our modules)
+
 import functools
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 

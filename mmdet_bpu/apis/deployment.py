@@ -1,4 +1,6 @@
 """From a checkpoint to the files of a deployment."""
+import mmdet_bpu.registration  # noqa: F401,I001  (registers our modules)
+
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,6 @@
 """How good a stage is, and whether two stages are the same."""
+import mmdet_bpu.registration  # noqa: F401,I001  (registers our modules)
+
 from pathlib import Path
 from typing import Any, Dict, Optional, Union
 

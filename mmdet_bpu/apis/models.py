@@ -1,4 +1,6 @@
 """Detectors and executables of a config, as the verbs need them."""
+import mmdet_bpu.registration  # noqa: F401,I001  (registers our modules)
+
 import copy
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Union
@@ -8,9 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmdet_bpu.engine import stages
 from mmdet_bpu.engine.config_errors import refused_config
-from mmdet_bpu.engine.config_options import parse_options
 from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.promised_input import require_promised_input
 from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
@@ -30,21 +30,6 @@ from mmdet_bpu.models.plain_norms import SYNCHRONIZED, open_norms
 from mmdet_bpu.quantization import quantization_of, quantized_graphs, set_quant_state
 
 CHECKPOINT_SUFFIXES = ('.pth', '.pt')
-
-
-def load_config(config: str, stage: Optional[str] = None,
-                cfg_options: Sequence[str] = ()) -> Config:
-    """Read a config and put a stage over it.
-
-    Args:
-        config (str): Path of a config, or ``mmdet::...`` of an installed package.
-        stage (str, optional): See :func:`mmdet_bpu.engine.stages.load_config`.
-        cfg_options (Sequence[str]): Overrides, each KEY=VALUE; they win over the stage.
-
-    Raises:
-        BpuError: No such config, it cannot be parsed, no such stage, or a wrong override.
-    """
-    return stages.load_config(config, stage, parse_options(cfg_options or ()))
 
 
 def build_detector(cfg: Config) -> nn.Module:

@@ -1,4 +1,6 @@
 """Detection in pictures, by a checkpoint with its config or by an artefact alone."""
+import mmdet_bpu.registration  # noqa: F401,I001  (registers our modules)
+
 from pathlib import Path
 from typing import Any, Callable, Dict, Sequence, Union
 

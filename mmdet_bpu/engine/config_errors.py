@@ -5,10 +5,9 @@ them are the config's fault is told by where they are raised: in a registry that
 builds, or in a step of the stock runner that sets up a run. All others are program errors and stay
 as they are.
 """
-import linecache
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import mmcv.cnn.bricks
@@ -21,6 +20,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmdet_bpu
+from mmdet_bpu.engine.foreign_errors import LONGEST, frames_of, in_one_line
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.config_reading import class_of, type_name
 from mmdet_bpu.output_folder import FULL_DISK
@@ -44,7 +44,6 @@ SET_UP = dict(
     register_hook='custom_hooks', wrap_model='model_wrapper_cfg', scale_lr='auto_scale_lr')
 # A machine that is too small is no fault of a config.
 NO_FAULTS = (BpuError, MemoryError, torch.cuda.OutOfMemoryError)
-LONGEST = 300  # characters of another's message
 Part = Tuple[str, Mapping]
 
 
@@ -109,21 +108,9 @@ def field_of(runner: Runner, part: Any, kind: str) -> str:
                  if part is getattr(runner, f'_{purpose}_{kind}', None)), kind)
 
 
-def in_one_line(error: BaseException) -> str:
-    """What another program raised, in its own words."""
-    words = str(error.args[0] if len(error.args) == 1 else error)
-    words = ' '.join(words.split())
-    if not words and isinstance(error, AssertionError) and error.__traceback__ is not None:
-        frame, line = _frames(error.__traceback__)[-1]
-        words = linecache.getline(frame.f_code.co_filename, line).strip()
-    if len(words) > LONGEST:
-        words = f'{words[:LONGEST]} ...'
-    return f'{type(error).__name__}: {words}' if words else type(error).__name__
-
-
 def _fault(error: Exception, parts: List[Part]) -> Optional[_Fault]:
     """What of a config is at fault; None if it is none of a config."""
-    frames = [frame for frame, _ in _frames(error.__traceback__)]
+    frames = [frame for frame, _ in frames_of(error.__traceback__)]
     steps = [step for step in map(_step, frames) if step is not None]
     chain = [frame.f_locals['cfg'] for frame in frames
              if _builds(frame) and isinstance(frame.f_locals.get('cfg'), Mapping)]
@@ -192,14 +179,6 @@ def _builds(frame: FrameType) -> bool:
 def _folder(frame: FrameType) -> Path:
     return Path(frame.f_code.co_filename).parent
 
-
-def _frames(trace: TracebackType) -> List[Tuple[FrameType, int]]:
-    """Frames with their lines, the one that raised last."""
-    found = []
-    while trace is not None:
-        found.append((trace.tb_frame, trace.tb_lineno))
-        trace = trace.tb_next
-    return found
 
 
 def _parts(config: Any, path: str = '') -> Iterator[Part]:

@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 
 from mmdet_bpu.engine.config_errors import refused_config
+from mmdet_bpu.engine.hooks import TestProgressHook
 from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.executors.protocol import Executable
 
@@ -25,4 +26,9 @@ def evaluate(cfg: Config, executable: Optional[Executable] = None) -> Dict[str, 
         if executable is not None:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             model.attach(executable)
-        return runner.test()
+        progress = TestProgressHook()
+        runner.register_hook(progress)
+        try:
+            return runner.test()
+        finally:
+            progress.close()

@@ -13,7 +13,8 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_bpu.engine.artifact_detector import quantize_image
-from mmdet_bpu.engine.config_errors import in_one_line, refused_config
+from mmdet_bpu.engine.config_errors import refused_config
+from mmdet_bpu.engine.foreign_errors import in_one_line
 from mmdet_bpu.engine.predictors import picture_pipeline
 from mmdet_bpu.engine.seeded_data import seeded_generators
 from mmdet_bpu.errors import BpuError

@@ -8,19 +8,17 @@ completed by :func:`complete_config` when the runner is built, after command-lin
 """
 import copy
 import os.path as osp
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
-from mmengine.utils import get_installed_path
 
 from mmdet_bpu.engine.deploy_preprocessing import (rewrite_data_preprocessor, rewrite_dataset,
                                                    rewrite_switched_pipelines)
-from mmdet_bpu.engine.config_errors import in_one_line
+from mmdet_bpu.engine.config_files import import_named_modules, read_config
 from mmdet_bpu.engine.config_structure import check_structure
+from mmdet_bpu.engine.foreign_errors import in_one_line
 from mmdet_bpu.engine.recipe_report import recipe_of
 from mmdet_bpu.engine.recipes import put_recipe, stage_file
 from mmdet_bpu.engine.settings import BpuSettings, validate_settings
@@ -50,9 +48,7 @@ def load_config(config: str, stage: Optional[str] = None,
     Raises:
         BpuError: No such config, it cannot be parsed, or no such stage.
     """
-    if stage is not None and stage not in STAGES:
-        raise BpuError(f'unknown stage {stage!r}; expected one of {", ".join(STAGES)}')
-    return _with_stage(_read_config(config), config, stage, cfg_options)
+    return with_stage(read_config(config), config, stage, cfg_options)
 
 
 def recipes(config: str, cfg_options: Optional[Dict[str, Any]] = None) -> List[Dict[str, Any]]:
@@ -68,15 +64,19 @@ def recipes(config: str, cfg_options: Optional[Dict[str, Any]] = None) -> List[D
     Raises:
         BpuError: As there.
     """
-    cfg = _read_config(config)
+    cfg = read_config(config)
     own = _own_stage(cfg)
     stages = TRAINING_STAGES if own in (None, FLOAT) else (own, )
-    staged = [_with_stage(copy.deepcopy(cfg), config, stage, cfg_options) for stage in stages]
+    staged = [with_stage(copy.deepcopy(cfg), config, stage, cfg_options) for stage in stages]
     return [recipe_of(each, staged[0]) for each in staged]
 
 
-def _with_stage(cfg: Config, config: str, stage: Optional[str],
-                cfg_options: Optional[Dict[str, Any]]) -> Config:
+def with_stage(cfg: Config, config: str, stage: Optional[str],
+               cfg_options: Optional[Dict[str, Any]]) -> Config:
+    """What :func:`load_config` makes of a config that was read, in place."""
+    if stage is not None and stage not in STAGES:
+        raise BpuError(f'unknown stage {stage!r}; expected one of {", ".join(STAGES)}')
+    import_named_modules(cfg, config)
     check_structure(cfg)
     own = _own_stage(cfg)
     if stage in TRAINING_STAGES and own != stage:
@@ -202,29 +202,6 @@ def refuse_strategies(cfg: Config) -> None:
     if cfg.get('runner_type', 'BPURunner') == 'FlexibleRunner':
         raise BpuError("field runner_type: expected 'BPURunner', found 'FlexibleRunner', which "
                        'builds models through strategies; remove it')
-
-
-def _read_config(config: str) -> Config:
-    """The config as plain data, whatever its style: classes become their dotted names."""
-    if '::' not in config and not Path(config).is_file():
-        raise BpuError(f'config {config} not found; expected a file, or mmdet::FOLDER/NAME.py')
-    try:
-        cfg = _read_installed(config) if '::' in config else Config.fromfile(config)
-        return Config(cfg.to_dict(), cfg_text=cfg.text or config,
-                      filename=config.partition('::')[2] or config)
-    except (Exception, SystemExit) as error:  # a config is code, and runs while it is read
-        raise BpuError(f'config {config} cannot be read: {in_one_line(error)}') from error
-
-
-def _read_installed(config: str) -> Config:
-    """A config of an installed package as a file that inherits from it sees it, with its scope."""
-    package, _, path = config.partition('::')
-    if not re.match(r'\w+/', path):  # mmengine takes no other folders: legacy_1.x
-        return Config.fromfile(str(Path(get_installed_path(package)) / '.mim/configs' / path))
-    try:
-        return Config.fromstring(f'_base_ = {config!r}\n', '.py')
-    except RuntimeError:  # python-style ones are inherited from by import only
-        return get_config(config)
 
 
 def _own_stage(cfg: Config) -> Optional[str]:

@@ -1,7 +1,8 @@
 """Capture a detector's tensor path as a ``torch.fx.Graph`` by running it.
 
 The model runs eagerly on real tensors under a ``TorchFunctionMode``. Calls whose inputs depend
-on the image become nodes; everything else is a constant.
+on the image become nodes; everything else is a constant. What depends on the image has its shape
+and no values (:mod:`mmdet_bpu.graph.unfilled_results`).
 """
 import weakref
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from mmdet_bpu.graph.held_tensors import held_tensors
 from mmdet_bpu.graph.opening import Call, Decomposition, opens
 from mmdet_bpu.graph.regions import with_regions
 from mmdet_bpu.graph.sites import SiteTracker, calling_line, function_name, tracking
+from mmdet_bpu.graph.unfilled_results import UnfilledResults
 
 Decompositions = Dict[Callable, Decomposition]
 
@@ -83,6 +85,7 @@ class CaptureMode(TorchFunctionMode):
         self._known = WeakTensorKeyDictionary()  # does not depend on the image -> is learned
         for tensor in known:
             self._known[tensor] = isinstance(tensor, nn.Parameter)
+        self._results = UnfilledResults()
         self._storages: Dict[int, List[weakref.ref]] = {}
         self._stale = WeakTensorKeyDictionary()  # overwritten through another name -> by whom
         self._names: Dict[Tuple[str, str], int] = {}
@@ -158,7 +161,7 @@ class CaptureMode(TorchFunctionMode):
         plain, plain_kwargs, in_place = functional_form(func, kwargs)
         arguments = map_tensors((args, plain_kwargs), self._node)
         tensor_args = tuple(self._node(t).name for t in tensors_in((args, kwargs)))
-        result = func(*args, **kwargs)
+        result = self._results.call(func, args, kwargs, in_place)
         if not tensors_in(args[0] if plain is set_item else result):
             return result  # a shape, a device, a length: nothing that flows on
         node = self.captured.graph.call_function(plain, arguments[0], arguments[1])

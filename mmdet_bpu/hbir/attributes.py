@@ -16,6 +16,8 @@ from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.number_attributes import (float_attribute, integer, integer_array,
+                                              integers)
 from mmdet_bpu.hbir.types import dense_array, dense_attribute
 
 
@@ -98,7 +100,10 @@ def make_attribute(kind: str, value: Any, signless: bool = False) -> Attribute:
     base, _, length = kind.rstrip(']').partition('[')
     try:
         if base == 'ints':
-            return DenseArrayBase.from_list(i64, [_integer(item) for item in value])
+            return integer_array(integers(value))
+        if base == 'f64s' and isinstance(value, np.ndarray) and (value.ndim, value.dtype) == (
+                1, np.float64):
+            return ArrayAttr(map(float_attribute, value.tolist()))
         if base in ('i64s', 'f64s'):
             return ArrayAttr(_scalar(base[:-1], item) for item in value)
         if base == 'elements':
@@ -139,16 +144,10 @@ def _scalar(kind: str, value: Any) -> Attribute:
     if kind == 'str' and isinstance(value, str):
         return StringAttr(value)
     if kind == 'i64' or (kind == 'number' and isinstance(value, Integral)):
-        return IntegerAttr(_integer(value), i64)
+        return IntegerAttr(integer(value), i64)
     if kind in ('f64', 'number') and isinstance(value, Real) and not isinstance(value, bool):
-        return FloatAttr(float(value), f64)
+        return float_attribute(float(value))
     raise TypeError(kind)
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, Integral) and not isinstance(value, (bool, np.bool_)):
-        return int(value)
-    raise TypeError(type(value))
 
 
 def _describe(kind: str, length: str) -> str:

@@ -33,7 +33,7 @@ from mmdet_bpu.hbir.attributes import make_attribute, plain_value
 from mmdet_bpu.hbir.bpu_dialect import BPU_OPS
 from mmdet_bpu.hbir.hbir_dialect import HBIR_OPS
 from mmdet_bpu.hbir.qnt_dialect import ConstFakeQuantOp, fake_quant_properties
-from mmdet_bpu.hbir.text import site_of, verify_module
+from mmdet_bpu.hbir.text import site_of, verify_operation
 from mmdet_bpu.hbir.types import array_element, dense_attribute, tensor_type, value_type
 from mmdet_bpu.program.json_text import read_json
 
@@ -148,7 +148,8 @@ class OpBuilder:
         if metadata is not None:
             attributes[METADATA] = StringAttr(json.dumps(metadata, sort_keys=True))
         module = ModuleOp([function], attributes)
-        verify_module(module)
+        for op in (module, function, self._block.last_op):
+            verify_operation(op)  # each of the others was verified when it came
         return module
 
     def _append(self, cls, operands, properties, result_types, site):

@@ -98,11 +98,16 @@ def verify_module(module: ModuleOp, place: Callable[[Operation], str] | None = N
         BpuError: With the place, the operation and the reason.
     """
     for op in module.walk():
-        try:
-            op.verify(verify_nested_ops=False)
-        except (VerifyException, *_XDSL_SLIPS) as error:
-            where = place(op) if place else f'at {site_of(op)!r}'
-            raise BpuError(f'{where}: {op.name}: {_first_line(error)}') from None
+        verify_operation(op, place)
+
+
+def verify_operation(op: Operation, place: Callable[[Operation], str] | None = None) -> None:
+    """The same for one operation, without what is in it."""
+    try:
+        op.verify(verify_nested_ops=False)
+    except (VerifyException, *_XDSL_SLIPS) as error:
+        where = place(op) if place else f'at {site_of(op)!r}'
+        raise BpuError(f'{where}: {op.name}: {_first_line(error)}') from None
 
 
 def site_of(op: Operation) -> str:

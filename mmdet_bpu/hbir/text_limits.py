@@ -13,18 +13,32 @@ MAX_NESTING = 32
 SPLAT_BUDGET = 1 << 28
 """Bytes of all constants of a text that are written as one value."""
 
-_BRACKETS = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|//[^\n]*|->|[(\[{<>)\]}]')
+_STRING = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"')
+_BRACKETS = re.compile(r'"|//[^\n]*|->|[(\[{<>)\]}]')
 _STEP = {**dict.fromkeys('([{<', 1), **dict.fromkeys(')]}>', -1)}
 
 
 def too_deep(text: str) -> Optional[int]:
     """Where brackets are nested deeper than :data:`MAX_NESTING`, if they are."""
-    depth = 0
-    for match in _BRACKETS.finditer(text):
+    depth, position = 0, 0
+    while (match := _BRACKETS.search(text, position)) is not None:
+        position = match.end()
         depth += _STEP.get(match[0], 0)
         if depth > MAX_NESTING:
             return match.start()
+        if match[0] == '"':
+            position = _after_string(text, match.start())
     return None
+
+
+def _after_string(text: str, start: int) -> int:
+    """Behind the string that starts there, or behind its quote if it does not end."""
+    end = text.find('"', start + 1)
+    # Nearly all letters of a text are digits of constants: a search for one letter is fastest.
+    if end > 0 and text.find('\\', start, end) < 0 and text.find('\n', start, end) < 0:
+        return end + 1
+    match = _STRING.match(text, start)
+    return start + 1 if match is None else match.end()
 
 
 def shape_fault(shape: tuple[int, ...]) -> Optional[str]:

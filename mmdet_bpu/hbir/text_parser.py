@@ -6,20 +6,22 @@ import re
 import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.builtin import (ArrayAttr, BytesAttr, DenseArrayBase, DenseIntOrFPElementsAttr,
-                                   FloatAttr, IntegerAttr, f64, i64)
-from xdsl.ir import Operation
+                                   IntegerAttr, TensorType, i64)
+from xdsl.ir import Operation, TypeAttribute
 from xdsl.parser import Parser, ParserState
 from xdsl.utils.lexer import Input
 from xdsl.utils.mlir_lexer import MLIRLexer
 
+from mmdet_bpu.hbir.number_attributes import float_attribute, integer_array
 from mmdet_bpu.hbir.text_limits import SPLAT_BUDGET, shape_fault
-from mmdet_bpu.hbir.types import element_name
+from mmdet_bpu.hbir.text_scan import NUMBERS, scan
+from mmdet_bpu.hbir.types import NUMPY_DTYPES, UniformQuantizedType, element_name
 
-_NUMBER = r'-?\d+(?:\.\d*(?:[eE][+-]?\d+)?)?'
-_NUMBERS = re.compile(rf'\[\s*({_NUMBER}(?:\s*,\s*{_NUMBER})*)\s*\]', re.ASCII)
+_LIST = re.compile(rf'\[\s*({NUMBERS})\s*\]', re.ASCII)
 _INTEGERS = re.compile(r'<\s*i64\s*:\s*(-?\d+(?:\s*,\s*-?\d+)*)\s*>', re.ASCII)
-"""Plain lists ``[1, 2.5]`` and ``<i64: 1, 2>``, read at once: token by token, the scales and
-multipliers of all channels of a model would take longer than all the rest."""
+"""``[1, 2.5]`` and ``<i64: 1, 2>``."""
+_TENSOR = re.compile(r'tensor<[^<>"/]*(?:<[^<>"/]*>)?>')
+"""A tensor type with at most one quantized element type in it."""
 
 
 class _Lexer(MLIRLexer):
@@ -40,6 +42,7 @@ class ModuleParser(Parser):
         self._parser_state = ParserState(_Lexer(Input(text, name)))
         self._starts: dict[Operation, int] = {}
         self._splats = 0
+        self._types: dict[str, TypeAttribute] = {}
 
     def line(self, position: int | None = None) -> int:
         """Line (from 1) of a position, by default of the current token."""
@@ -57,24 +60,30 @@ class ModuleParser(Parser):
         self._starts[op] = start
         return op
 
-    def _scan(self, pattern: re.Pattern) -> re.Match | None:
-        """Match raw text from the current token on, and go past it where it matches."""
-        match = pattern.match(self.lexer.input.content, self._current_token.span.start)
-        if match is not None:
+    def parse_optional_type(self) -> TypeAttribute | None:
+        """Parse a type; a text that was read before is the type that it was then."""
+        match = _TENSOR.match(self.lexer.input.content, self.pos)
+        if match is not None and match[0] in self._types:
             self._resume_from(match.end())
-        return match
+            return self._types[match[0]]
+        found = super().parse_optional_type()
+        if match is not None:
+            between = self.lexer.input.content[match.end():self.pos]
+            if self.pos >= match.end() and not between.strip():
+                self._types[match[0]] = found
+        return found
 
     def _parse_builtin_densearray_attr(self) -> DenseArrayBase | None:
-        match = self._scan(_INTEGERS)
+        match = scan(self, _INTEGERS)
         if match is None:
             return super()._parse_builtin_densearray_attr()
-        return DenseArrayBase.from_list(i64, list(map(int, match[1].split(','))))
+        return integer_array(list(map(int, match[1].split(','))))
 
     def _parse_optional_array_attr(self) -> ArrayAttr | None:
-        match = self._scan(_NUMBERS)
+        match = scan(self, _LIST)
         if match is None:
             return super()._parse_optional_array_attr()
-        return ArrayAttr(FloatAttr(float(item), f64) if '.' in item else
+        return ArrayAttr(float_attribute(float(item)) if '.' in item else
                          IntegerAttr(int(item), i64) for item in match[1].split(','))
 
     def _parse_optional_complex(self) -> None:
@@ -83,12 +92,13 @@ class ModuleParser(Parser):
 
     def parse_dense_int_or_fp_elements_attr(self, type=None) -> DenseIntOrFPElementsAttr:
         """Parse ``<"0x...">``, ``<value>`` and ``<[...]>`` with the type behind (or given)."""
-        self.parse_punctuation('<', ' in dense attribute')
-        text = literal = None
-        if self.parse_optional_punctuation('>') is None:
-            text = self.parse_optional_str_literal()
-            literal = self._parse_tensor_literal() if text is None else None
-            self.parse_punctuation('>', ' in dense attribute')
+        text, literal = self._scan_digits(), None
+        if text is None:
+            self.parse_punctuation('<', ' in dense attribute')
+            if self.parse_optional_punctuation('>') is None:
+                text = self.parse_optional_str_literal()
+                literal = self._parse_tensor_literal() if text is None else None
+                self.parse_punctuation('>', ' in dense attribute')
         if type is None:
             self.parse_punctuation(':', ' in dense attribute')
             type = self._parse_dense_literal_type()
@@ -103,6 +113,29 @@ class ModuleParser(Parser):
         if len(data) != count * size:
             self.raise_error(f'expected {count} elements for {type}, found {len(data) // size}')
         return DenseIntOrFPElementsAttr(type, BytesAttr(data))
+
+    def _scan_digits(self) -> str | None:
+        """The string of ``<"0x...">``, gone past: no lexer looks at its letters."""
+        content, begin = self.lexer.input.content, self.pos + 1
+        if not content.startswith('"0x', begin):
+            return None
+        end = content.find('">', begin)
+        # What is no plain string is for the lexer to judge.
+        if end < 0 or any(content.find(mark, begin + 1, end) >= 0 for mark in ('"', '\\', '\n')):
+            return None
+        self._resume_from(end + 2)
+        return content[begin + 1:end]
+
+    def _parse_dense_literal_type(self):
+        start = self.pos
+        found = self.parse_optional_type()
+        if isinstance(found, TensorType) and not isinstance(
+                found.element_type, UniformQuantizedType) and min(
+                    found.get_shape(), default=0) >= 0 and element_name(
+                        found.element_type) in NUMPY_DTYPES:
+            return found
+        self._resume_from(start)  # xDSL's own check takes 1 ms
+        return super()._parse_dense_literal_type()
 
     def _bounded_count(self, type, listed) -> int:
         """Elements of a constant whose memory is bounded by the text, or by the budget."""

@@ -6,6 +6,7 @@ MLIR's own quantized type, ``!qnt.uniform<si8:f32:0, {0.1, 0.2}>``. A scale is a
 kept and printed as the float64 of equal value, so that text gives back the same bits.
 """
 import math
+import re
 from typing import NamedTuple, Sequence
 
 import numpy as np
@@ -19,6 +20,9 @@ from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.text_scan import NUMBERS, scan
+
+_SCALES = re.compile(rf'\{{\s*({NUMBERS})\s*\}}', re.ASCII)
 
 PER_TENSOR = -1
 """Value of ``UniformQuantizedType.axis`` when one scale holds for the whole tensor."""
@@ -99,6 +103,8 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
             parser.parse_punctuation(',')
             if axis == PER_TENSOR:
                 scales = [parser.parse_number()]
+            elif (numbers := scan(parser, _SCALES)) is not None:
+                scales = numbers[1].split(',')
             else:
                 scales = parser.parse_comma_separated_list(parser.Delimiter.BRACES,
                                                            parser.parse_number)

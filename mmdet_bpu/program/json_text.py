@@ -8,6 +8,8 @@ from typing import Any
 MAX_DEPTH = 64
 INT64 = range(-1 << 63, 1 << 63)
 _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_LONG = re.compile(r'(?<![\d.])\d{19}')
+"""Of fewer digits every integer is an int64, and need not be looked at."""
 _SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')
 
 
@@ -20,8 +22,8 @@ def read_json(content: bytes | str) -> Any:
     """
     text = content.decode() if isinstance(content, bytes) else content
     _check_depth(text)
-    value = json.loads(text, object_pairs_hook=_table, parse_float=_finite, parse_int=_int64,
-                       parse_constant=_finite)
+    value = json.loads(text, object_pairs_hook=_table, parse_float=_finite,
+                       parse_int=_int64 if _LONG.search(text) else int, parse_constant=_finite)
     if _SURROGATE.search(text):
         json.dumps(value, ensure_ascii=False).encode()
     return value

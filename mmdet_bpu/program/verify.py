@@ -141,7 +141,11 @@ def _is_of(kind: str, value: Any) -> bool:
 def _are_integers(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and value.dtype == np.int64
-    return isinstance(value, (list, tuple)) and all(map(_is_int64, value))
+    if not isinstance(value, (list, tuple)):
+        return False
+    if set(map(type, value)) == {int}:
+        return min(value) in INT64 and max(value) in INT64
+    return all(map(_is_int64, value))
 
 
 def _is_int64(value: Any) -> bool:

@@ -3,9 +3,12 @@ import time
 
 import numpy as np
 import pytest
+from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, FloatAttr, f64, i64
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.attributes import make_attribute
 from mmdet_bpu.hbir.builder import OpBuilder, attrs_of, constant_array, operations, site_of
+from mmdet_bpu.hbir.number_attributes import integer_array
 from mmdet_bpu.hbir.text import parse_text, print_text, read_text, write_text
 from mmdet_bpu.hbir.types import tensor_type, value_type
 
@@ -165,3 +168,27 @@ def test_a_number_of_a_type_that_cannot_be_written_is_refused():
     assert text != FAKE_QUANT_CONV
     with pytest.raises(BpuError, match='<text>:2:'):
         parse_text(text)
+
+
+def test_lists_of_numbers_are_what_xdsl_makes_of_them():
+    floats, whole = [0.1, -2.0, 1e300, float('inf')], [0, -1, 2**63 - 1, 2**63, 2**64 - 1]
+    assert make_attribute('f64s', np.array(floats)) == make_attribute('f64s', floats) == ArrayAttr(
+        FloatAttr(value, f64) for value in floats)
+    assert integer_array(whole) == DenseArrayBase.from_list(i64, whole)
+    with pytest.raises(BpuError, match='expected array'):
+        make_attribute('ints', [1, True])
+
+
+def test_a_type_that_is_written_again_is_read_once():
+    module = parse_text(FAKE_QUANT_CONV)
+    fake_quant, _ = operations(module)
+    assert fake_quant.operands[0].type is fake_quant.results[0].type
+    assert parse_text(FAKE_QUANT_CONV.replace('1x32', '1x 32')).is_structurally_equivalent(module)
+
+
+@pytest.mark.parametrize('string', ['0x00\\n', '0xZZ', '0x0\n0', '0x00\\22', '0x0'])
+def test_digits_that_are_none_are_refused(string):
+    text = print_text(module_of(np.arange(200, dtype=np.int8), 'bpu'))
+    digits = text[text.index('0x'):text.index('">')]
+    with pytest.raises(BpuError, match='<text>:[2-4]:'):
+        parse_text(text.replace(digits, string))

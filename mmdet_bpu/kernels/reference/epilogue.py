@@ -18,7 +18,10 @@ Tensors = list[torch.Tensor]
 
 def weight_magnitudes(weight: torch.Tensor) -> np.ndarray:
     """``sum |w|`` of each output channel of a weight (O, ...), as int64."""
-    return weight.to(torch.int32).abs_().flatten(1).sum(1, dtype=torch.int64).cpu().numpy()
+    values = weight.cpu().flatten(1).numpy()
+    # The magnitude of the lowest integer is one more than the type holds, and fits without a sign.
+    magnitudes = np.abs(values).view(f'u{values.itemsize}')
+    return magnitudes.sum(1, dtype=np.int64)
 
 
 def residual_magnitudes(dtype: str, multiplier, shift) -> np.ndarray:
