@@ -4,8 +4,8 @@
     tools/demo.py --control    then also the float model trained on for QAT's steps
 
 Each step is one of the commands that a user runs on data of their own, forked from this process,
-which has imported mmdet: that takes longer than many of them. What is there already is used again. The data are handwritten digits pasted on backgrounds: 1,500 images to train on, 200 to
-evaluate.
+which has imported mmdet: that takes longer than many of them. What is there already is used again.
+The data are handwritten digits pasted on backgrounds: 1,500 images to train on, 200 to evaluate.
 """
 import argparse
 import json

@@ -114,7 +114,7 @@ def test_calibration_by_another_loop_is_refused(trained, staged, tmp_path):
         BPURunner.from_cfg(cfg).train()
 
 
-def test_a_calibration_validates_unless_told_to_begin_later_resumed_or_not(trained, staged, tmp_path):
+def test_a_calibration_does_not_validate_before_val_begin_even_resumed(trained, staged, tmp_path):
     work_dir = tmp_path / 'tiny_calibration'
     for resume in (None, AUTO):
         train(staged('calibration', work_dir, load_from=float_checkpoint(trained),
