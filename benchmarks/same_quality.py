@@ -11,12 +11,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'tools'))
 
-from demo import Demo  # noqa: E402
+from demo import Demo, execute_alone  # noqa: E402
 
 from mmdet_bpu.errors import exit_on_error  # noqa: E402
 
@@ -29,7 +29,6 @@ train_dataloader = dict(dataset=dict(indices={images}))
 steps = {steps}
 param_scheduler = [dict(type='CosineAnnealingLR', eta_min_ratio=0.01, begin=0, end=steps,
                         T_max=steps, by_epoch=False)]
-train_cfg = dict(val_begin=1000)
 {more}
 """
 WAYS: Dict[str, str] = {
@@ -39,7 +38,7 @@ WAYS: Dict[str, str] = {
     'with_cp': 'model = dict(backbone=dict(with_cp=True))',
     'iterations': """
 train_dataloader['sampler'] = dict(_delete_=True, type='InfiniteSampler', shuffle=True)
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=steps, val_begin=1000)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=steps)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=steps))
 log_processor = dict(by_epoch=False)
 """,
@@ -60,11 +59,12 @@ class Ways(Demo):
         trained = self.train(way, config, source, arguments)
         return self.test(way, config, trained, evaluated='qat')
 
-    def command(self, name: str, tool: str) -> List[str]:
+    def execute(self, name: str, command: Sequence[str], log: Path) -> int:
         """As the demo's; by torchrun where two processes train."""
-        python, path = super().command(name, tool)
+        if name != f'train_{TWO_PROCESSES}':
+            return super().execute(name, command, log)
         by_two = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
-        return [python, *(by_two if name == f'train_{TWO_PROCESSES}' else []), path]
+        return execute_alone([sys.executable, *by_two, *command], log)
 
 
 @exit_on_error()

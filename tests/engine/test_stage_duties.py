@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from mmdet_bpu.engine.hooks.due_validation_hook import RECORD
 from mmdet_bpu.engine.hooks.quant_state_hook import QuantStateHook
 from mmdet_bpu.engine.runner import BPURunner
+from mmdet_bpu.engine.training import AUTO, train
 from mmdet_bpu.engine.weights import read_checkpoint
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization import model_report, quantization_of
@@ -110,6 +112,15 @@ def test_calibration_by_another_loop_is_refused(trained, staged, tmp_path):
     with pytest.raises(BpuError, match="train_cfg.type: expected 'CalibrationLoop'.*found "
                                        "'EpochBasedTrainLoop'"):
         BPURunner.from_cfg(cfg).train()
+
+
+def test_a_calibration_does_not_validate_before_val_begin_even_resumed(trained, staged, tmp_path):
+    work_dir = tmp_path / 'tiny_calibration'
+    for resume in (None, AUTO):
+        train(staged('calibration', work_dir, load_from=float_checkpoint(trained),
+                     train_cfg__val_begin=2), resume=resume)
+    assert (work_dir / 'epoch_1.pth').is_file() and not (work_dir / RECORD).exists()
+    assert (trained / 'tiny_calibration' / RECORD).is_file()
 
 
 def synchronized(cfg):

@@ -134,9 +134,17 @@ def test_a_step_that_writes_nothing_is_an_error(demo, tmp_path):
         demo.step('one', tmp_path / 'absent', dict)
 
 
-def test_a_failing_command_is_named_with_its_output(demo):
+@pytest.mark.parametrize('forks', [True, False], ids=['forked', 'alone'])
+def test_a_failing_command_is_named_with_its_output(demo_tool, demo, monkeypatch, forks):
+    monkeypatch.setattr(demo_tool, 'FORKS', forks)
     with pytest.raises(BpuError, match='(?s)exit code 2.*--no-such-option'):
         demo.run('flops', 'get_flops.py', '--no-such-option')
+
+
+def test_a_forked_command_has_its_arguments_and_writes_to_its_log(demo, tmp_path):
+    demo.run('digits', 'make_digits.py', '--out', tmp_path / 'digits', '--num-train', '1',
+             '--num-val', '1')
+    assert f'digits: made {tmp_path}/digits (1 train, 1 val' in (tmp_path / 'digits.log').read_text()
 
 
 def test_a_damaged_state_file_says_what_to_remove(demo_tool, tmp_path):

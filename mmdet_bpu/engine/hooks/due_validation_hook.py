@@ -43,7 +43,7 @@ class DueValidationHook(Hook):
 def _is_due(loop) -> bool:
     """Whether a loop validates at the point that it has reached."""
     if isinstance(loop, CalibrationLoop):
-        return loop.epoch == loop.max_epochs
+        return loop.epoch == loop.max_epochs >= loop.val_begin
     if isinstance(loop, EpochBasedTrainLoop):
         done, end = loop.epoch, loop.max_epochs
         if loop.iter != done * len(loop.dataloader):  # inside an epoch

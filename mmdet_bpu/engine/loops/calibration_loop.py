@@ -84,13 +84,17 @@ class CalibrationLoop(BaseLoop):
         dataloader (DataLoader | dict): Calibration data.
         num_batches (int, optional): Batches over all processes together. Defaults to the runner's
             ``bpu.calibration.num_batches``.
+        val_begin (int): First epoch after which is validated, as mmengine's training loops have it:
+            more than 1 for never. Defaults to 1.
     """
 
     max_epochs = 1
     stop_training = False
 
-    def __init__(self, runner, dataloader: Union[DataLoader, Dict], num_batches: int = 0) -> None:
+    def __init__(self, runner, dataloader: Union[DataLoader, Dict], num_batches: int = 0,
+                 val_begin: int = 1) -> None:
         super().__init__(runner, dataloader)
+        self.val_begin = val_begin
         num_batches = num_batches or runner.settings.calibration.num_batches
         self.max_iters = local_batches(num_batches, len(self.dataloader))
         self._epoch = 0
@@ -113,7 +117,7 @@ class CalibrationLoop(BaseLoop):
         self.runner.call_hook('before_train')
         if self._epoch < self.max_epochs:
             self.run_epoch()
-            if self.runner.val_loop is not None:
+            if self.runner.val_loop is not None and self._epoch >= self.val_begin:
                 self.runner.val_loop.run()
         self.runner.call_hook('after_train')
         return self.runner.model
