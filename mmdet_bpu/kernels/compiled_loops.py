@@ -19,7 +19,8 @@ except ImportError:  # an optional extra: whoever asks `usable` first takes torc
     numba = None
 
 SWITCH = 'MMDET_BPU_NO_NUMBA'
-"""Environment variable that turns compiled loops off where numba is installed."""
+"""Environment variable that, if it is set when this is imported, turns compiled loops off."""
+_switched_off = bool(os.environ.get(SWITCH))
 
 # Elements of the smallest share that is worth handing over to another thread: it takes some 20 us.
 SHARE = 1 << 16
@@ -74,14 +75,21 @@ def compiled(*signatures: str) -> Callable[[Callable], CompiledLoop]:
     return lambda loop: CompiledLoop(loop, list(signatures))
 
 
+def inner(function: Callable) -> Callable:
+    """Decorator of a function that loops call; compiled with them."""
+    return function if numba is None else numba.njit(nogil=True, error_model='numpy')(function)
+
+
 def usable() -> bool:
     """Whether loops can be compiled here."""
-    return numba is not None and not os.environ.get(SWITCH)
+    return numba is not None and not _switched_off
 
 
 def shares(count: int, work: int = 1) -> List[Tuple[int, int]]:
     """(start, stop) of even shares of ``count`` rows of ``work`` elements, one for each thread."""
-    number = max(1, min(torch.get_num_threads(), count, count * work // SHARE))
+    number = min(torch.get_num_threads(), count, count * work // SHARE)
+    if number < 2:
+        return [(0, count)]
     bounds = [count * index // number for index in range(number + 1)]
     return list(zip(bounds, bounds[1:]))
 
@@ -99,8 +107,15 @@ def is_dense(x: Tensor) -> bool:
     return True
 
 
+def fits(x: Tensor) -> bool:
+    """Whether ``x`` is what loops over float32 elements can read."""
+    return x.dtype == torch.float32 and x.device.type == 'cpu' and is_dense(x)
+
+
 def elements(x: Tensor) -> np.ndarray:
     """Elements of a dense CPU tensor in the order that they have in memory, sharing it."""
+    if x.is_contiguous():
+        return x.detach().numpy().reshape(-1)
     return x.detach().as_strided((x.numel(), ), (1, )).numpy()
 
 

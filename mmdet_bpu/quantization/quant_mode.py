@@ -14,29 +14,55 @@ from mmdet_bpu.errors import BpuError, first_names
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_tensors
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
-from mmdet_bpu.graph.sites import SiteTracker, active_tracker, calling_line, function_name, tracking
+from mmdet_bpu.graph.sites import (Link, SiteTracker, active_tracker, calling_frame, function_name,
+                                   tracking)
 from mmdet_bpu.quantization.denoising import deployed_part
 from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize_constant,
                                                fake_quantize_weight)
+from mmdet_bpu.quantization.owned_results import RELU, is_unsaved, makes_new
 from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.recomputation import recomputing_alike
+
+
+class Decisions:
+    """What is done at each call, looked up by its key once and by its link from then on.
+
+    Args:
+        tracker (SiteTracker): Of the detector; its links are looked up.
+        plan (dict): Runtime key -> :class:`SitePlan`.
+        opened (set): Runtime keys of calls that are written out in simpler functions.
+        quantizers (dict[str, FakeQuantizer]): By public name.
+    """
+    PASSES, OPENED = object(), object()
+
+    def __init__(self, tracker: SiteTracker, plan: Dict[tuple, SitePlan], opened: Set[tuple],
+                 quantizers: Dict[str, FakeQuantizer]) -> None:
+        self.tracker, self.plan, self.opened = tracker, plan, opened
+        self.quantizers = quantizers
+        self.of_link: Dict[Link, Any] = {}
+        self.shared: Set[int] = set()  # ids of weights that several calls of a forward read
+
+    def decide(self, link: Link) -> Any:
+        """:class:`SitePlan` of a call that has one, ``OPENED`` or ``PASSES``."""
+        decision = self.OPENED if link.key in self.opened else self.plan.get(link.key) or self.PASSES
+        self.of_link[link] = decision
+        return decision
 
 
 class QuantMode(TorchFunctionMode):
     """Applies a plan to the calls of one forward."""
 
-    def __init__(self, tracker: SiteTracker, plan: Dict[tuple, SitePlan], opened: Set[tuple],
-                 quantizers: Dict[str, FakeQuantizer], quantize_weights: bool) -> None:
+    def __init__(self, decisions: Decisions, quantize_weights: bool) -> None:
         super().__init__()
-        self.tracker, self.plan, self.opened = tracker, plan, opened
-        self.quantizers, self.quantize_weights = quantizers, quantize_weights
+        self.tracker, self.quantizers = decisions.tracker, decisions.quantizers
+        self.decisions, self.quantize_weights = decisions, quantize_weights
         self.observes = True
+        self._weights: Dict[tuple, Optional[tuple]] = {}
         self.seen: Optional[Set[tuple]] = None  # keys of sites that ran, if asked for
 
     def repeated(self) -> 'QuantMode':
         """The same quantization of calls that run again: what they see was observed before."""
-        twin = QuantMode(self.tracker, self.plan, self.opened, self.quantizers,
-                         self.quantize_weights)
+        twin = QuantMode(self.decisions, self.quantize_weights)
         twin.observes = False
         return twin
 
@@ -44,59 +70,87 @@ class QuantMode(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self.tracker.stack:
             return func(*args, **kwargs)
-        key = self.tracker.key(func, calling_line())
+        link = self.tracker.call(func, calling_frame())
+        site = self.decisions.of_link.get(link) or self.decisions.decide(link)
         if func is F.batch_norm:
             args, kwargs = _with_frozen_statistics(*args, **kwargs)
-        if key in self.opened:
-            return self._open(func, args, kwargs, key)
-        site = self.plan.get(key)
-        if site is None:
+        if site is Decisions.PASSES:
             return func(*args, **kwargs)
+        if site is Decisions.OPENED:
+            return self._open(func, args, kwargs, link)
         if self.seen is not None:
-            self.seen.add(key)
+            self.seen.add(link.key)
         given = args[0] if args else None
         if site.operands or site.constants or site.weight:
             args, kwargs = self._quantize_operands(site, args, kwargs)
         if site.output is None and site.filled is None and (not args or args[0] is given):
             return func(*args, **kwargs)
         plain, plain_kwargs, in_place = functional_form(func, kwargs)
-        result = self._rounded(site, plain(*args, **plain_kwargs))
+        if plain in RELU and self._rectifies(site):
+            overwrites = in_place and is_unsaved(given)
+            result = self.quantizers[site.output].rectified(given, overwrites)
+        else:
+            result = self._rounded(site, plain(*args, **plain_kwargs), makes_new(plain))
         if in_place and func not in REBINDING and 'inplace' not in kwargs:
             return given.copy_(result)
         return result
 
-    def _rounded(self, site: SitePlan, result: Any) -> Any:
+    def _rectifies(self, site: SitePlan) -> bool:
+        """Whether the quantizer behind a relu can do both in one pass."""
+        if site.output is None or self.tracker.extra_queries or not self.quantize_weights:
+            return False
+        quantizer = self.quantizers[site.output]
+        return quantizer.state is QuantState.QUANTIZE and not quantizer._forward_hooks
+
+    def _rounded(self, site: SitePlan, result: Any, owned: bool) -> Any:
         if site.output is not None:
-            return self._deployed(self._quantizer(site.output), result, site.output_shape)
+            return self._deployed(self._quantizer(site.output), result, site.output_shape, owned)
         if site.filled is not None and self.quantize_weights:
             name, factor = site.filled
             on_grid = functools.partial(self.quantizers[name].on_grid, factor=factor)
             return self._deployed(on_grid, result, site.output_shape)
         return result
 
-    def _quantizer(self, name: str) -> Callable[[Tensor], Tensor]:
+    def _quantizer(self, name: str) -> Callable[..., Tensor]:
         quantizer = self.quantizers[name]
+        if quantizer._forward_hooks and self.observes:
+            return lambda x, owned: quantizer(x)  # who looks on sees what came
         if self.observes:
-            return quantizer
+            return quantizer.forward
         return quantizer.on_grid if self.quantize_weights else _unchanged
 
-    def _deployed(self, quantize: Callable[[Tensor], Tensor], x: Tensor,
-                  captured: Tuple[int, ...]) -> Tensor:
+    def _deployed(self, quantize: Callable[..., Tensor], x: Tensor, captured: Tuple[int, ...],
+                  owned: bool = False) -> Tensor:
         """``x`` with all of it quantized that is deployed."""
         tracker = self.tracker
         part = tracker.extra_queries and deployed_part(
             tuple(x.shape), captured, tracker.extra_queries, tracker.batch)
         if not part:
-            return quantize(x)
-        quantized = quantize(x[part])
+            return quantize(x, owned)
+        quantized = quantize(x[part], False)
         x = x.to(quantized.dtype, copy=True)
         x[part] = quantized
         return x
 
-    def _open(self, func, args: tuple, kwargs: dict, key: tuple) -> Any:
+    def _weight(self, weight: Tensor, *form: Any) -> Tensor:
+        """A weight on its grid; once a forward, however many calls read it."""
+        slot = (id(weight), *form, torch.is_grad_enabled())
+        if slot not in self._weights:
+            self._weights[slot] = None
+        else:
+            self.decisions.shared.add(id(weight))
+        if id(weight) not in self.decisions.shared:
+            return fake_quantize_weight(weight, *form)
+        known = self._weights[slot]
+        if known is None or known[0] is not weight or known[1] != weight._version:
+            known = weight, weight._version, fake_quantize_weight(weight, *form)
+            self._weights[slot] = known
+        return known[2]
+
+    def _open(self, func, args: tuple, kwargs: dict, link: Link) -> Any:
         """A call that is written out in simpler functions, as it was captured."""
         plain, plain_kwargs, in_place = functional_form(func, kwargs)
-        with self.tracker.nested(function_name(plain), key), self:
+        with self.tracker.nested(function_name(plain), link), self:
             opened = DECOMPOSITIONS[plain](*args, **plain_kwargs)
         return args[0].copy_(opened) if in_place else opened
 
@@ -111,16 +165,17 @@ class QuantMode(TorchFunctionMode):
             if not self.quantize_weights:
                 return tensor
             if site.weight is not None and site.weight[0] == index:
-                return fake_quantize_weight(tensor, *site.weight[1:])
+                return self._weight(tensor, *site.weight[1:])
             if index in site.constants:
-                on_grid = functools.partial(fake_quantize_constant, dtype=site.constants[index])
-                return self._deployed(on_grid, tensor, site.operand_shapes[index])
+                dtype = site.constants[index]
+                return self._deployed(lambda x, owned: fake_quantize_constant(x, dtype), tensor,
+                                      site.operand_shapes[index])
             return tensor
 
         return map_tensors((args, kwargs), quantize)
 
 
-def _unchanged(x: Tensor) -> Tensor:
+def _unchanged(x: Tensor, owned: bool) -> Tensor:
     return x
 
 
@@ -159,7 +214,7 @@ class Quantization(nn.Module):
         self.folded, self.settings = folded, settings
         self.state, self._known = QuantState.OFF, False
         self.quantizers = nn.ModuleDict({module_key(k): q for k, q in quantizers.items()})
-        self._tracker: Optional[SiteTracker] = None
+        self._decisions: Optional[Decisions] = None
 
     def quantizer(self, name: str) -> FakeQuantizer:
         """Quantizer by its public name."""
@@ -205,21 +260,25 @@ class Quantization(nn.Module):
             return
         if self.state is QuantState.QUANTIZE and not (detector.training and self._known):
             self.require_scales()
-        if self._tracker is None or not self._tracker.belongs_to(detector):
-            self._tracker = SiteTracker(detector)
-        by_name = {public_name(k): q for k, q in self.quantizers.items()}
-        mode = QuantMode(self._tracker, self.plan, self.opened, by_name,
-                         self.state.quantizes)
+        mode = QuantMode(self._decisions_for(detector), self.state.quantizes)
         first_step = detector.training and self.state.quantizes and self.untrained is None
         mode.seen = set() if first_step else None
-        with tracking(self._tracker), mode, recomputing_alike(self._tracker, mode):
+        with tracking(mode.tracker), mode, recomputing_alike(mode.tracker, mode):
             yield
         if first_step:
             self.untrained = [site.output for key, site in self.plan.items()
                               if site.output is not None and key not in mode.seen]
 
+    def _decisions_for(self, detector: nn.Module) -> Decisions:
+        known = self._decisions
+        if known is None or known.plan is not self.plan \
+                or not known.tracker.belongs_to(detector):
+            by_name = {public_name(k): q for k, q in self.quantizers.items()}
+            self._decisions = Decisions(SiteTracker(detector), self.plan, self.opened, by_name)
+        return self._decisions
+
     def __deepcopy__(self, memo: dict) -> 'Quantization':
-        tracker, self._tracker = self._tracker, None
+        decisions, self._decisions = self._decisions, None
         try:
             twin = self.__class__.__new__(self.__class__)
             memo[id(self)] = twin
@@ -228,7 +287,7 @@ class Quantization(nn.Module):
                 twin.__dict__[name] = value if name in shared else deepcopy(value, memo)
             return twin
         finally:
-            self._tracker = tracker
+            self._decisions = decisions
 
 
 class QuantizedDetector:
