@@ -176,9 +176,11 @@ def reshape(operands: list[Operand], attrs: dict) -> VectorOp:
 
 
 def _last_dims(operand: Operand, attrs: dict) -> int:
-    """Elements of the reduced dimensions if no other follows them, else 0."""
+    """Elements of the reduced dimensions if there are any and no other follows them, else 0."""
     dims = {dim % len(operand.shape) for dim in attrs['dims']}
-    first = min(dims, default=len(operand.shape))
+    if not dims:
+        return 0
+    first = min(dims)
     last = [dim for dim, size in enumerate(operand.shape) if dim >= first and size > 1]
     return math.prod(operand.shape[first:]) if dims.issuperset(last) else 0
 
