@@ -180,7 +180,7 @@ def compile_chain(cut: Cut, inputs: Sequence[str], outputs: Sequence[str]) -> In
         if link.output in stores:
             nbytes = ELEMENT_BYTES[cut.values[link.output].dtype]
             assembler.store(stores[link.output], nbytes, registers[link.output])
-    setup, body, scratch = assembler.program()
+    program, setup, scratch = assembler.program()
     fixed = assembler.tensors
     template = np.array([0 if tensor is None else tensor.data_ptr() for tensor in fixed], np.int64)
     block, size, rows = assembler.block, cut.size, cut.rows
@@ -194,10 +194,10 @@ def compile_chain(cut: Cut, inputs: Sequence[str], outputs: Sequence[str]) -> In
             addresses[number] = tensor.data_ptr()
 
         def loop(first: int, end: int) -> None:
-            run_blocks(setup, body, addresses, np.empty(scratch, np.int32), first, end, block,
+            run_blocks(program, setup, addresses, np.empty(scratch, np.int32), first, end, block,
                        size)
 
-        spread(loop, rows, size * len(body))
+        spread(loop, rows, size * len(program))
 
     run.constants = fixed  # their memory is read by address
     return run

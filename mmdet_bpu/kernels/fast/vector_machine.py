@@ -1,7 +1,7 @@
 """The vector machine: runs a chain of operations over cache-sized blocks of rows, compiled once.
 
-A program is two integer matrices with a row per operation: ``setup`` runs once (constants, values
-that all rows share), ``body`` once per block. Registers are int32 and lie in one scratch buffer
+A program is an integer matrix with a row per operation. The first ones run once (constants, values
+that all rows share), the others once per block. Registers are int32 and lie in one scratch buffer
 that stays in the cache, so that a chain reads its inputs and writes its outputs once. No program
 is compiled: the loops are those of :mod:`mmdet_bpu.kernels.fast.vector_loops`.
 
@@ -14,15 +14,11 @@ from numba import njit
 
 from mmdet_bpu.kernels.fast import vector_loops as loops
 from mmdet_bpu.kernels.fast.memory import int8_at, int16_at, int32_at
-from mmdet_bpu.kernels.fast.vector_loops import COLUMN, ROW
+from mmdet_bpu.kernels.fast.vector_loops import COLUMN, ROW, compiled
 
-OPCODES = (
-    'load', 'store', 'scale_int32_ties', 'scale_int32', 'scale_left', 'scale_halves_ties',
-    'scale_halves', 'scale_int64', 'scale_columns', 'add', 'sub', 'mul', 'mul_halves_ties',
-    'mul_halves', 'max', 'min', 'relu', 'exceeds', 'select', 'table', 'sum', 'max_rows', 'min_rows')
-(LOAD, STORE, SCALE_INT32_TIES, SCALE_INT32, SCALE_LEFT, SCALE_HALVES_TIES, SCALE_HALVES,
- SCALE_INT64, SCALE_COLUMNS, ADD, SUB, MUL, MUL_HALVES_TIES, MUL_HALVES, MAX, MIN, RELU, EXCEEDS,
- SELECT, TABLE, SUM, MAX_ROWS, MIN_ROWS) = range(len(OPCODES))
+(LOAD, STORE, SCALE_INT32_TIES, SCALE_INT32, SCALE_HALVES_TIES, SCALE_HALVES, SCALE_ANY,
+ SCALE_COLUMNS, ADD, SUB, MUL, MUL_HALVES_TIES, MAX, MIN, RELU, EXCEEDS, SELECT, TABLE, SUM,
+ MAX_ROWS, MIN_ROWS, SPREAD_ROWS) = range(22)
 # Parameters start here; a load has the most: tensor, bytes of an element, dimensions, and the size
 # and stride of up to MAX_DIMS outer dimensions.
 PARAMETERS = 9
@@ -30,7 +26,7 @@ MAX_DIMS = 6
 WIDTH = PARAMETERS + 3 + 2 * MAX_DIMS
 
 
-@njit
+@compiled()
 def _copy_in(out, address, nbytes, size):
     y = int32_at(out, size)
     if nbytes == 1:
@@ -47,7 +43,7 @@ def _copy_in(out, address, nbytes, size):
             y[i] = x4[i]
 
 
-@njit
+@compiled()
 def _copy_out(address, source, nbytes, size):
     x = int32_at(source, size)
     if nbytes == 1:
@@ -64,7 +60,7 @@ def _copy_out(address, source, nbytes, size):
             y4[i] = x[i]
 
 
-@njit
+@compiled()
 def _offset(op, row):
     """Where an outer index lies in a tensor that is broadcast, in elements."""
     offset = 0
@@ -75,7 +71,7 @@ def _offset(op, row):
     return offset
 
 
-@njit
+@compiled()
 def _load(op, out, addresses, first, rows, size):
     address, nbytes = addresses[op[PARAMETERS]], op[PARAMETERS + 1]
     width = 1 if op[1] == ROW else size
@@ -89,7 +85,7 @@ def _load(op, out, addresses, first, rows, size):
                      width)
 
 
-@njit
+@compiled()
 def _run(op, scratch, addresses, first, rows, size):
     """One operation on the block of ``rows`` rows from ``first`` on."""
     code, space = op[0], op[1]
@@ -115,16 +111,15 @@ def _run(op, scratch, addresses, first, rows, size):
         loops.scale_int32_ties(out, a, count, p0, p1, p2, p3, p4)
     elif code == SCALE_INT32:
         loops.scale_int32(out, a, count, p0, p1, p2, p3, p4)
-    elif code == SCALE_LEFT:
-        loops.scale_left(out, a, count, p0, p1, p2, p3, p4)
     elif code == SCALE_HALVES_TIES:
         loops.scale_halves_ties(out, a, count, p0, p1, p2, p3, p4)
     elif code == SCALE_HALVES:
         loops.scale_halves(out, a, count, p0, p1, p2, p3, p4)
-    elif code == SCALE_INT64:
-        loops.scale_int64(out, a, count, p0, p1, p2, p3, p4)
+    elif code == SCALE_ANY:
+        loops.scale_any(out, a, count, p0, p1, p2, p3, p4, op[PARAMETERS + 5])
     elif code == SCALE_COLUMNS:
-        loops.scale_columns(out, a, b, c, scratch + 4 * op[PARAMETERS], rows, size, p1, p2, p3)
+        loops.scale_columns(out, a, b, c, scratch + 4 * op[PARAMETERS], rows, size, op[PARAMETERS + 1],
+                            p2, p3)
     elif code == ADD:
         loops.add(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
     elif code == SUB:
@@ -133,8 +128,6 @@ def _run(op, scratch, addresses, first, rows, size):
         loops.mul(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
     elif code == MUL_HALVES_TIES:
         loops.mul_halves_ties(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
-    elif code == MUL_HALVES:
-        loops.mul_halves(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
     elif code == MAX:
         loops.maximum(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
     elif code == MIN:
@@ -153,16 +146,18 @@ def _run(op, scratch, addresses, first, rows, size):
         loops.max_rows(out, a, block, width)
     elif code == MIN_ROWS:
         loops.min_rows(out, a, block, width)
+    elif code == SPREAD_ROWS:
+        loops.spread_rows(out, a, block, width)
 
 
-@njit(['void(int64[:,::1], int64[:,::1], int64[::1], int32[::1], int64, int64, int64, int64)'],
+@njit(['void(int64[:,::1], int64, int64[::1], int32[::1], int64, int64, int64, int64)'],
       nogil=True, cache=True)
-def run_blocks(setup, body, addresses, scratch, first, end, block, size):
+def run_blocks(program, setup, addresses, scratch, first, end, block, size):
     """Run a program on some rows.
 
     Args:
-        setup (np.ndarray): Operations before the first block.
-        body (np.ndarray): Operations of a block.
+        program (np.ndarray): Operations.
+        setup (int): How many of them, at the beginning, are for the first block alone.
         addresses (np.ndarray): Of the tensors, in the order of the operations' numbers.
         scratch (np.ndarray): Memory for the registers.
         first (int): First row.
@@ -170,10 +165,8 @@ def run_blocks(setup, body, addresses, scratch, first, end, block, size):
         block (int): Rows of a block.
         size (int): Elements of a row.
     """
-    registers = scratch.ctypes.data
-    for index in range(len(setup)):
-        _run(setup[index], registers, addresses, 0, block, size)
+    registers = np.int64(scratch.ctypes.data)
     for start in range(first, end, block):
         rows = min(block, end - start)
-        for index in range(len(body)):
-            _run(body[index], registers, addresses, start, rows, size)
+        for index in range(0 if start == first else setup, len(program)):
+            _run(program[index], registers, addresses, start, rows, size)

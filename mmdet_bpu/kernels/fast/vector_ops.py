@@ -10,7 +10,7 @@ from typing import Callable, Optional, Union
 import torch
 
 from mmdet_bpu.kernels.fast import vector_machine as machine
-from mmdet_bpu.kernels.fast.requantize import HALVES, HALVES_TIES, ScaleConstants
+from mmdet_bpu.kernels.fast.requantize import HALVES_TIES, ScaleConstants
 from mmdet_bpu.kernels.fast.vector_program import Assembler, Register, pair
 from mmdet_bpu.kernels.reference import REFERENCE
 from mmdet_bpu.kernels.reference.requantizer import Requantizer
@@ -92,15 +92,13 @@ def _scaling(requantizer: Requantizer) -> Optional[ScaleConstants]:
 
 @vector_op('bpu.mul')
 def mul(operands: list[Operand], attrs: dict) -> Optional[VectorOp]:
-    """bpu.mul: where the product is requantized in halves, in the same loop."""
+    """bpu.mul: the most frequent requantization is done in the same loop."""
     constants = _scaling(checked_plan('bpu.mul', operands, attrs))
     if constants is None:
         return None
-    code = {HALVES_TIES: machine.MUL_HALVES_TIES, HALVES: machine.MUL_HALVES}.get(constants.mode)
-
     def emit(assembler: Assembler, kind: int, sources: list[Register]) -> Register:
-        if code is not None:
-            return assembler.elementwise(code, kind, sources, *pair(constants))
+        if constants.mode == HALVES_TIES:
+            return assembler.elementwise(machine.MUL_HALVES_TIES, kind, sources, *pair(constants))
         return assembler.scale(assembler.elementwise(machine.MUL, kind, sources), constants)
 
     return VectorOp([0, 1], emit)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mmdet_bpu.kernels.fast import vector_machine as machine
-from mmdet_bpu.kernels.fast.requantize import (HALVES, HALVES_TIES, INT32, INT32_TIES, INT64, LEFT,
+from mmdet_bpu.kernels.fast.requantize import (HALVES, HALVES_TIES, INT32, INT32_TIES,
                                                ScaleConstants)
 from mmdet_bpu.kernels.fast.vector_layout import Layout
 from mmdet_bpu.kernels.fast.vector_loops import COLUMN, FULL, ROW
@@ -15,8 +15,8 @@ from mmdet_bpu.kernels.fast.vector_loops import COLUMN, FULL, ROW
 BLOCK = 1 << 10
 
 SCALES = {INT32_TIES: machine.SCALE_INT32_TIES, INT32: machine.SCALE_INT32,
-          LEFT: machine.SCALE_LEFT, HALVES_TIES: machine.SCALE_HALVES_TIES,
-          HALVES: machine.SCALE_HALVES, INT64: machine.SCALE_INT64}
+          HALVES_TIES: machine.SCALE_HALVES_TIES, HALVES: machine.SCALE_HALVES}
+COMMUTE = (machine.ADD, machine.MUL, machine.MUL_HALVES_TIES, machine.MAX, machine.MIN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +111,21 @@ class Assembler:
     def elementwise(self, code: int, kind: int, sources: Sequence[Register],
                     *parameters: int) -> Register:
         """An operation on two or three values: a FULL result, or one per row (ROW)."""
+        first = sources[0]
+        if kind == FULL and first.kind == ROW and code in COMMUTE:
+            sources = sources[::-1]
+        elif kind == FULL and first.kind == ROW and code != machine.SELECT:
+            spread = Register(FULL)
+            self._body.append(_Operation(machine.SPREAD_ROWS, FULL, spread, (first, ), ()))
+            sources = (spread, *sources[1:])
         register = Register(kind)
         self._body.append(_Operation(code, kind, register, tuple(sources), parameters))
         return register
 
     def scale(self, source: Register, constants: ScaleConstants) -> Register:
         """Requantize by one pair."""
-        return self.unary(SCALES[constants.mode], source, *pair(constants))
+        return self.unary(SCALES.get(constants.mode, machine.SCALE_ANY), source, *pair(constants),
+                          constants.mode)
 
     def scale_columns(self, source: Register, constants: ScaleConstants, multiplier: Register,
                       shift: Register, half: Register) -> Register:
@@ -133,11 +141,10 @@ class Assembler:
         operations = self._setup if register.shared else self._body
         operations.append(_Operation(code, register.kind, register, sources, parameters))
 
-    def program(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Setup, body, and the int32 elements of scratch that they need."""
+    def program(self) -> tuple[np.ndarray, int, int]:
+        """Operations, how many of them run once, and the int32 elements of scratch they need."""
         places, elements = self._places()
-        return (*(self._encoded(operations, places) for operations in (self._setup, self._body)),
-                elements)
+        return self._encoded(self._setup + self._body, places), len(self._setup), elements
 
     def _length(self, register: Register) -> int:
         length = {FULL: self.block * self.size, ROW: self.block, COLUMN: self.size}[register.kind]

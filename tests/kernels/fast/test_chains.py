@@ -112,8 +112,9 @@ def test_a_reshape_inside_of_a_chain_is_no_step(maker):
 
 
 @pytest.mark.parametrize('shapes', [
-    [(5, 1, 4, 1, 2), (5, 3, 4, 6, 2)], [(3, 1, 7), (1, 5, 1)], [(1, 1, 1, 32, 1), (2, 3, 4, 32, 8)],
-    [(1, ), (4, 9)], [(2, 1, 3, 1, 4, 1), (1, 5, 1, 3, 1, 6)], [(7, ), (7, )], [(1, 1), (1, 1)]])
+    [(5, 1, 4, 1, 2), (5, 3, 4, 6, 2)], [(3, 1, 7), (1, 5, 1)],
+    [(1, 1, 1, 32, 1), (2, 3, 4, 32, 8)], [(1, ), (4, 9)],
+    [(2, 1, 3, 1, 4, 1), (1, 5, 1, 3, 1, 6)], [(7, ), (7, )], [(1, 1), (1, 1)]])
 def test_operands_are_broadcast_as_in_numpy(maker, shapes):
     names = [maker.input(f'x{index}', shape, 'si16') for index, shape in enumerate(shapes)]
     sides = dict(lhs_multiplier=[32195], lhs_shift=[9], rhs_multiplier=[26304], rhs_shift=[12])
