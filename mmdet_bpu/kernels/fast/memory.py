@@ -31,3 +31,4 @@ def _array_of(element: types.Type):
 int8_at = _array_of(types.int8)
 int16_at = _array_of(types.int16)
 int32_at = _array_of(types.int32)
+uint8_at = _array_of(types.uint8)

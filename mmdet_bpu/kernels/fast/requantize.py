@@ -8,17 +8,23 @@
 Which mode is exact was proved by the requantizer, from the range of its input. :func:`scale` takes
 the mode as an argument, for loops that are not worth a copy per mode.
 
-numba widens int32 arithmetic to int64; the ``np.int32`` around each step says that it cannot
-overflow, and keeps eight lanes to an AVX2 register.
+All arguments are int32, as arithmetic on 32 bits takes them; see :mod:`mmdet_bpu.kernels.fast.int32`.
 """
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
+from mmdet_bpu.kernels.fast.int32 import (add, bits_and, bits_or, largest, least, mul, shift_left,
+                                            shift_right, shift_right_unsigned)
 from mmdet_bpu.kernels.reference.requantizer import Requantizer
+from mmdet_bpu.program.dtypes import INT32_MAX
 
-INT32_TIES, INT32, LEFT, HALVES_TIES, HALVES, INT64 = range(6)
+# A remainder below 2**17 times a multiplier below 2**15 fits 32 bits without a sign.
+SPLIT_SHIFT = 17
+ONE, HALF_WORD, LOW_WORD = np.int32(1), np.int32(16), np.int32(0xffff)
+
+INT32_TIES, INT32, LEFT, HALVES_TIES, HALVES, SPLIT, INT64 = range(7)
 """Modes. The three with a right shift in int32 have a form of their own where no tie can occur."""
 
 
@@ -45,7 +51,10 @@ class ScaleConstants:
     def of(cls, requantizer: Requantizer) -> 'ScaleConstants':
         """The constants of a requantizer."""
         shift = requantizer.shift
-        if requantizer.path == 'int64':
+        if (requantizer.path == 'int64' and shift.min() >= 1 and shift.max() <= SPLIT_SHIFT
+                and requantizer.largest <= INT32_MAX):
+            mode, half = SPLIT, (1 << shift - 1) - 1
+        elif requantizer.path == 'int64':
             mode, half = INT64, np.zeros_like(shift)
             shift = np.maximum(shift, -31)  # saturates all but 0
         elif requantizer.path == 'int32' and shift[0] <= 0:
@@ -64,50 +73,61 @@ class ScaleConstants:
 @njit(nogil=True)
 def clamp(value: int, low: int, high: int) -> int:
     """``value`` within [low, high], all int32."""
-    return min(max(value, low), high)
+    return least(largest(value, low), high)
 
 
 @njit(nogil=True)
 def _round_ties(value: int, shift: int, half: int) -> int:
-    odd = np.int32(np.int32(value >> shift) & np.int32(1))
-    return np.int32(np.int32(np.int32(value + odd) + half) >> shift)
+    odd = bits_and(shift_right(value, shift), ONE)
+    return shift_right(add(add(value, odd), half), shift)
 
 
 @njit(nogil=True)
 def scale_int32_ties(acc: int, multiplier: int, shift: int, half: int) -> int:
     """``rhe(acc * multiplier / 2**shift)``, half = 2**(shift - 1) - 1."""
-    return _round_ties(np.int32(acc * multiplier), shift, half)
+    return _round_ties(mul(acc, multiplier), shift, half)
 
 
 @njit(nogil=True)
 def scale_int32(acc: int, multiplier: int, shift: int, half: int) -> int:
     """Where no tie can occur: half = 2**(shift - 1)."""
-    return np.int32(np.int32(np.int32(acc * multiplier) + half) >> shift)
+    return shift_right(add(mul(acc, multiplier), half), shift)
 
 
 @njit(nogil=True)
 def scale_left(acc: int, multiplier: int, shift: int) -> int:
     """``acc * multiplier * 2**shift``."""
-    return np.int32(np.int32(acc * multiplier) << shift)
+    return shift_left(mul(acc, multiplier), shift)
 
 
 @njit(nogil=True)
 def scale_halves_ties(acc: int, multiplier: int, shift: int, half: int) -> int:
     """``rhe(acc * multiplier / 2**(shift + 16))``; the lowest bit of the high word is sticky."""
-    low = np.int32(np.int32(acc & np.int32(0xffff)) * multiplier)
-    high = np.int32(np.int32(np.int32(acc >> np.int32(16)) * multiplier) +
-                    np.int32(low >> np.int32(16)))
-    lost = np.int32(np.int32(low & np.int32(0xffff)) + np.int32(0xffff))
-    return _round_ties(np.int32(high | np.int32(lost >> np.int32(16))), shift, half)
+    low = mul(bits_and(acc, LOW_WORD), multiplier)
+    high = add(mul(shift_right(acc, HALF_WORD), multiplier), shift_right(low, HALF_WORD))
+    lost = shift_right(add(bits_and(low, LOW_WORD), LOW_WORD), HALF_WORD)
+    return _round_ties(bits_or(high, lost), shift, half)
 
 
 @njit(nogil=True)
 def scale_halves(acc: int, multiplier: int, shift: int, half: int) -> int:
     """Where no tie can occur."""
-    low = np.int32(np.int32(acc & np.int32(0xffff)) * multiplier)
-    high = np.int32(np.int32(np.int32(acc >> np.int32(16)) * multiplier) +
-                    np.int32(low >> np.int32(16)))
-    return np.int32(np.int32(high + half) >> shift)
+    low = mul(bits_and(acc, LOW_WORD), multiplier)
+    high = add(mul(shift_right(acc, HALF_WORD), multiplier), shift_right(low, HALF_WORD))
+    return shift_right(add(high, half), shift)
+
+
+@njit(nogil=True)
+def scale_split(acc: int, multiplier: int, shift: int, half: int) -> int:
+    """``acc = whole * 2**shift + rest``: whole * multiplier, and rest * multiplier / 2**shift.
+
+    half = 2**(shift - 1) - 1. For a shift of at most 17 and a result within int32.
+    """
+    mask = add(add(half, half), ONE)
+    product = mul(bits_and(acc, mask), multiplier)  # below 2**32, read without a sign
+    below = add(mul(shift_right(acc, shift), multiplier), shift_right_unsigned(product, shift))
+    rest = add(add(bits_and(product, mask), half), bits_and(below, ONE))
+    return add(below, shift_right(rest, shift))
 
 
 @njit(nogil=True)
@@ -136,6 +156,8 @@ def scale(acc: int, mode: int, multiplier: int, shift: int, half: int, low: int,
         value = scale_int32_ties(acc, multiplier, shift, half)
     elif mode == LEFT:
         value = scale_left(acc, multiplier, shift)
+    elif mode == SPLIT:
+        value = scale_split(acc, multiplier, shift, half)
     else:
         value = scale_int64(acc, multiplier, shift, low, high)
     return np.int32(clamp(value, low, high))

@@ -9,6 +9,7 @@ import functools
 import numpy as np
 from numba import njit
 
+from mmdet_bpu.kernels.fast import int32
 from mmdet_bpu.kernels.fast import requantize as rq
 from mmdet_bpu.kernels.fast.memory import int16_at, int32_at
 
@@ -77,44 +78,44 @@ def _scale_halves(x, multiplier, shift, half, low, high):
 
 @compiled()
 def _mul(a, b, p0, p1, p2, p3, p4):
-    return np.int32(a * b)
+    return int32.mul(a, b)
 
 
 @compiled()
 def _mul_halves_ties(a, b, multiplier, shift, half, low, high):
-    return _scale_halves_ties(np.int32(a * b), multiplier, shift, half, low, high)
+    return _scale_halves_ties(int32.mul(a, b), multiplier, shift, half, low, high)
 
 
 @compiled()
 def _rounded(total, bits, half, odd, low, high):
     """``rhe(total / 2**bits)`` clamped; half and odd are 0 where there are no bits."""
-    kept = np.int32(np.int32(total >> bits) & odd)
-    return rq.clamp(np.int32(np.int32(np.int32(total + kept) + half) >> bits), low, high)
+    kept = int32.bits_and(int32.shift_right(total, bits), odd)
+    return rq.clamp(int32.shift_right(int32.add(int32.add(total, kept), half), bits), low, high)
 
 
 @compiled()
 def _add(a, b, bits, half, odd, low, high):
-    return _rounded(np.int32(a + b), bits, half, odd, low, high)
+    return _rounded(int32.add(a, b), bits, half, odd, low, high)
 
 
 @compiled()
 def _sub(a, b, bits, half, odd, low, high):
-    return _rounded(np.int32(a - b), bits, half, odd, low, high)
+    return _rounded(int32.sub(a, b), bits, half, odd, low, high)
 
 
 @compiled()
 def _max(a, b, p0, p1, p2, p3, p4):
-    return max(a, b)
+    return int32.largest(a, b)
 
 
 @compiled()
 def _min(a, b, p0, p1, p2, p3, p4):
-    return min(a, b)
+    return int32.least(a, b)
 
 
 @compiled()
 def _relu(x, p0, p1, p2, p3, p4):
-    return max(x, np.int32(0))
+    return int32.largest(x, np.int32(0))
 
 
 @compiled()
@@ -190,7 +191,7 @@ def sum_rows(out, source, rows, size):
         x = int32_at(source + 4 * row * size, size)
         total = np.int32(0)
         for i in range(size):
-            total = np.int32(total + x[i])
+            total = int32.add(total, x[i])
         y[row] = total
 
 
@@ -202,7 +203,7 @@ def max_rows(out, source, rows, size):
         x = int32_at(source + 4 * row * size, size)
         best = x[0]
         for i in range(1, size):
-            best = max(best, x[i])
+            best = int32.largest(best, x[i])
         y[row] = best
 
 
@@ -214,5 +215,5 @@ def min_rows(out, source, rows, size):
         x = int32_at(source + 4 * row * size, size)
         best = x[0]
         for i in range(1, size):
-            best = min(best, x[i])
+            best = int32.least(best, x[i])
         y[row] = best

@@ -118,8 +118,8 @@ def _run(op, scratch, addresses, first, rows, size):
     elif code == SCALE_ANY:
         loops.scale_any(out, a, count, p0, p1, p2, p3, p4, op[PARAMETERS + 5])
     elif code == SCALE_COLUMNS:
-        loops.scale_columns(out, a, b, c, scratch + 4 * op[PARAMETERS], rows, size, op[PARAMETERS + 1],
-                            p2, p3)
+        halves, mode = scratch + 4 * op[PARAMETERS], op[PARAMETERS + 1]
+        loops.scale_columns(out, a, b, c, halves, rows, size, mode, p2, p3)
     elif code == ADD:
         loops.add(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
     elif code == SUB:

@@ -31,6 +31,7 @@ class Requantizer:
         path (str): ``int32``, ``halves`` or ``int64``.
         ties (bool): Whether an input may lie exactly between two results. If none can, adding a
             half and shifting is all there is to rounding.
+        largest (int): Bound of the result's magnitude before it is clamped.
     """
 
     def __init__(self, multiplier: IntLike, shift: IntLike, low: int, high: int, bound: IntLike):
@@ -51,7 +52,8 @@ class Requantizer:
         shifts = [int(s) for s in np.broadcast_to(shift, np.broadcast_shapes(
             shift.shape, bound.shape))]
         results = [p >> s if s > 0 else p << min(-s, 64) for p, s in zip(product, shifts)]
-        self.clamps = max(results) + 1 > high or -max(results) - 1 < low
+        self.largest = max(results) + 1
+        self.clamps = self.largest > high or -self.largest < low
         self.ties = self._ties_possible(bound)
         self.path = self._choose_path(list(zip(product, shifts)))
         self._tensors: dict[torch.device, tuple] = {}

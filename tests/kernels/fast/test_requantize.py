@@ -49,4 +49,5 @@ def test_the_ends_of_every_range_reach_every_mode():
                 assert np.array_equal(scaled(requantizer, accs[None])[0], expected.numpy())
                 seen.add(ScaleConstants.of(requantizer).mode)
     assert seen == {requantize.INT32_TIES, requantize.INT32, requantize.LEFT,
-                    requantize.HALVES_TIES, requantize.HALVES, requantize.INT64}
+                    requantize.HALVES_TIES, requantize.HALVES, requantize.SPLIT,
+                    requantize.INT64}
