@@ -183,37 +183,41 @@ def _element(register, kind, row, size, i):
     return int32_at(register, index + 1)[index]
 
 
-@compiled()
-def sum_rows(out, source, rows, size):
-    """Sum of each row, which the plan has shown to fit int32."""
-    y = int32_at(out, rows)
-    for row in range(rows):
-        x = int32_at(source + 4 * row * size, size)
-        total = np.int32(0)
-        for i in range(size):
-            total = int32.add(total, x[i])
-        y[row] = total
+def _row_reduction(join):
+    """A loop that joins the elements of each row; join takes two int32."""
+
+    @compiled()
+    def loop(out, source, rows, size):
+        y = int32_at(out, rows)
+        for row in range(rows):
+            x = int32_at(source + 4 * row * size, size)
+            joined = x[0]
+            for i in range(1, size):
+                joined = join(joined, x[i])
+            y[row] = joined
+
+    return loop
 
 
-@compiled()
-def max_rows(out, source, rows, size):
-    """Largest of each row."""
-    y = int32_at(out, rows)
-    for row in range(rows):
-        x = int32_at(source + 4 * row * size, size)
-        best = x[0]
-        for i in range(1, size):
-            best = int32.largest(best, x[i])
-        y[row] = best
+def _column_reduction(join):
+    """A loop that joins the rows with what ``out`` holds of the segment, nothing at its begin."""
+
+    @compiled()
+    def loop(out, source, rows, size, begin):
+        y = int32_at(out, size)
+        for row in range(rows):
+            x = int32_at(source + 4 * row * size, size)
+            if begin and row == 0:
+                for i in range(size):
+                    y[i] = x[i]
+            else:
+                for i in range(size):
+                    y[i] = join(y[i], x[i])
+
+    return loop
 
 
-@compiled()
-def min_rows(out, source, rows, size):
-    """Smallest of each row."""
-    y = int32_at(out, rows)
-    for row in range(rows):
-        x = int32_at(source + 4 * row * size, size)
-        best = x[0]
-        for i in range(1, size):
-            best = int32.least(best, x[i])
-        y[row] = best
+# Sums fit int32: the plan has shown it of the sum of magnitudes.
+sum_rows, sum_columns = _row_reduction(int32.add), _column_reduction(int32.add)
+max_rows, max_columns = _row_reduction(int32.largest), _column_reduction(int32.largest)
+min_rows, min_columns = _row_reduction(int32.least), _column_reduction(int32.least)

@@ -1,9 +1,11 @@
 """The vector machine: runs a chain of operations over cache-sized blocks of rows, compiled once.
 
 A program is an integer matrix with a row per operation. The first ones run once (constants, values
-that all rows share), the others once per block. Registers are int32 and lie in one scratch buffer
-that stays in the cache, so that a chain reads its inputs and writes its outputs once. No program
-is compiled: the loops are those of :mod:`mmdet_bpu.kernels.fast.vector_loops`.
+that all rows share), others once per block; the last ones once per segment: a run of rows that is
+reduced, column by column, to what these operations finish and store. Registers are int32 and lie
+in one scratch buffer that stays in the cache, so that a chain reads its inputs and writes its
+outputs once. No program is compiled: the loops are those of
+:mod:`mmdet_bpu.kernels.fast.vector_loops`.
 
 Columns of an operation: opcode, space, out, then three pairs of a register and its kind, then
 parameters. Registers are offsets in the scratch buffer. The space says over what it runs: the
@@ -17,8 +19,8 @@ from mmdet_bpu.kernels.fast.memory import int8_at, int16_at, int32_at
 from mmdet_bpu.kernels.fast.vector_loops import COLUMN, ROW, compiled
 
 (LOAD, STORE, SCALE_INT32_TIES, SCALE_INT32, SCALE_HALVES_TIES, SCALE_HALVES, SCALE_ANY,
- SCALE_COLUMNS, ADD, SUB, MUL, MUL_HALVES_TIES, MAX, MIN, RELU, EXCEEDS, SELECT, TABLE, SUM,
- MAX_ROWS, MIN_ROWS, SPREAD_ROWS) = range(22)
+ SCALE_COLUMNS, ADD, SUB, MUL, MUL_HALVES_TIES, MAX, MIN, RELU, EXCEEDS, SELECT, TABLE,
+ SPREAD_ROWS, SUM_ROWS, MAX_ROWS, MIN_ROWS, SUM_COLUMNS, MAX_COLUMNS, MIN_COLUMNS) = range(25)
 # Parameters start here; a load has the most: tensor, bytes of an element, dimensions, and the size
 # and stride of up to MAX_DIMS outer dimensions.
 PARAMETERS = 9
@@ -86,8 +88,8 @@ def _load(op, out, addresses, first, rows, size):
 
 
 @compiled()
-def _run(op, scratch, addresses, first, rows, size):
-    """One operation on the block of ``rows`` rows from ``first`` on."""
+def _run(op, scratch, addresses, first, rows, size, begin):
+    """One operation on the block of ``rows`` rows from ``first`` on; begin: of a segment."""
     code, space = op[0], op[1]
     out = scratch + 4 * op[2]
     a, b, c = scratch + 4 * op[3], scratch + 4 * op[5], scratch + 4 * op[7]
@@ -140,33 +142,47 @@ def _run(op, scratch, addresses, first, rows, size):
         loops.select(out, a, a_kind, b, b_kind, c, op[8], rows, size)
     elif code == TABLE:
         loops.look_up(out, a, count, addresses[op[PARAMETERS]], p1)
-    elif code == SUM:
+    elif code == SPREAD_ROWS:
+        loops.spread_rows(out, a, block, width)
+    elif code == SUM_ROWS:
         loops.sum_rows(out, a, block, width)
     elif code == MAX_ROWS:
         loops.max_rows(out, a, block, width)
     elif code == MIN_ROWS:
         loops.min_rows(out, a, block, width)
-    elif code == SPREAD_ROWS:
-        loops.spread_rows(out, a, block, width)
+    elif code == SUM_COLUMNS:
+        loops.sum_columns(out, a, block, width, begin)
+    elif code == MAX_COLUMNS:
+        loops.max_columns(out, a, block, width, begin)
+    elif code == MIN_COLUMNS:
+        loops.min_columns(out, a, block, width, begin)
 
 
-@njit(['void(int64[:,::1], int64, int64[::1], int32[::1], int64, int64, int64, int64)'],
+@njit(['void(int64[:,::1], int64[::1], int64[::1], int32[::1], int64, int64)'],
       nogil=True, cache=True)
-def run_blocks(program, setup, addresses, scratch, first, end, block, size):
+def run_blocks(program, cut, addresses, scratch, first, end):
     """Run a program on some rows.
 
     Args:
         program (np.ndarray): Operations.
-        setup (int): How many of them, at the beginning, are for the first block alone.
+        cut (np.ndarray): How many of them run once, and how many per block; elements of a row,
+            rows of a block, rows of a segment; rows and elements of a row of what a segment
+            leaves, which the remaining operations read.
         addresses (np.ndarray): Of the tensors, in the order of the operations' numbers.
         scratch (np.ndarray): Memory for the registers.
-        first (int): First row.
+        first (int): First row, a segment's first one.
         end (int): Row after the last one.
-        block (int): Rows of a block.
-        size (int): Elements of a row.
     """
     registers = np.int64(scratch.ctypes.data)
-    for start in range(first, end, block):
-        rows = min(block, end - start)
-        for index in range(0 if start == first else setup, len(program)):
-            _run(program[index], registers, addresses, start, rows, size)
+    setup, body, size, block, segment, kept_rows, kept_size = cut
+    for base in range(first, end, segment):
+        stop = min(base + segment, end)
+        for start in range(base, stop, block):
+            rows = min(block, stop - start)
+            ends = len(program) if start + rows == stop else setup + body
+            for index in range(0 if start == first else setup, ends):
+                if index < setup + body:
+                    row, count, width = start, rows, size
+                else:
+                    row, count, width = base // segment * kept_rows, kept_rows, kept_size
+                _run(program[index], registers, addresses, row, count, width, start == base)

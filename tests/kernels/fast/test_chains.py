@@ -129,3 +129,26 @@ def test_operands_are_broadcast_as_in_numpy(maker, shapes):
 def test_no_element_is_computed_of_an_empty_tensor(maker):
     result = double(maker, maker.input('x', (0, 8)), (0, 8))
     run_both(maker.finish(result))
+
+
+def test_the_sums_of_a_group_norm_are_taken_where_its_squares_are_made(maker):
+    """Sums over a row of pixels and over the channels of a group, several times a block."""
+    shape, sums = (1, 6, 40, 4, 16), (1, 6, 1, 4, 1)
+    x, mean = maker.input('x', shape, 'si16'), maker.input('mean', (1, 1, 1, 4, 1), 'si16')
+    sides = dict(lhs_multiplier=[32195], lhs_shift=[7], rhs_multiplier=[26304], rhs_shift=[12])
+    centred = maker.op('sub', [x, mean], shape, 'si16', guard_bits=8, relu=False, **sides)
+    square = maker.op('mul', [centred, centred], shape, 'si16', multiplier=[16384], shift=[28])
+    total = maker.op('reduce_sum', [square], sums, 'si16', dims=[2, 4], multiplier=[20000],
+                     shift=[22])
+    assert fused(run_both(maker.finish(centred, total))) == [('sub', 'mul', 'reduce_sum')]
+
+
+@pytest.mark.parametrize('shape, dims', [
+    ((6, 300, 5), [0]), ((6, 300, 5), [0, 1]), ((2, 9, 7, 3), [1, 3]), ((5, 3, 4), [0, 2]),
+    ((4, 1, 6), [1]), ((7, 2000), [1]), ((3, 4, 2, 5), [0, 1, 2, 3]), ((3, 2, 5, 2), [0, 2])])
+@pytest.mark.parametrize('op', ['reduce_sum', 'reduce_max', 'reduce_min'])
+def test_any_dimensions_are_reduced(maker, op, shape, dims):
+    x = maker.input('x', shape, 'si16')
+    result = tuple(1 if dim in dims else size for dim, size in enumerate(shape))
+    attrs = dict(multiplier=[20001], shift=[18]) if op == 'reduce_sum' else {}
+    run_both(maker.finish(maker.op(op, [x], result, 'si16', dims=dims, **attrs)))
