@@ -11,13 +11,15 @@ from mmdet_bpu.kernels.fast.vector_layout import Layout, layout
 from mmdet_bpu.kernels.fast.vector_loops import COLUMN, FULL, ROW
 from mmdet_bpu.kernels.fast.vector_machine import run_blocks
 from mmdet_bpu.kernels.fast.vector_ops import VectorOp
-from mmdet_bpu.kernels.fast.vector_program import Assembler, Register
+from mmdet_bpu.kernels.fast.vector_program import Assembler, Reduction, Register
 from mmdet_bpu.kernels.fusion import Into, Tensors
 from mmdet_bpu.program.dtypes import ELEMENT_BYTES
 from mmdet_bpu.program.numerics import Operand
 
 # A row must fit the cache with a handful of registers of int32.
 MAX_ROW = 1 << 14
+# Kind of a value that is made per segment, which nothing else in the chain reads.
+PER_SEGMENT = 3
 # Time to begin a row's loop, in that of one element of a vectorized operation.
 ROW_START = 16
 
@@ -57,6 +59,7 @@ class Cut:
         size (int): Elements of a row.
 
     Attributes:
+        segment (Reduction | None): How runs of rows are reduced, if they are.
         fits (bool): Whether rows of that size cut across none of its operations.
         cost (float): Time per element, in that of a vectorized operation.
     """
@@ -64,8 +67,9 @@ class Cut:
     def __init__(self, links: Sequence[Link], values: dict[str, Operand], size: int) -> None:
         self.links, self.values, self.size = links, values, size
         self.elements = max(math.prod(values[name].shape) for link in links
-                            for name in (link.output, *link.inputs[:link.op.reduced > 0]))
+                            for name in (link.output, *link.inputs[:link.op.reduction is not None]))
         self.rows = self.elements // size
+        self.segment: Optional[Reduction] = None
         self.kinds: dict[str, int] = {}
         self.reads: list[list[_Read]] = []
         self.cost = 0.
@@ -75,18 +79,19 @@ class Cut:
 
     def _add(self, link: Link) -> bool:
         shape = self.values[link.output].shape
-        kind = self._kind(shape)
+        kind = read_kind = self._kind(shape)
+        reduction = link.op.reduction
+        if reduction is not None:
+            shape = self.values[link.inputs[0]].shape
+            kind, read_kind = ROW, self._kind(shape)
+            if reduction.kept * reduction.size != self.size or read_kind != self.full:
+                return False
+            if not reduction.of_rows:
+                if self.segment not in (None, reduction):
+                    return False
+                kind, self.segment = PER_SEGMENT, reduction
         if kind is None:
             return False
-        if link.op.reduced:
-            if link.op.reduced != self.size:
-                return False
-            kind, read_kind, shape = ROW, self._kind(self.values[link.inputs[0]].shape), \
-                self.values[link.inputs[0]].shape
-            if read_kind is None or (self.size > 1 and read_kind != FULL):
-                return False
-        else:
-            read_kind = kind
         reads = [self._read(link, source, shape, read_kind) for source in link.op.sources]
         if None in reads:
             return False
@@ -96,18 +101,23 @@ class Cut:
             return False
         if link.op.emit is None and reads[0].layout is not None:
             return False
-        if read_kind == FULL or self.size == 1:
+        if read_kind == self.full:
             self.cost += 1
-            if self.size > 1 and (link.op.reduced or set(kinds) != {FULL}):
+            if self.size > 1 and (reduction is not None or set(kinds) != {FULL}):
                 self.cost += ROW_START / self.size
         self.kinds[link.output] = kind
         self.reads.append(reads)
         return True
 
+    @property
+    def full(self) -> int:
+        """Kind of a register with a value per element."""
+        return FULL if self.size > 1 else ROW
+
     def _kind(self, shape: Sequence[int]) -> Optional[int]:
         elements = math.prod(shape)
         if elements == self.elements:
-            return FULL if self.size > 1 else ROW
+            return self.full
         return ROW if elements == self.rows else None
 
     def _read(self, link: Link, source, shape: Sequence[int], kind: int) -> Optional[_Read]:
@@ -133,10 +143,11 @@ def best_cut(links: Sequence[Link], values: dict[str, Operand]) -> Optional[Cut]
     shapes = [values[link.output].shape for link in links]
     if any(0 in shape for shape in shapes):
         return None
-    reduced = {link.op.reduced for link in links} - {0}
-    if reduced:
-        sizes = reduced if len(reduced) == 1 else set()
-    else:
+    reductions = [link.op.reduction for link in links if link.op.reduction is not None]
+    sizes = {reduction.kept * reduction.size for reduction in reductions}
+    if len(sizes) > 1:
+        return None
+    if not reductions:
         sizes = {1} | {math.prod(shape[dim:]) for shape in shapes for dim in range(len(shape))}
     cuts = [Cut(links, values, size) for size in sorted(sizes) if size <= MAX_ROW]
     return min((cut for cut in cuts if cut.fits), key=lambda cut: cut.cost, default=None)
@@ -150,7 +161,7 @@ def compile_chain(cut: Cut, inputs: Sequence[str], outputs: Sequence[str]) -> In
         inputs (Sequence[str]): Values that it is given.
         outputs (Sequence[str]): Values that it writes.
     """
-    assembler = Assembler(cut.rows, cut.size)
+    assembler = Assembler(cut.rows, cut.size, cut.segment)
     numbers = {name: assembler.argument() for name in inputs}
     stores = {name: assembler.argument() for name in outputs}
     repeats: list[tuple[int, int, tuple]] = []
@@ -180,10 +191,10 @@ def compile_chain(cut: Cut, inputs: Sequence[str], outputs: Sequence[str]) -> In
         if link.output in stores:
             nbytes = ELEMENT_BYTES[cut.values[link.output].dtype]
             assembler.store(stores[link.output], nbytes, registers[link.output])
-    setup, body, scratch = assembler.program()
+    program, numbers_of_cut, scratch = assembler.program()
     fixed = assembler.tensors
     template = np.array([0 if tensor is None else tensor.data_ptr() for tensor in fixed], np.int64)
-    block, size, rows = assembler.block, cut.size, cut.rows
+    rows = cut.segment.rows if cut.segment else 1  # that stay together
 
     def run(given: Tensors, results: Tensors) -> None:
         addresses = template.copy()
@@ -194,10 +205,10 @@ def compile_chain(cut: Cut, inputs: Sequence[str], outputs: Sequence[str]) -> In
             addresses[number] = tensor.data_ptr()
 
         def loop(first: int, end: int) -> None:
-            run_blocks(setup, body, addresses, np.empty(scratch, np.int32), first, end, block,
-                       size)
+            run_blocks(program, numbers_of_cut, addresses, np.empty(scratch, np.int32),
+                       first * rows, end * rows)
 
-        spread(loop, rows, size * len(body))
+        spread(loop, cut.rows // rows, rows * cut.size * len(program))
 
     run.constants = fixed  # their memory is read by address
     return run

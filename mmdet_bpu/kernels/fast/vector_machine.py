@@ -1,9 +1,11 @@
 """The vector machine: runs a chain of operations over cache-sized blocks of rows, compiled once.
 
-A program is two integer matrices with a row per operation: ``setup`` runs once (constants, values
-that all rows share), ``body`` once per block. Registers are int32 and lie in one scratch buffer
-that stays in the cache, so that a chain reads its inputs and writes its outputs once. No program
-is compiled: the loops are those of :mod:`mmdet_bpu.kernels.fast.vector_loops`.
+A program is an integer matrix with a row per operation. The first ones run once (constants, values
+that all rows share), others once per block; the last ones once per segment: a run of rows that is
+reduced, column by column, to what these operations finish and store. Registers are int32 and lie
+in one scratch buffer that stays in the cache, so that a chain reads its inputs and writes its
+outputs once. No program is compiled: the loops are those of
+:mod:`mmdet_bpu.kernels.fast.vector_loops`.
 
 Columns of an operation: opcode, space, out, then three pairs of a register and its kind, then
 parameters. Registers are offsets in the scratch buffer. The space says over what it runs: the
@@ -14,15 +16,11 @@ from numba import njit
 
 from mmdet_bpu.kernels.fast import vector_loops as loops
 from mmdet_bpu.kernels.fast.memory import int8_at, int16_at, int32_at
-from mmdet_bpu.kernels.fast.vector_loops import COLUMN, ROW
+from mmdet_bpu.kernels.fast.vector_loops import COLUMN, ROW, compiled
 
-OPCODES = (
-    'load', 'store', 'scale_int32_ties', 'scale_int32', 'scale_left', 'scale_halves_ties',
-    'scale_halves', 'scale_split', 'scale_int64', 'scale_columns', 'add', 'sub', 'mul', 'mul_halves_ties',
-    'mul_halves', 'max', 'min', 'relu', 'exceeds', 'select', 'table', 'sum', 'max_rows', 'min_rows')
-(LOAD, STORE, SCALE_INT32_TIES, SCALE_INT32, SCALE_LEFT, SCALE_HALVES_TIES, SCALE_HALVES,
- SCALE_SPLIT, SCALE_INT64, SCALE_COLUMNS, ADD, SUB, MUL, MUL_HALVES_TIES, MUL_HALVES, MAX, MIN, RELU, EXCEEDS,
- SELECT, TABLE, SUM, MAX_ROWS, MIN_ROWS) = range(len(OPCODES))
+(LOAD, STORE, SCALE_INT32_TIES, SCALE_INT32, SCALE_HALVES_TIES, SCALE_HALVES, SCALE_ANY,
+ SCALE_COLUMNS, ADD, SUB, MUL, MUL_HALVES_TIES, MAX, MIN, RELU, EXCEEDS, SELECT, TABLE,
+ SPREAD_ROWS, SUM_ROWS, MAX_ROWS, MIN_ROWS, SUM_COLUMNS, MAX_COLUMNS, MIN_COLUMNS) = range(25)
 # Parameters start here; a load has the most: tensor, bytes of an element, dimensions, and the size
 # and stride of up to MAX_DIMS outer dimensions.
 PARAMETERS = 9
@@ -30,7 +28,7 @@ MAX_DIMS = 6
 WIDTH = PARAMETERS + 3 + 2 * MAX_DIMS
 
 
-@njit
+@compiled()
 def _copy_in(out, address, nbytes, size):
     y = int32_at(out, size)
     if nbytes == 1:
@@ -47,7 +45,7 @@ def _copy_in(out, address, nbytes, size):
             y[i] = x4[i]
 
 
-@njit
+@compiled()
 def _copy_out(address, source, nbytes, size):
     x = int32_at(source, size)
     if nbytes == 1:
@@ -64,7 +62,7 @@ def _copy_out(address, source, nbytes, size):
             y4[i] = x[i]
 
 
-@njit
+@compiled()
 def _offset(op, row):
     """Where an outer index lies in a tensor that is broadcast, in elements."""
     offset = 0
@@ -75,7 +73,7 @@ def _offset(op, row):
     return offset
 
 
-@njit
+@compiled()
 def _load(op, out, addresses, first, rows, size):
     address, nbytes = addresses[op[PARAMETERS]], op[PARAMETERS + 1]
     width = 1 if op[1] == ROW else size
@@ -89,9 +87,9 @@ def _load(op, out, addresses, first, rows, size):
                      width)
 
 
-@njit
-def _run(op, scratch, addresses, first, rows, size):
-    """One operation on the block of ``rows`` rows from ``first`` on."""
+@compiled()
+def _run(op, scratch, addresses, first, rows, size, begin):
+    """One operation on the block of ``rows`` rows from ``first`` on; begin: of a segment."""
     code, space = op[0], op[1]
     out = scratch + 4 * op[2]
     a, b, c = scratch + 4 * op[3], scratch + 4 * op[5], scratch + 4 * op[7]
@@ -115,18 +113,15 @@ def _run(op, scratch, addresses, first, rows, size):
         loops.scale_int32_ties(out, a, count, p0, p1, p2, p3, p4)
     elif code == SCALE_INT32:
         loops.scale_int32(out, a, count, p0, p1, p2, p3, p4)
-    elif code == SCALE_LEFT:
-        loops.scale_left(out, a, count, p0, p1, p2, p3, p4)
     elif code == SCALE_HALVES_TIES:
         loops.scale_halves_ties(out, a, count, p0, p1, p2, p3, p4)
     elif code == SCALE_HALVES:
         loops.scale_halves(out, a, count, p0, p1, p2, p3, p4)
-    elif code == SCALE_SPLIT:
-        loops.scale_split(out, a, count, p0, p1, p2, p3, p4)
-    elif code == SCALE_INT64:
-        loops.scale_int64(out, a, count, p0, p1, p2, p3, p4)
+    elif code == SCALE_ANY:
+        loops.scale_any(out, a, count, p0, p1, p2, p3, p4, op[PARAMETERS + 5])
     elif code == SCALE_COLUMNS:
-        loops.scale_columns(out, a, b, c, scratch + 4 * op[PARAMETERS], rows, size, p1, p2, p3)
+        halves, mode = scratch + 4 * op[PARAMETERS], op[PARAMETERS + 1]
+        loops.scale_columns(out, a, b, c, halves, rows, size, mode, p2, p3)
     elif code == ADD:
         loops.add(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
     elif code == SUB:
@@ -135,8 +130,6 @@ def _run(op, scratch, addresses, first, rows, size):
         loops.mul(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
     elif code == MUL_HALVES_TIES:
         loops.mul_halves_ties(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
-    elif code == MUL_HALVES:
-        loops.mul_halves(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
     elif code == MAX:
         loops.maximum(out, a, a_kind, b, b_kind, rows, size, p0, p1, p2, p3, p4)
     elif code == MIN:
@@ -149,33 +142,47 @@ def _run(op, scratch, addresses, first, rows, size):
         loops.select(out, a, a_kind, b, b_kind, c, op[8], rows, size)
     elif code == TABLE:
         loops.look_up(out, a, count, addresses[op[PARAMETERS]], p1)
-    elif code == SUM:
+    elif code == SPREAD_ROWS:
+        loops.spread_rows(out, a, block, width)
+    elif code == SUM_ROWS:
         loops.sum_rows(out, a, block, width)
     elif code == MAX_ROWS:
         loops.max_rows(out, a, block, width)
     elif code == MIN_ROWS:
         loops.min_rows(out, a, block, width)
+    elif code == SUM_COLUMNS:
+        loops.sum_columns(out, a, block, width, begin)
+    elif code == MAX_COLUMNS:
+        loops.max_columns(out, a, block, width, begin)
+    elif code == MIN_COLUMNS:
+        loops.min_columns(out, a, block, width, begin)
 
 
-@njit(['void(int64[:,::1], int64[:,::1], int64[::1], int32[::1], int64, int64, int64, int64)'],
+@njit(['void(int64[:,::1], int64[::1], int64[::1], int32[::1], int64, int64)'],
       nogil=True, cache=True)
-def run_blocks(setup, body, addresses, scratch, first, end, block, size):
+def run_blocks(program, cut, addresses, scratch, first, end):
     """Run a program on some rows.
 
     Args:
-        setup (np.ndarray): Operations before the first block.
-        body (np.ndarray): Operations of a block.
+        program (np.ndarray): Operations.
+        cut (np.ndarray): How many of them run once, and how many per block; elements of a row,
+            rows of a block, rows of a segment; rows and elements of a row of what a segment
+            leaves, which the remaining operations read.
         addresses (np.ndarray): Of the tensors, in the order of the operations' numbers.
         scratch (np.ndarray): Memory for the registers.
-        first (int): First row.
+        first (int): First row, a segment's first one.
         end (int): Row after the last one.
-        block (int): Rows of a block.
-        size (int): Elements of a row.
     """
-    registers = scratch.ctypes.data
-    for index in range(len(setup)):
-        _run(setup[index], registers, addresses, 0, block, size)
-    for start in range(first, end, block):
-        rows = min(block, end - start)
-        for index in range(len(body)):
-            _run(body[index], registers, addresses, start, rows, size)
+    registers = np.int64(scratch.ctypes.data)
+    setup, body, size, block, segment, kept_rows, kept_size = cut
+    for base in range(first, end, segment):
+        stop = min(base + segment, end)
+        for start in range(base, stop, block):
+            rows = min(block, stop - start)
+            ends = len(program) if start + rows == stop else setup + body
+            for index in range(0 if start == first else setup, ends):
+                if index < setup + body:
+                    row, count, width = start, rows, size
+                else:
+                    row, count, width = base // segment * kept_rows, kept_rows, kept_size
+                _run(program[index], registers, addresses, row, count, width, start == base)

@@ -10,8 +10,8 @@ from typing import Callable, Optional, Union
 import torch
 
 from mmdet_bpu.kernels.fast import vector_machine as machine
-from mmdet_bpu.kernels.fast.requantize import HALVES, HALVES_TIES, ScaleConstants
-from mmdet_bpu.kernels.fast.vector_program import Assembler, Register, pair
+from mmdet_bpu.kernels.fast.requantize import HALVES_TIES, ScaleConstants
+from mmdet_bpu.kernels.fast.vector_program import Assembler, Reduction, Register, pair
 from mmdet_bpu.kernels.reference import REFERENCE
 from mmdet_bpu.kernels.reference.requantizer import Requantizer
 from mmdet_bpu.program.numerics import Operand
@@ -30,13 +30,12 @@ class VectorOp:
         sources (list[int | torch.Tensor]): What it reads; broadcast to the result's shape unless
             it reduces.
         emit (Emit | None): Adds its operations to a program; None if the result is the input.
-        reduced (int): Elements that become one: those of the last dimensions of that size. 0 where
-            nothing is reduced.
+        reduction (Reduction | None): What becomes one element, if it reduces.
         per_column (bool): All sources but the first must be the same for all rows.
     """
     sources: list[Source]
     emit: Optional[Emit]
-    reduced: int = 0
+    reduction: Optional[Reduction] = None
     per_column: bool = False
 
 
@@ -92,15 +91,13 @@ def _scaling(requantizer: Requantizer) -> Optional[ScaleConstants]:
 
 @vector_op('bpu.mul')
 def mul(operands: list[Operand], attrs: dict) -> Optional[VectorOp]:
-    """bpu.mul: where the product is requantized in halves, in the same loop."""
+    """bpu.mul: the most frequent requantization is done in the same loop."""
     constants = _scaling(checked_plan('bpu.mul', operands, attrs))
     if constants is None:
         return None
-    code = {HALVES_TIES: machine.MUL_HALVES_TIES, HALVES: machine.MUL_HALVES}.get(constants.mode)
-
     def emit(assembler: Assembler, kind: int, sources: list[Register]) -> Register:
-        if code is not None:
-            return assembler.elementwise(code, kind, sources, *pair(constants))
+        if constants.mode == HALVES_TIES:
+            return assembler.elementwise(machine.MUL_HALVES_TIES, kind, sources, *pair(constants))
         return assembler.scale(assembler.elementwise(machine.MUL, kind, sources), constants)
 
     return VectorOp([0, 1], emit)
@@ -175,33 +172,45 @@ def reshape(operands: list[Operand], attrs: dict) -> VectorOp:
     return VectorOp([0], None)
 
 
-def _last_dims(operand: Operand, attrs: dict) -> int:
-    """Elements of the reduced dimensions if no other follows them, else 0."""
+def _reduction(operand: Operand, attrs: dict) -> Optional[Reduction]:
+    """Dimensions grouped as (A, B, C, D), of which B and D are reduced; None if they are not so."""
     dims = {dim % len(operand.shape) for dim in attrs['dims']}
-    first = min(dims, default=len(operand.shape))
-    last = [dim for dim, size in enumerate(operand.shape) if dim >= first and size > 1]
-    return math.prod(operand.shape[first:]) if dims.issuperset(last) else 0
+    groups: list[list] = []
+    for dim, size in enumerate(operand.shape):
+        reduced = dim in dims
+        if size > 1 and groups and groups[-1][0] == reduced:
+            groups[-1][1] *= size
+        elif size > 1:
+            groups.append([reduced, size])
+    if not dims or len(groups) > 4 or (len(groups) == 4 and groups[0][0]):
+        return None
+    if not groups or not groups[-1][0]:
+        groups.append([True, 1])
+    sizes = [size for _, size in groups]
+    if len(sizes) < 3:  # (A, D)
+        return Reduction(1, 1, sizes[-1])
+    return Reduction(*sizes[-3:])
 
 
 @vector_op('bpu.reduce_sum')
 def reduce_sum(operands: list[Operand], attrs: dict) -> Optional[VectorOp]:
-    """bpu.reduce_sum over the last dimensions; the sum of si32 is looked at by the reference."""
+    """bpu.reduce_sum; the sum of si32 is looked at by the reference."""
     constants = _scaling(checked_plan('bpu.reduce_sum', operands, attrs))
-    reduced = _last_dims(operands[0], attrs)
-    if constants is None or not reduced or operands[0].dtype == 'si32':
+    reduction = _reduction(operands[0], attrs)
+    if constants is None or reduction is None or operands[0].dtype == 'si32':
         return None
-    return VectorOp([0], lambda assembler, kind, sources: assembler.scale(
-        assembler.reduce(machine.SUM, *sources), constants), reduced)
+    return VectorOp([0], lambda assembler, kind, sources: assembler.scale(assembler.reduce(
+        machine.SUM_ROWS, machine.SUM_COLUMNS, *sources, reduction), constants), reduction)
 
 
-def _extreme(op: str, code: int) -> None:
+def _extreme(op: str, code: int, column_code: int) -> None:
 
     @vector_op(op)
     def make(operands: list[Operand], attrs: dict) -> Optional[VectorOp]:
-        reduced = _last_dims(operands[0], attrs)
-        return VectorOp([0], lambda assembler, kind, sources: assembler.reduce(code, *sources),
-                        reduced) if reduced else None
+        reduction = _reduction(operands[0], attrs)
+        return VectorOp([0], lambda assembler, kind, sources: assembler.reduce(
+            code, column_code, *sources, reduction), reduction) if reduction else None
 
 
-_extreme('bpu.reduce_max', machine.MAX_ROWS)
-_extreme('bpu.reduce_min', machine.MIN_ROWS)
+_extreme('bpu.reduce_max', machine.MAX_ROWS, machine.MAX_COLUMNS)
+_extreme('bpu.reduce_min', machine.MIN_ROWS, machine.MIN_COLUMNS)
