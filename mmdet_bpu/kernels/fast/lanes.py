@@ -116,6 +116,16 @@ def high_product(typing, lhs, rhs):
 
 
 @intrinsic
+def larger(typing, lhs, rhs):
+    """The larger of two in each lane of int16."""
+
+    def lower(context, builder, sig, args):
+        return builder.select(builder.icmp_signed('>', *args), *args)
+
+    return INT16(INT16, INT16), lower
+
+
+@intrinsic
 def saturated(typing, lanes):
     """int16 clamped to the range of int8."""
 
