@@ -9,7 +9,7 @@ from numba.extending import register_jitable
 from mmdet_bpu.kernels.fast.bilinear import (axis_corners, axis_position, rounded, rounded_lanes,
                                              sample_lanes, sample_one)
 from mmdet_bpu.kernels.fast.lanes import (LANES, element_int8, element_int16, high_product,
-                                          load_int16, narrow, saturated, saturated_wide, splat,
+                                          load_int16, saturated, saturated_wide, splat,
                                           splat_wide, store_element_int8, store_element_int16,
                                           store_int8, store_int16, widen)
 

@@ -3,7 +3,6 @@
 The reference's planners check an instruction and give its constants: what they refuse is refused
 here with the same words.
 """
-import math
 from dataclasses import dataclass
 from typing import Callable, Optional, Union
 
