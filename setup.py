@@ -60,6 +60,7 @@ setup(
         'lite': requirements('lite'),
         'mim': requirements('mminstall'),
         'demo': requirements('demo'),
+        'fast': requirements('fast'),
         'tests': requirements('tests'),
         'turbo': requirements('turbo'),
     },

@@ -5,3 +5,6 @@ CHECKS = ('decode', 'header', 'none')
 
 ON_ERROR = ('stop', 'skip')
 """What packing does about an image that cannot be used."""
+
+KERNELS = ('fast', 'reference')
+"""How integers are computed, by compiled loops or by the readable contract: the same integers."""

@@ -4,6 +4,7 @@ A command parses its arguments first and imports ``mmdet_bpu.apis`` after that.
 """
 import argparse
 
+from mmdet_bpu.choices import KERNELS
 from mmdet_bpu.compiler.march import MARCHES, get_march
 from mmdet_bpu.errors import BpuError
 
@@ -32,6 +33,14 @@ def add_config_options(parser: argparse.ArgumentParser, example: str = '') -> No
     parser.add_argument(
         '--cfg-options', nargs='+', action='extend', type=key_value, metavar='KEY=VALUE',
         help='override settings of the config' + (f', e.g. {example}' if example else ''))
+
+
+def add_kernels(parser: argparse.ArgumentParser) -> None:
+    """Which kernel set computes an integer artefact."""
+    parser.add_argument(
+        '--kernels', choices=KERNELS, default=KERNELS[0],
+        help='how the integers of an artefact are computed, with the same result: by compiled loops '
+        '(fast; they need numba) or by the readable reference (default: %(default)s)')
 
 
 def add_march(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ differences are in LSB of the result.
 import argparse
 import json
 
-from mmdet_bpu.command_line import add_config_options, command
+from mmdet_bpu.command_line import add_config_options, add_kernels, command
 from mmdet_bpu.errors import exit_on_error
 from mmdet_bpu.output_folder import require_file, write_json
 
@@ -26,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--qat-images', type=int, default=2, metavar='N',
                         help='images for QAT against integers (default: %(default)s)')
     parser.add_argument('--out', metavar='FILE', help='write the comparison there as JSON')
+    add_kernels(parser)
     add_config_options(parser)
     return parser.parse_args()
 
@@ -38,7 +39,7 @@ def main() -> None:
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, None, args.cfg_options)
     result = apis.compare_stages(cfg, args.checkpoint, args.integer, args.hbm, args.images,
-                                 args.qat_images)
+                                 args.qat_images, args.kernels)
     if args.out:
         write_json(args.out, result)
     print(f'\nint equals hbm on {result["images"]} images: {result["int_equals_hbm"]}')

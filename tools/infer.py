@@ -12,7 +12,7 @@ that can be read is named, skipped and listed there; exit code 2 if nothing is l
 import argparse
 import sys
 
-from mmdet_bpu.command_line import add_config_options, add_out_folder, command
+from mmdet_bpu.command_line import add_config_options, add_kernels, add_out_folder, command
 from mmdet_bpu.errors import BpuError, exit_on_error
 
 
@@ -29,6 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--deploy-preprocessing', action='store_true',
         help='feed a float model as the board is fed: resized as bpu.resize says')
+    add_kernels(parser)
     add_config_options(parser)
     return parser.parse_args()
 
@@ -47,7 +48,8 @@ def main() -> None:
         return cfg
 
     models = [args.model] + ([args.compare] if args.compare else [])
-    result = apis.infer(models, args.images, args.out, config_of, args.score_thr)
+    result = apis.infer(models, args.images, args.out, config_of, args.score_thr,
+                        args.kernels)
     boxes = [sum(len(image['detections'][i]) for image in result['images'])
              for i in range(len(models))]
     for each in result['skipped']:

@@ -10,7 +10,8 @@ stage hbm takes a model.hbm.
 import argparse
 import os
 
-from mmdet_bpu.command_line import add_config, add_config_options, add_launcher, command
+from mmdet_bpu.command_line import add_config, add_config_options, add_kernels, add_launcher,
+                                    command
 from mmdet_bpu.errors import exit_on_error
 from mmdet_bpu.output_folder import require_file, write_json
 
@@ -29,6 +30,7 @@ def parse_args() -> argparse.Namespace:
         'resized as bpu.resize says')
     parser.add_argument('--work-dir', help='folder of logs (default: work_dirs/CONFIG_STAGE)')
     parser.add_argument('--out', metavar='FILE', help='write the metrics there as JSON')
+    add_kernels(parser)
     add_config_options(parser)
     add_launcher(parser)
     args = parser.parse_args()
@@ -44,7 +46,7 @@ def main() -> None:
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, args.stage, args.cfg_options)
     metrics = apis.evaluate(cfg, args.model, args.work_dir, args.deploy_preprocessing,
-                            args.launcher)
+                            args.launcher, args.kernels)
     if args.out:
         write_json(args.out, metrics)
 

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int, summarize
 from mmdet_bpu.apis.models import load_executable, load_quantized
+from mmdet_bpu.choices import KERNELS
 from mmdet_bpu.engine.compare_executables import compare_executables, integer_images
 from mmdet_bpu.engine.evaluation import evaluate as run_evaluation
 from mmdet_bpu.engine.stage_names import EXECUTABLE_STAGES
@@ -19,7 +20,8 @@ from mmdet_bpu.quantization import quantized_graphs
 
 
 def evaluate(cfg: Config, model: Union[str, Path], work_dir: Optional[str] = None,
-             deploy_preprocessing: bool = False, launcher: str = 'none') -> Dict[str, float]:
+             deploy_preprocessing: bool = False, launcher: str = 'none',
+             kernels: str = KERNELS[0]) -> Dict[str, float]:
     """Metrics of a checkpoint or an artefact on the config's test data.
 
     Args:
@@ -29,6 +31,7 @@ def evaluate(cfg: Config, model: Union[str, Path], work_dir: Optional[str] = Non
             ``work_dirs/CONFIG_STAGE``.
         deploy_preprocessing (bool): Feed a float model as every later stage is fed.
         launcher (str): Job launcher.
+        kernels (str): Kernel set that computes an integer artefact. Defaults to the fast one.
 
     Raises:
         BpuError: The config has no stage, or the file does not fit it.
@@ -42,14 +45,14 @@ def evaluate(cfg: Config, model: Union[str, Path], work_dir: Optional[str] = Non
         cfg.bpu.deploy_preprocessing = True
     if stage in EXECUTABLE_STAGES:
         cfg.load_from = None
-        return run_evaluation(cfg, load_executable(cfg, model, stage))
+        return run_evaluation(cfg, load_executable(cfg, model, stage, kernels))
     cfg.load_from = str(model)
     return run_evaluation(cfg)
 
 
 def compare_stages(cfg: Config, checkpoint: str, integer: Union[str, Path],
                    hbm: Union[str, Path], images: Optional[int] = None,
-                   qat_images: int = 2) -> Dict[str, Any]:
+                   qat_images: int = 2, kernels: str = KERNELS[0]) -> Dict[str, Any]:
     """Integer against compiled on the test images; QAT against integer, op by op.
 
     Args:
@@ -59,6 +62,7 @@ def compare_stages(cfg: Config, checkpoint: str, integer: Union[str, Path],
         hbm (str | Path): ``model.hbm``.
         images (int, optional): At most that many for integer against compiled. Defaults to all.
         qat_images (int): For QAT against integer. Defaults to 2.
+        kernels (str): Kernel set that computes both artefacts. Defaults to the fast one.
 
     Returns:
         dict: ``images``, ``int_equals_hbm``, ``differing`` (see
@@ -67,7 +71,7 @@ def compare_stages(cfg: Config, checkpoint: str, integer: Union[str, Path],
         differ by more than 1 LSB.
     """
     model = load_quantized(cfg, checkpoint)
-    first, second = load_artifact(integer), load_artifact(hbm)
+    first, second = (load_artifact(path, kernels) for path in (integer, hbm))
     equality = compare_executables(cfg, model, first, second, images)
     conversion = lower_networks(quantized_graphs(model)).convert()
     compared = [compare_qat_int(conversion, image) for image in

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmdet_bpu.choices import KERNELS
 from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.promised_input import require_promised_input
@@ -107,11 +108,12 @@ def export_hbir(cfg: Config, checkpoint: str) -> IntegerModel:
     return to_integers(quantized_graphs(model), metadata_of(cfg, model))
 
 
-def load_executable(cfg: Config, path: Union[str, Path], stage: str) -> Executable:
+def load_executable(cfg: Config, path: Union[str, Path], stage: str,
+                    kernels: str = KERNELS[0]) -> Executable:
     """What stage ``int`` or ``hbm`` evaluates.
 
     Stage ``int`` takes a calibration or QAT checkpoint, converted on the fly, or a ``.int.mlir``;
-    stage ``hbm`` takes a ``.hbm``.
+    stage ``hbm`` takes a ``.hbm``. A kernel set computes it, by default the fast one.
 
     Raises:
         BpuError: The file is of another kind than the stage takes.
@@ -121,5 +123,6 @@ def load_executable(cfg: Config, path: Union[str, Path], stage: str) -> Executab
     if not Path(path).name.endswith(expected):
         raise BpuError(f'stage {stage!r} takes a {" or ".join(expected)} file, found {path}')
     if Path(path).suffix in checkpoints:
-        return Interpreter(program_from_module(export_hbir(cfg, str(path)).integer))
-    return load_artifact(path)
+        return Interpreter(program_from_module(export_hbir(cfg, str(path)).integer),
+                           kernels=kernels)
+    return load_artifact(path, kernels)

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from mmdet_bpu.apis.models import (CHECKPOINT_SUFFIXES, build_detector, load_quantized,
                                    settings_of)
+from mmdet_bpu.choices import KERNELS
 from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.picture_run import detect_in_pictures
@@ -19,18 +20,20 @@ from mmdet_bpu.lowering.artifact_formats import load_artifact
 from mmdet_bpu.output_folder import require_folder
 
 
-def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config]) -> Any:
+def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config],
+                   kernels: str = KERNELS[0]) -> Any:
     """What detects in a picture: a checkpoint with its config, or an artefact alone.
 
     Args:
         path (str | Path): A ``.pth`` of any stage, a ``.int.mlir`` or a ``.hbm``.
         cfg_of (Callable): Stage -> config with that stage; asked only for a checkpoint.
+        kernels (str): Kernel set that computes an artefact. Defaults to the fast one.
 
     Raises:
         BpuError: No such file, or it does not fit the config.
     """
     if Path(path).suffix not in CHECKPOINT_SUFFIXES:
-        return ArtifactPredictor(load_artifact(path), title=Path(path).name)
+        return ArtifactPredictor(load_artifact(path, kernels), title=Path(path).name)
     loaded = read_checkpoint(str(path))
     stage = stage_of(loaded)
     cfg = cfg_of(stage)
@@ -46,7 +49,7 @@ def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config]) -> A
 
 def infer(models: Sequence[Union[str, Path]], images: Union[str, Path, Sequence],
           out_dir: Union[str, Path], cfg_of: Callable[[str], Config],
-          score_thr: float = 0.3) -> Dict[str, Any]:
+          score_thr: float = 0.3, kernels: str = KERNELS[0]) -> Dict[str, Any]:
     """Draw what models detect in pictures; several models stand side by side.
 
     Args:
@@ -55,10 +58,11 @@ def infer(models: Sequence[Union[str, Path]], images: Union[str, Path, Sequence]
         out_dir (str | Path): Folder to write.
         cfg_of (Callable): Stage -> config with that stage.
         score_thr (float): Boxes below this score are left out. Defaults to 0.3.
+        kernels (str): Kernel set that computes artefacts. Defaults to the fast one.
 
     Returns:
         dict: See :func:`mmdet_bpu.engine.picture_run.detect_in_pictures`.
     """
     require_folder(out_dir)
-    predictors = [load_predictor(path, cfg_of) for path in models]
+    predictors = [load_predictor(path, cfg_of, kernels) for path in models]
     return detect_in_pictures(predictors, images, out_dir, score_thr)

@@ -8,6 +8,7 @@ from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.hooks import TestProgressHook
 from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.executors.protocol import Executable
+from mmdet_bpu.kernels.registry import description
 
 
 def evaluate(cfg: Config, executable: Optional[Executable] = None) -> Dict[str, float]:
@@ -26,6 +27,7 @@ def evaluate(cfg: Config, executable: Optional[Executable] = None) -> Dict[str, 
         if executable is not None:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             model.attach(executable)
+            runner.logger.info(f'integers by kernels: {description(executable.kernel_counts)}')
         progress = TestProgressHook()
         runner.register_hook(progress)
         try:

@@ -118,7 +118,8 @@ class NetworkSimulator:
             for place, result in zip(places, step.run(operands)):
                 place.copy_(self._detached(result))
 
-        return [((at, 0), save(name)) for name, at in saved.items()] + [((step.members[-1], 1), run)]
+        return [((at, 0), save(name)) for name, at in saved.items()] + [
+            ((step.members[-1], 1), run)]
 
     def _detached(self, result: torch.Tensor) -> torch.Tensor:
         """A result out of the arena: data movement gives views of its operand there."""

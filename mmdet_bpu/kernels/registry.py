@@ -4,6 +4,7 @@
 """
 import importlib
 import pkgutil
+from collections import Counter
 
 import mmdet_bpu.kernels
 from mmdet_bpu.errors import BpuError
@@ -34,6 +35,17 @@ def kernel_set(name: str) -> KernelSet:
         importlib.import_module(f'mmdet_bpu.kernels.{name}')
         assert name in SETS, f'the folder kernels/{name} registers no kernel set of its name'
     return SETS[name]
+
+
+def description(counts: dict[str, Counter]) -> str:
+    """Which kernel sets compute a program, in a line for users.
+
+    Args:
+        counts (dict[str, Counter]): Name of a set -> op -> instructions that it computes.
+    """
+    parts = [f'{name} {sum(counts[name].values())} instructions' for name in sorted(counts)]
+    notes = [note for name in kernel_set_names() if name in SETS for note in SETS[name].notes]
+    return '; '.join([', '.join(parts), *notes])
 
 
 def plan_instruction(kernels: KernelSet, op: str, operands: list[Operand],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Union
 
+from mmdet_bpu.choices import KERNELS
 from mmdet_bpu.errors import BpuError
 
 if TYPE_CHECKING:
@@ -27,16 +28,19 @@ class ArtifactFormat:
         writer (str): ``module:function``, which takes an
             :class:`~mmdet_bpu.lowering.artifacts.IntegerModel` and a path. Defaults to '': an
             export does not write it.
+        computed (bool): The loader takes the name of a kernel set too. Defaults to False.
     """
     stage: str
     suffix: str
     file: str
     loader: str
     writer: str = ''
+    computed: bool = False
 
-    def load(self, path: Path) -> 'Executable':
-        """Import the loader and open a file with it."""
-        return _imported(self.loader)(path)
+    def load(self, path: Path, kernels: str) -> 'Executable':
+        """Import the loader and open a file with it; a kernel set computes it, where one does."""
+        load = _imported(self.loader)
+        return load(path, kernels) if self.computed else load(path)
 
     def write(self, exported: Any, path: Path) -> None:
         """Import the writer and write a file with it."""
@@ -50,8 +54,9 @@ def _imported(name: str) -> Callable[..., Any]:
 
 FORMATS: Dict[str, ArtifactFormat] = {row.stage: row for row in (
     ArtifactFormat('int', '.mlir', 'model.int.mlir', 'mmdet_bpu.lowering.integer_text:load',
-                   'mmdet_bpu.lowering.integer_text:write'),
-    ArtifactFormat('hbm', '.hbm', 'model.hbm', 'mmdet_bpu.executors.simulator:HbmSimulator'),
+                   'mmdet_bpu.lowering.integer_text:write', computed=True),
+    ArtifactFormat('hbm', '.hbm', 'model.hbm', 'mmdet_bpu.executors.simulator:HbmSimulator',
+                   computed=True),
 )}
 """Stage -> format."""
 
@@ -86,8 +91,12 @@ def format_of(path: Union[str, Path]) -> ArtifactFormat:
                    + ' or '.join(f'a {row.file}' for row in FORMATS.values()))
 
 
-def load_artifact(path: Union[str, Path]) -> 'Executable':
+def load_artifact(path: Union[str, Path], kernels: str = KERNELS[0]) -> 'Executable':
     """Executable of an artefact: ``run({name: integers})``.
+
+    Args:
+        path (str | Path): A file of one of the formats.
+        kernels (str): Kernel set that computes it. Defaults to the fast one.
 
     Raises:
         BpuError: No such file, none of the formats, or damaged.
@@ -95,4 +104,4 @@ def load_artifact(path: Union[str, Path]) -> 'Executable':
     row = format_of(path)
     if not Path(path).is_file():
         raise BpuError(f'artefact {path} not found')
-    return row.load(Path(path))
+    return row.load(Path(path), kernels)

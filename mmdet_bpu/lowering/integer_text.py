@@ -12,10 +12,10 @@ def write(exported: IntegerModel, path: Path) -> None:
     write_text(exported.integer, path)
 
 
-def load(path: Path) -> Interpreter:
-    """Read a module of the ``bpu`` dialect and make it ready to run.
+def load(path: Path, kernels: str) -> Interpreter:
+    """Read a module of the ``bpu`` dialect and make it ready to run by a kernel set.
 
     Raises:
         BpuError: Not such a module, or an instruction that the numeric contract excludes.
     """
-    return Interpreter(program_from_module(read_text(path)))
+    return Interpreter(program_from_module(read_text(path)), kernels=kernels)

@@ -136,14 +136,14 @@ multiply, multiply_int8 = _panel_product(UNITS[UNIT]), _panel_product(UNITS[UNIT
 INT, SCALES, RANGE = types.intp, types.int32[:, :, ::1], types.int32[::1]
 PRODUCT = types.void(
     INT, INT, INT, types.boolean, INT, INT, types.NamedUniTuple(INT, len(Window._fields), Window),
-    types.int32[:, :, :, ::1], INT, types.int32[:, ::1], SCALES, RANGE, INT, INT, SCALES, RANGE,
-    INT, INT)
+    types.int32[:, :, :, ::1], INT, INT, types.int32[:, ::1], SCALES, RANGE, INT, INT, SCALES,
+    RANGE, INT, INT)
 
 
 @compiled(PRODUCT)
-def product(start, stop, rows, by_columns, source, source_bytes, window, panels, columns, bias,
-            scales, result_range, residual, residual_bytes, residual_scales, residual_range, out,
-            out_bytes):
+def product(start, stop, rows, by_columns, source, source_bytes, window, panels, value_depth,
+            columns, bias, scales, result_range, residual, residual_bytes, residual_scales,
+            residual_range, out, out_bytes):
     """Rows ``start`` to ``stop``, or of all rows the column groups ``start`` to ``stop``.
 
     Args:
@@ -152,6 +152,7 @@ def product(start, stop, rows, by_columns, source, source_bytes, window, panels,
         source, source_bytes: Address of the input; bytes of an element.
         window (Window): Where a row's values lie.
         panels: (groups, panels, words, COLUMNS), the weight as :func:`pack` gives it.
+        value_depth: Values per word: 2 of int16, or 4 of int8, of which ``bias`` has taken off 128.
         columns: Output channels of a group.
         bias: (groups, column groups * GROUP), what the accumulators begin with.
         scales: (groups * column groups, 3, GROUP); result_range: mode, low, high.
@@ -161,7 +162,7 @@ def product(start, stop, rows, by_columns, source, source_bytes, window, panels,
     """
     groups, words, all_columns = panels.shape[0], panels.shape[2], panels.shape[0] * columns
     parts = scales.shape[0] // groups
-    unsigned = DEPTH_INT8 == 4 and source_bytes == 1
+    unsigned = value_depth == 4
     in_place = window.dense and source_bytes == 2 and 2 * words == window.channels
     first_row, last_row = (0, rows) if by_columns else (start, stop)
     first_part, last_part = (start, stop) if by_columns else (0, parts)

@@ -1,4 +1,5 @@
 """bpu.conv2d and bpu.linear on the processor's integer unit."""
+import functools
 import math
 from typing import Optional
 
@@ -7,7 +8,7 @@ import torch
 
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.product_loops import DEPTH_INT8, GROUP, Window, pack, product
-from mmdet_bpu.kernels.fast.requantize import ScaleConstants
+from mmdet_bpu.kernels.fast.requantize import INT64, ScaleConstants
 from mmdet_bpu.kernels.kernel_set import Into, Tensors
 from mmdet_bpu.kernels.reference.epilogue import Epilogue
 from mmdet_bpu.kernels.reference.requantizer import Requantizer
@@ -50,7 +51,7 @@ def plan_product(operands: list[Operand], attrs: dict, window: Window, groups: i
     """
     if any(operand.constant is None for operand in operands[1:3]):
         return None
-    if operands[0].constant is not None and operands[0].constant.device.type != 'cpu':
+    if operands[1].constant.device.type != 'cpu' or not unit_is_exact():
         return None
     epilogue = Epilogue(operands, attrs, False, op)
     weight = operands[1].constant.numpy().reshape(len(operands[1].constant), -1)
@@ -62,8 +63,8 @@ def plan_product(operands: list[Operand], attrs: dict, window: Window, groups: i
     if depth == 4:
         bias = bias - 128 * weight.astype(np.int64).sum(1)
     start = _by_parts(bias.astype(np.int32), groups)
-    scales = _scales(epilogue.requantizer, channels, groups)
-    residual_scales = NO_SCALES if epilogue.residual is None else _scales(
+    scales = column_scales(epilogue.requantizer, channels, groups)
+    residual_scales = NO_SCALES if epilogue.residual is None else column_scales(
         epilogue.residual, channels, groups)
     rows = math.prod(attrs['out_shapes'][0][:-1])
     # Few rows: each thread takes a part of a large weight, not all of it.
@@ -73,23 +74,52 @@ def plan_product(operands: list[Operand], attrs: dict, window: Window, groups: i
 
     def into(inputs: Tensors, outputs: Tensors) -> None:
         residual = inputs[3] if len(inputs) > 3 else None
-        product(count, rows, by_columns, *_place(inputs[0]), window, panels, columns, start,
+        product(count, rows, by_columns, *_place(inputs[0]), window, panels, depth, columns, start,
                 *scales, *_place(residual), *residual_scales, *_place(outputs[0]), work=work)
 
     return into
 
 
+@functools.lru_cache(maxsize=None)
+def unit_is_exact() -> bool:
+    """Whether the unit gives exact sums at the ends of its operands' ranges, tried once.
+
+    A unit that saturates within a sum, as vpmaddubsw does, gives others.
+    """
+    features = 70  # no whole number of words, and more than one
+    window = Window(1, 1, features, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, features, 1)
+    signs = np.arange(3 * features).reshape(3, features) % 7 < 4
+    weight = np.where(signs, -128, 127).astype(np.int8)
+    scales = np.zeros((1, 3, GROUP), np.int32)
+    scales[:, 0], scales[:, 1], scales[:, 2] = 1 << 14, 14, (1 << 13) - 1
+    limits = np.array([INT64, -2**31, 2**31 - 1], np.int32)
+    for dtype, depth in ((np.int8, DEPTH_INT8), (np.int16, 2)):
+        ends = np.iinfo(dtype)
+        values = np.stack([np.full(features, ends.min), np.full(features, ends.max),
+                           np.where(signs[0], ends.max, ends.min)]).astype(dtype)
+        expected = values.astype(np.int64) @ weight.T.astype(np.int64)
+        start = np.zeros(3, np.int64) - (128 * weight.astype(np.int64).sum(1) if depth == 4 else 0)
+        found = np.empty((3, 3), np.int32)
+        product(3, 3, False, values.ctypes.data, values.itemsize, window,
+                pack(weight, 1, depth), depth, 3, _by_parts(start.astype(np.int32), 1), scales, limits, 0, 0, *NO_SCALES,
+                found.ctypes.data, found.itemsize)
+        if not np.array_equal(found, expected):
+            FAST.notes.append('the integer unit is not exact here: products by the reference')
+            return False
+    return True
+
+
 def _by_parts(constants: np.ndarray, groups: int) -> np.ndarray:
-    """Numbers (O) by groups and parts of GROUP columns, filled up with 0: (groups, parts * GROUP)."""
+    """Numbers (O) as (groups, parts * GROUP), each group filled up with 0."""
     columns = len(constants) // groups
     parts = np.zeros((groups, -(-columns // GROUP) * GROUP), np.int32)
     parts[:, :columns] = constants.reshape(groups, columns)
     return parts
 
 
-def _scales(requantizer: Requantizer, channels: int, groups: int
-            ) -> tuple[np.ndarray, np.ndarray]:
-    """Constants (groups * parts, 3, GROUP), and mode, low and high."""
+def column_scales(requantizer: Requantizer, channels: int, groups: int
+                  ) -> tuple[np.ndarray, np.ndarray]:
+    """Constants (groups * parts of GROUP columns, 3, GROUP), and mode, low and high."""
     constants = ScaleConstants.of(requantizer)
     rows = [_by_parts(np.broadcast_to(each, channels), groups).reshape(-1, GROUP)
             for each in (constants.multiplier, constants.shift, constants.half)]

@@ -8,7 +8,7 @@
 Which mode is exact was proved by the requantizer, from the range of its input. :func:`scale` takes
 the mode as an argument, for loops that are not worth a copy per mode.
 
-All arguments are int32, as arithmetic on 32 bits takes them; see :mod:`mmdet_bpu.kernels.fast.int32`.
+All arguments are int32, for arithmetic on 32 bits: see :mod:`mmdet_bpu.kernels.fast.int32`.
 """
 from dataclasses import dataclass
 
