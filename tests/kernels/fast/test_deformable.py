@@ -68,7 +68,8 @@ def test_equals_the_reference(data):
         data.draw(st.integers(0, 2**16)), offset_groups * pick(2, 16, 18, 40), pick(1, 2),
         offset_groups, pick((3, 3), (1, 1), (2, 3)), pick((1, 1), (2, 1), (1, 3)),
         pick((1, 1, 1, 1), (0, 2, 1, 0)), pick((1, 1), (1, 2)), bits,
-        min(pick(0, 1, 7, 9), 2 * bits), pick(2.0**-8, 0.0123, 3.0, 1e9, 1e-7), pick(True, False), outputs=pick(2, 4),
+        min(pick(0, 1, 7, 9), 2 * bits), pick(2.0**-8, 0.0123, 3.0, 1e9, 1e-7),
+        pick(True, False), outputs=pick(2, 4),
         out_dtype=pick('si8', 'si16', 'si32'), relu=pick(True, False)))
 
 
