@@ -75,8 +75,8 @@ def axis_corners(position, size, bits):
 
 
 @register_jitable
-def sample_lanes(a, b, c, d, wa, wb, wc, wd, bits):
-    """Rounded samples of 16 channels, in int16.
+def weighted_lanes(a, b, c, d, wa, wb, wc, wd, bits):
+    """Weighted sums of four pixels, of 16 channels, in int32.
 
     Args:
         a, b, c, d: Addresses of the upper left, upper right, lower left and lower right pixel.
@@ -88,13 +88,15 @@ def sample_lanes(a, b, c, d, wa, wb, wc, wd, bits):
         left, right = splat(wa), splat(wb)
         upper = load_int8(a) * left + load_int8(b) * right
         lower = load_int8(c) * left + load_int8(d) * right
-        total = widen(upper) * splat_wide(wc) + widen(lower) * splat_wide(wd)
-    else:
-        total = (widen(load_int8(a)) * splat_wide(wa * wc)
-                 + widen(load_int8(b)) * splat_wide(wb * wc)
-                 + widen(load_int8(c)) * splat_wide(wa * wd)
-                 + widen(load_int8(d)) * splat_wide(wb * wd))
-    return narrow(rounded_lanes(total, 2 * bits))
+        return widen(upper) * splat_wide(wc) + widen(lower) * splat_wide(wd)
+    return (widen(load_int8(a)) * splat_wide(wa * wc) + widen(load_int8(b)) * splat_wide(wb * wc)
+            + widen(load_int8(c)) * splat_wide(wa * wd) + widen(load_int8(d)) * splat_wide(wb * wd))
+
+
+@register_jitable
+def sample_lanes(a, b, c, d, wa, wb, wc, wd, bits):
+    """The sums of :func:`weighted_lanes`, rounded to the pixels' scale, in int16."""
+    return narrow(rounded_lanes(weighted_lanes(a, b, c, d, wa, wb, wc, wd, bits), 2 * bits))
 
 
 @register_jitable
@@ -106,8 +108,13 @@ def rounded_lanes(value, shift):
 
 
 @register_jitable
+def weighted_one(a, b, c, d, wa, wb, wc, wd):
+    """:func:`weighted_lanes` of a single channel."""
+    return ((element_int8(a) * wa + element_int8(b) * wb) * wc
+            + (element_int8(c) * wa + element_int8(d) * wb) * wd)
+
+
+@register_jitable
 def sample_one(a, b, c, d, wa, wb, wc, wd, bits):
     """:func:`sample_lanes` of a single channel."""
-    total = ((element_int8(a) * wa + element_int8(b) * wb) * wc
-             + (element_int8(c) * wa + element_int8(d) * wb) * wd)
-    return rounded(total, 2 * bits)
+    return rounded(weighted_one(a, b, c, d, wa, wb, wc, wd), 2 * bits)

@@ -186,6 +186,19 @@ def store_int16(typing, address, lanes):
         context, builder, *args, 16)
 
 
+@intrinsic
+def store_float32(typing, address, lanes):
+    """int32 as float32: exact up to 2**24."""
+
+    def lower(context, builder, sig, args):
+        vector = ir.VectorType(ir.FloatType(), LANES)
+        pointer = builder.inttoptr(args[0], vector.as_pointer())
+        builder.store(builder.sitofp(args[1], vector), pointer).align = 4
+        return context.get_dummy_value()
+
+    return types.void(types.int64, INT32), lower
+
+
 def _loads_element(bits: int):
     """An intrinsic: the integer of ``bits`` bits at an address, as int64."""
 

@@ -115,7 +115,7 @@ def assert_equal(program, seed=0):
         assert torch.equal(tensor, found[name]), name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_equals_the_reference(data):
     program = attention(
@@ -186,6 +186,18 @@ def test_a_weight_per_channel_is_left_alone():
     samples = sampled(maker, value, grid, 1 / 2**15, 8, 'zeros')
     product = maker.op('mul', [samples, maker.input('weights', (2, 3, 2, 16))], (2, 3, 2, 16),
                        multiplier=[20000], shift=[21])
+    program = maker.finish(maker.op('reduce_sum', [product], (2, 3, 1, 16), dims=[2],
+                                    multiplier=[20000], shift=[15]))
+    assert fused(program) == 0
+    assert_equal(program)
+
+
+def test_samples_that_weigh_themselves_are_left_alone():
+    maker = ProgramMaker()
+    value, grid = maker.input('value', (2, 4, 5, 16)), maker.input('grid', (2, 3, 2, 2), 'si16')
+    samples = sampled(maker, value, grid, 1 / 2**15, 8, 'zeros')
+    single = moved(maker, sliced(maker, samples, 3, 0, 1), shape=(2, 3, 2, 1))
+    product = maker.op('mul', [samples, single], (2, 3, 2, 16), multiplier=[20000], shift=[21])
     program = maker.finish(maker.op('reduce_sum', [product], (2, 3, 1, 16), dims=[2],
                                     multiplier=[20000], shift=[15]))
     assert fused(program) == 0
