@@ -3,9 +3,11 @@ from typing import Callable
 
 import torch
 
+from mmdet_bpu.executors.buffers import Buffers
 from mmdet_bpu.executors.input_check import check_inputs
 from mmdet_bpu.executors.planning import Step, plan_program
 from mmdet_bpu.executors.protocol import Network
+from mmdet_bpu.kernels.kernel_set import IntoRun
 from mmdet_bpu.program.hbm_file import ONLY_NETWORK
 from mmdet_bpu.program.program import Instruction, Program, TensorSpec
 
@@ -49,6 +51,7 @@ class Interpreter:
             for name, value in program.values.items() if value.data is not None}
         self._steps, self.kernel_counts = plan_program(program, self._constants, kernels, fuse)
         self._dead = _last_uses(program, self._steps)
+        self._buffers = Buffers(program, self._steps, self._dead).tensors
 
     @property
     def networks(self) -> list[Network]:
@@ -75,13 +78,20 @@ class Interpreter:
             for step, dead in zip(self._steps, self._dead):
                 operands = [self._constants[name] if name in self._constants else values[name]
                             for name in step.instruction.inputs]
-                results = step.run(operands)
+                results = self._results(step, operands)
                 values.update(zip(step.instruction.outputs, results))
                 if trace is not None:
                     trace(step.instruction, operands, results)
                 for name in dead:
                     del values[name]
-        return {name: values[name] for name in self.program.outputs}
+        return {name: values[name].clone() for name in self.program.outputs}
+
+    def _results(self, step: Step, operands: list[torch.Tensor]) -> list[torch.Tensor]:
+        if not isinstance(step.run, IntoRun):
+            return step.run(operands)
+        results = [self._buffers[name] for name in step.instruction.outputs]
+        step.run.into([operand.contiguous() for operand in operands], results)
+        return results
 
 
 def _last_uses(program: Program, steps: list[Step]) -> list[list[str]]:
