@@ -163,6 +163,18 @@ def test_sums_of_the_largest_samples(points, weight, value):
         assert torch.equal(tensor, found[name])
 
 
+@pytest.mark.parametrize('weight, rounded', [(1, 0), (3, 2), (-1, 0), (-3, -2)])
+def test_a_weighted_sample_between_two_results_becomes_the_even_one(weight, rounded):
+    """32 x weight / 64 per point, of 4 points, summed as it is."""
+    program = attention(sizes=[(4, 4), (5, 7)], product=(2**14, 20), total=(2**14, 14),
+                        padding='border')
+    inputs = feed(program)
+    inputs['value'].fill_(32)
+    inputs['weights'].fill_(weight)
+    result, = Interpreter(program, kernels='fast').run(inputs).values()
+    assert (result == 4 * rounded).all()
+
+
 @pytest.mark.parametrize('shared, count', [('tokens', 3), ('sum', 3), ('sample', 0),
                                            ('product', 0)])
 def test_what_others_read_too_is_stored(shared, count):
