@@ -20,7 +20,7 @@ CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'
 
 def build(config: str, shape: Sequence[int], device: str = 'cpu',
           options: Optional[Dict[str, Any]] = None) -> Tuple[Config, nn.Module]:
-    """The config, with further overrides by dotted key, and its float detector, with random weights."""
+    """The config, with overrides by dotted key, and its float detector, with random weights."""
     cfg = load_config(config, None, {
         'bpu.calibration.observer': 'minmax', 'bpu.input_shape': tuple(shape),
         'model.backbone.init_cfg': None, **(options or {})})

@@ -129,7 +129,7 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def faster_than_linear(sizes: Sequence[float], found: List[Dict[str, int]]) -> Dict[str, Any]:
-    """Operations whose elements grow with an exponent over 1.5: how many, of which modules, share."""
+    """Operations whose elements grow with an exponent over 1.5: number, modules, share."""
     first, last = found[0], found[-1]
     names = [name for name in last if name in first and exponent(
         (sizes[0], sizes[-1]), (first[name], last[name])) > 1.5]

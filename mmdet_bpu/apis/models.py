@@ -3,7 +3,7 @@ import mmdet_bpu.registration  # noqa: F401,I001  (registers our modules)
 
 import copy
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Union
+from typing import Any, Dict, Union
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
