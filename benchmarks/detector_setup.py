@@ -1,6 +1,6 @@
 """A detector of a config with random weights, calibrated on noise, for benchmarks of speed."""
 from pathlib import Path
-from typing import List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmdet.structures import DetDataSample
@@ -18,11 +18,12 @@ CONFIG = Path(__file__).resolve().parent.parent / 'configs' / 'qat.py'
 """The stock R50 Deformable DETR."""
 
 
-def build(config: str, shape: Sequence[int], device: str = 'cpu') -> Tuple[Config, nn.Module]:
-    """The config and its float detector, with random weights."""
+def build(config: str, shape: Sequence[int], device: str = 'cpu',
+          options: Optional[Dict[str, Any]] = None) -> Tuple[Config, nn.Module]:
+    """The config, with overrides by dotted key, and its float detector, with random weights."""
     cfg = load_config(config, None, {
         'bpu.calibration.observer': 'minmax', 'bpu.input_shape': tuple(shape),
-        'model.backbone.init_cfg': None})
+        'model.backbone.init_cfg': None, **(options or {})})
     model = apis.build_detector(cfg)
     set_random_weights(model)
     return cfg, model.to(device)

@@ -16,8 +16,8 @@ import traceback
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional
 
-SHARED = ('mmdet_bpu.apis.training', 'mmdet_bpu.engine.runner', 'mmdet_bpu.registration', 'torch._dynamo',
-          'torch.onnx', 'matplotlib.backends.backend_agg')
+SHARED = ('mmdet_bpu.apis.training', 'mmdet_bpu.engine.runner', 'mmdet_bpu.registration',
+          'torch._dynamo', 'torch.onnx', 'matplotlib.backends.backend_agg')
 """What takes most of the time of a short training is imported once, before it is forked."""
 CHANGES = ('open', 'os.rename', 'os.remove', 'os.mkdir', 'os.rmdir')
 """Audit events that change names in a folder; ``open`` only where it writes."""

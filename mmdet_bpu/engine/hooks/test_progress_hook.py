@@ -18,7 +18,7 @@ SECONDS = 30.0
 
 @HOOKS.register_module()
 class TestProgressHook(Hook):
-    """On a terminal a bar, else a line of the log every :data:`SECONDS`; from the first process only.
+    """On a terminal a bar, else a log line every :data:`SECONDS`; from the first process only.
 
     Integers on a CPU take seconds an image: mmengine's own line comes once in 50 batches, and says
     seconds a batch. :meth:`close` ends the bar where a test ends early.
