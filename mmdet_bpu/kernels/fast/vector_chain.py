@@ -11,13 +11,15 @@ from mmdet_bpu.kernels.fast.vector_layout import Layout, layout
 from mmdet_bpu.kernels.fast.vector_loops import COLUMN, FULL, ROW
 from mmdet_bpu.kernels.fast.vector_machine import run_blocks
 from mmdet_bpu.kernels.fast.vector_ops import VectorOp
-from mmdet_bpu.kernels.fast.vector_program import Assembler, Reduction, Register
+from mmdet_bpu.kernels.fast.vector_program import BLOCK, Assembler, Reduction, Register
 from mmdet_bpu.kernels.fusion import Into, Tensors
 from mmdet_bpu.program.dtypes import ELEMENT_BYTES
 from mmdet_bpu.program.numerics import Operand
 
-# A row must fit the cache with a handful of registers of int32.
-MAX_ROW = 1 << 14
+# Two registers of int32 of the longest row that is taken fit the second-level cache; beyond twice a
+# block, a handful of them do not fit the first-level one, and what they do takes half as long again.
+MAX_ROW = 1 << 16
+LONG_ROW, LONG_ROW_COST = 2 * BLOCK, 1.5
 # Kind of a value that is made per segment, which nothing else in the chain reads.
 PER_SEGMENT = 3
 # Time to begin a row's loop, in that of one element of a vectorized operation.
@@ -76,6 +78,8 @@ class Cut:
         self.fits = self.elements % size == 0 and all(map(self._add, links))
         loads = {read.key: read for reads in self.reads for read in reads}
         self.cost += sum(read.layout.cost for read in loads.values() if read.layout is not None)
+        if size > LONG_ROW:
+            self.cost *= LONG_ROW_COST
 
     def _add(self, link: Link) -> bool:
         shape = self.values[link.output].shape

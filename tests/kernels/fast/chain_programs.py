@@ -183,7 +183,7 @@ def run_both(program, seed: int = 0) -> dict[bool, Interpreter]:
         found[fuse] = Interpreter(program, kernels='fast', fuse=fuse)
         stored = {}
         found[fuse].run(inputs, lambda step, _, results: stored.update(
-            zip(step.outputs, results)))
+            {name: result.clone() for name, result in zip(step.outputs, results)}))
         for name, result in stored.items():
             assert result.dtype == expected[name].dtype and torch.equal(result, expected[name]), \
                 f'{name}, fuse={fuse}'
