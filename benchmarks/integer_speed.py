@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, Tuple
 
 import torch
 from detector_setup import CONFIG, build, calibrated, noise

@@ -10,8 +10,8 @@ stage hbm takes a model.hbm.
 import argparse
 import os
 
-from mmdet_bpu.command_line import add_config, add_config_options, add_kernels, add_launcher,
-                                    command
+from mmdet_bpu.command_line import (add_config, add_config_options, add_kernels, add_launcher,
+                                    command)
 from mmdet_bpu.errors import exit_on_error
 from mmdet_bpu.output_folder import require_file, write_json
 

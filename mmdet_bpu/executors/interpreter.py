@@ -21,7 +21,8 @@ class Interpreter:
     Args:
         program (Program): What to run.
         device: Where constants are kept and instructions run.
-        kernels (str): Name of the kernel set. Defaults to 'reference'.
+        kernels (str): Name of the kernel set. Defaults to 'reference', which every other device
+            than the CPU takes.
         name (str): Of the network. Defaults to that of an only one.
         fuse (bool): Let the kernel set compute several instructions in one go; what lies between
             them is then not stored. Defaults to True.
@@ -49,6 +50,8 @@ class Interpreter:
         self._constants = {
             name: torch.from_numpy(value.data.copy()).to(self.device)
             for name, value in program.values.items() if value.data is not None}
+        if self.device.type != 'cpu':
+            kernels = 'reference'  # other sets read and write the memory of this host
         self._steps, self.kernel_counts = plan_program(program, self._constants, kernels, fuse)
         self._dead = _last_uses(program, self._steps)
         self._buffers = Buffers(program, self._steps, self._dead).tensors

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmdet_bpu.kernels.source_key import named_by_sources
+
 try:
     import numba
 except ImportError:  # an optional extra: whoever asks `usable` first takes torch's operations
@@ -24,6 +26,28 @@ _switched_off = bool(os.environ.get(SWITCH))
 
 # Elements of the smallest share that is worth handing over to another thread: it takes some 20 us.
 SHARE = 1 << 16
+
+
+OPTIONS = dict(nogil=True, error_model='numpy')
+
+
+def machine_code(*signatures: Any) -> Callable[[Callable], Callable]:
+    """Decorator of a function: compiled at once for these types, or read from numba's cache.
+
+    The cache lies beside the sources, or in the user's cache folder, or nowhere if neither can be
+    written.
+    """
+
+    def compile_function(function: Callable) -> Callable:
+        named_by_sources(function)
+        try:
+            return numba.njit(list(signatures), cache=True, **OPTIONS)(function)
+        except RuntimeError as error:
+            if 'cannot cache' not in str(error):
+                raise
+            return numba.njit(list(signatures), **OPTIONS)(function)
+
+    return compile_function
 
 
 class CompiledLoop:
@@ -41,13 +65,7 @@ class CompiledLoop:
     @functools.cached_property
     def compiled(self) -> Callable:
         """The machine code."""
-        options = dict(nogil=True, error_model='numpy')
-        try:
-            return numba.njit(self._signatures, cache=True, **options)(self._loop)
-        except RuntimeError as error:
-            if 'cannot cache' not in str(error):
-                raise
-            return numba.njit(self._signatures, **options)(self._loop)
+        return machine_code(*self._signatures)(self._loop)
 
     def __call__(self, count: int, *arguments: Any, work: int = 1) -> None:
         """Run over ``count`` elements on as many threads as torch has.
@@ -77,7 +95,7 @@ def compiled(*signatures: str) -> Callable[[Callable], CompiledLoop]:
 
 def inner(function: Callable) -> Callable:
     """Decorator of a function that loops call; compiled with them."""
-    return function if numba is None else numba.njit(nogil=True, error_model='numpy')(function)
+    return function if numba is None else numba.njit(**OPTIONS)(function)
 
 
 def usable() -> bool:

@@ -3,9 +3,10 @@
 Per query and head, what lies between stays in registers and in one line of sums.
 """
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import register_jitable
 
+from mmdet_bpu.kernels.compiled_loops import machine_code
 from mmdet_bpu.kernels.fast.bilinear import (axis_corners, axis_position, rounded, rounded_lanes,
                                              sample_lanes, sample_one)
 from mmdet_bpu.kernels.fast.lanes import (LANES, element_int8, element_int16, high_product,
@@ -74,7 +75,7 @@ def store_rounded(out, sums, channels, multiplier, shift):
 I64 = types.int64
 
 
-@njit(types.void(*[I64] * 7, types.int64[:, ::1], *[I64] * 5), nogil=True, cache=True)
+@machine_code(types.void(*[I64] * 7, types.int64[:, ::1], *[I64] * 5))
 def attend(first, end, heads, channels, out, out_head, out_query, levels, multiplier, shift,
            high_words, sum_multiplier, sum_shift):
     """Deformable attention of queries first to end - 1.

@@ -3,8 +3,9 @@ from math import prod
 from typing import Optional
 
 import torch
-from numba import njit, types
+from numba import types
 
+from mmdet_bpu.kernels.compiled_loops import machine_code
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.bilinear import (axis_corners, axis_position, right_shift_pair,
                                              rounded, rounded_lanes, weighted_lanes, weighted_one)
@@ -22,8 +23,7 @@ I64 = types.int64
 GEOMETRY = types.UniTuple(types.int64, 12)
 
 
-@njit(types.void(types.float32[:, :, ::1], *[I64] * 5, GEOMETRY, *[I64] * 5), nogil=True,
-      cache=True)
+@machine_code(types.void(types.float32[:, :, ::1], *[I64] * 5, GEOMETRY, *[I64] * 5))
 def sample_rows(samples, first, image, offset, mask, groups, geometry, multiplier, shift, bits,
                 sample_shift, masked):
     """Samples of rows of the result, from ``first`` on, before the product.

@@ -7,9 +7,10 @@ import math
 from typing import Callable, Optional
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import register_jitable
 
+from mmdet_bpu.kernels.compiled_loops import machine_code
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.bilinear import rounded_lanes
 from mmdet_bpu.kernels.fast.lanes import (LANES, larger, load_int8, load_int16, saturated_wide,
@@ -38,7 +39,7 @@ def inside(axis, result):
     return pixel, first, min(taps, (size - 1 - pixel) // dilation + 1)
 
 
-@njit(types.void(*[I64] * 4, AXIS, AXIS, I64, I64), nogil=True, cache=True)
+@machine_code(types.void(*[I64] * 4, AXIS, AXIS, I64, I64))
 def max_rows(first, end, values, out, rows, columns, channels, nbytes):
     """Rows first to end - 1 of the result, of all images; values and out are addresses.
 
@@ -67,7 +68,7 @@ def max_rows(first, end, values, out, rows, columns, channels, nbytes):
                     store_int16(place, largest)
 
 
-@njit(types.void(*[I64] * 4, AXIS, AXIS, *[I64] * 3), nogil=True, cache=True)
+@machine_code(types.void(*[I64] * 4, AXIS, AXIS, *[I64] * 3))
 def mean_rows(first, end, values, out, rows, columns, channels, multiplier, shift):
     """As :func:`max_rows`, for sums over windows of int8, rescaled to int8.
 

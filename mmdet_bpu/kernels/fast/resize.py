@@ -2,8 +2,9 @@
 from typing import Optional
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from mmdet_bpu.kernels.compiled_loops import machine_code
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.sampling import SAMPLE_WORK, store_samples
 from mmdet_bpu.kernels.fast.spread import spread
@@ -15,7 +16,7 @@ from mmdet_bpu.program.numerics import Operand
 I64, AXIS = types.int64, types.int64[:, ::1]
 
 
-@njit(types.void(*[I64] * 7, AXIS, AXIS, I64), nogil=True, cache=True)
+@machine_code(types.void(*[I64] * 7, AXIS, AXIS, I64))
 def resize_rows(first, end, values, out, height, width, channels, rows, columns, bits):
     """Rows first to end - 1 of the result, of all images; values and out are addresses.
 

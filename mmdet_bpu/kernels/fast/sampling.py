@@ -2,9 +2,10 @@
 import math
 from typing import Optional
 
-from numba import njit, types
+from numba import types
 from numba.extending import register_jitable
 
+from mmdet_bpu.kernels.compiled_loops import machine_code
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.bilinear import (axis_corners, axis_numbers, axis_position,
                                              sample_lanes, sample_one)
@@ -35,7 +36,7 @@ def store_samples(out, channels, a, b, c, d, wa, wb, wc, wd, bits):
 I64, NUMBERS = types.int64, types.UniTuple(types.int64, 6)
 
 
-@njit(types.void(*[I64] * 7, NUMBERS, NUMBERS, I64), nogil=True, cache=True)
+@machine_code(types.void(*[I64] * 7, NUMBERS, NUMBERS, I64))
 def sample_points(first, end, values, grid, out, channels, per_image, x_axis, y_axis, bits):
     """Points first to end - 1; values, grid and out are addresses.
 

@@ -6,11 +6,10 @@ done here; the reference copies whole rows well where the last dimension keeps i
 import math
 from typing import Optional, Sequence
 
-from numba import njit
 
+from mmdet_bpu.kernels.compiled_loops import machine_code
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.memory import int8_at, int16_at, int32_at
-from mmdet_bpu.kernels.fast.source_key import named_by_sources
 from mmdet_bpu.kernels.fast.spread import spread
 from mmdet_bpu.kernels.fast.vector_loops import compiled
 from mmdet_bpu.kernels.fusion import Into, Tensors
@@ -41,8 +40,7 @@ def _turn_of(array_at, nbytes):
 _turn_8, _turn_16, _turn_32 = _turn_of(int8_at, 1), _turn_of(int16_at, 2), _turn_of(int32_at, 4)
 
 
-@njit(['void(int64, int64, int64, int64, int64, int64, int64)'], nogil=True, cache=True)
-@named_by_sources
+@machine_code('void(int64, int64, int64, int64, int64, int64, int64)')
 def turn_strips(source, target, rows, columns, nbytes, first, end):
     """Turn strips of TILE columns of matrices that lie one after the other.
 

@@ -12,11 +12,10 @@ parameters. Registers are offsets in the scratch buffer. The space says over wha
 elements of the block (``FULL``), one value per row (``ROW``) or per column (``COLUMN``).
 """
 import numpy as np
-from numba import njit
 
+from mmdet_bpu.kernels.compiled_loops import machine_code
 from mmdet_bpu.kernels.fast import vector_loops as loops
 from mmdet_bpu.kernels.fast.memory import int8_at, int16_at, int32_at
-from mmdet_bpu.kernels.fast.source_key import named_by_sources
 from mmdet_bpu.kernels.fast.vector_loops import COLUMN, ROW, compiled
 
 (LOAD, STORE, SCALE_INT32_TIES, SCALE_INT32, SCALE_HALVES_TIES, SCALE_HALVES, SCALE_ANY,
@@ -159,9 +158,7 @@ def _run(op, scratch, addresses, first, rows, size, begin):
         loops.min_columns(out, a, block, width, begin)
 
 
-@njit(['void(int64[:,::1], int64[::1], int64[::1], int32[::1], int64, int64)'],
-      nogil=True, cache=True)
-@named_by_sources
+@machine_code('void(int64[:,::1], int64[::1], int64[::1], int32[::1], int64, int64)')
 def run_blocks(program, cut, addresses, scratch, first, end):
     """Run a program on some rows.
 
