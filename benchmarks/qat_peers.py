@@ -1,8 +1,9 @@
-"""QAT steps of a ResNet-50 trunk by torchao and NNCF, where they are installed, beside a float step.
+"""QAT steps of a ResNet-50 trunk by torchao and NNCF, where they are installed.
 
-The trunk (He et al. 2015, table 1) has the shapes of the detectors' backbone and neither neck nor
-head; a step is forward, a mean as loss, backward and SGD on 2 x 3 x 256 x 320. No module is called twice
-and nothing is in place: torchao's patterns do not match a stock backbone.
+Each stands beside a float step. The trunk (He et al. 2015, table 1) has the shapes of the detectors'
+backbone and neither neck nor head; a step is forward, a mean as loss, backward and SGD on
+2 x 3 x 256 x 320. No module is called twice and nothing is in place: torchao's patterns do not match a
+stock backbone.
 """
 import copy
 import statistics

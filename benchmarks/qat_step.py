@@ -3,19 +3,19 @@
     python benchmarks/qat_step.py [--model r50 ...] [--no-numba] [--device cuda] [--amp]
 
 Prints JSON. The float step is that of the unmodified stock config: mmengine's ``train_step``
-(preprocessing, forward, losses, backward, clipping, optimizer) on a batch of noise with random boxes;
-the QAT step is the same of the prepared detector under its own recipe. All kinds run in turn,
+(preprocessing, forward, losses, backward, clipping, optimizer) on a batch of noise with random
+boxes; the QAT step is the same of the prepared detector under its own recipe. All kinds run in turn,
 ``--repeats`` rounds after one to warm up; a ratio is the median of the rounds' ratios. Per model:
 
     qat_over_float           a step
     quantized_over_forward   a forward without gradients
-    identity_over_forward    likewise with quantizers that do nothing: sites and opened functions alone
+    identity_over_forward    likewise with quantizers that do nothing: sites and opened functions
     observe_over_forward     a forward of calibration
-    floor                    elements that are quantized, and what reading and writing each once takes
+    floor                    elements that are quantized; reading and writing each of them once
     profile                  seconds of a step by kind of operation
 
-With CUDA also the kernels launched in one step, and how long Python took to launch them. Where torchao
-or NNCF is installed, their QAT step of the ResNet-50 trunk stands beside a float step of it.
+With CUDA also the kernels launched in one step, and how long Python took to launch them. Where
+torchao or NNCF is installed, their QAT step of the ResNet-50 trunk stands beside a float step of it.
 """
 import argparse
 import contextlib

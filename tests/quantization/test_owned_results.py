@@ -20,7 +20,8 @@ def test_views_and_results_that_are_saved_are_not_overwritten(func):
 
 @pytest.mark.parametrize('make, unsaved', [
     (lambda x: F.conv2d(x, torch.ones(1, 3, 1, 1)), True), (lambda x: x + 1, True),
-    (torch.sigmoid, False), (torch.exp, False), (lambda x: (x * 2)[0], False), (lambda x: x, False)])
+    (torch.sigmoid, False), (torch.exp, False), (lambda x: (x * 2)[0], False),
+    (lambda x: x, False)])
 def test_what_backward_passes_read_is_known(make, unsaved):
     x = make(IMAGE.clone().requires_grad_())
     assert is_unsaved(x) == unsaved
