@@ -1,10 +1,13 @@
 """A detector of a config with random weights, calibrated on noise, for benchmarks of speed."""
+import copy
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -27,6 +30,27 @@ def build(config: str, shape: Sequence[int], device: str = 'cpu',
     model = apis.build_detector(cfg)
     set_random_weights(model)
     return cfg, model.to(device)
+
+
+def pair(config: str, shape: Sequence[int],
+         device: str = 'cpu') -> Tuple[Dict[str, nn.Module], Dict[str, Config]]:
+    """The stock float detector of an mmdet config and the same with its fake quantizers on.
+
+    Both have the same random weights; the scales are those of one image of noise.
+
+    Returns:
+        tuple: Detectors and configs, each by ``float`` and ``qat``.
+    """
+    stock = Config(get_config(config)._cfg_dict.to_dict())
+    stock.model.backbone.init_cfg = None
+    cfg = load_config(config, 'qat', {'bpu.input_shape': tuple(shape),
+                                      'model.backbone.init_cfg': None})
+    model = apis.build_detector(cfg)
+    floating = MODELS.build(copy.deepcopy(stock.model))
+    set_random_weights(floating)
+    model.load_state_dict(floating.state_dict())
+    return (dict(float=floating.to(device), qat=calibrated(cfg, model.to(device))),
+            dict(float=stock, qat=cfg))
 
 
 def calibrated(cfg: Config, model: nn.Module) -> nn.Module:

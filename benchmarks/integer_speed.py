@@ -32,7 +32,7 @@ from typing import Dict, Tuple
 import torch
 from detector_setup import CONFIG, build, calibrated, noise
 from machine_facts import machine
-from qat_step import forward, ratio, timed
+from training_steps import forward, ratio, timed
 
 from mmdet_bpu import apis
 from mmdet_bpu.compiler.compile import write_hbm

@@ -6,8 +6,9 @@ link is (module path, calling line, repetition); it starts at a region, see
 :meth:`mmdet_bpu.families.base.Family.regions`.
 
 Keys are long and are made once. A :class:`Moment` stands for all that has happened inside a call so
-far, and remembers what came next the last time: where that comes again, its link is known by comparing
-three pointers. What comes instead (a branch taken, one repetition more) leads to a moment of its own.
+far, and remembers what came next the first time: where that comes again, its link is known by
+comparing three pointers. What comes instead (a branch taken, one repetition more) leads to a moment
+of its own.
 """
 import sys
 import threading

@@ -1,8 +1,8 @@
 """Fake quantization on a CPU in one pass over memory each way, by compiled loops.
 
-Values are those of ``clamp(round(x / scale)) * scale`` in float32, bit for bit. What the backward pass
-needs is a bit an element, written only for the blocks where something saturates: in most tensors that
-are on a good scale nothing does, and their gradients pass without being touched.
+Values are those of ``clamp(round(x / scale)) * scale`` in float32, bit for bit. What the backward
+pass needs is a bit an element, written only for the blocks where something saturates: in most
+tensors that are on a good scale nothing does, and their gradients pass without being touched.
 """
 from typing import Optional
 
@@ -143,7 +143,7 @@ class Stopped:
 
 
 def rounded(x: Tensor, scale: float, low: int, high: int, out: Optional[Tensor] = None) -> Tensor:
-    """``clamp(round(x / scale), low, high) * scale`` in ``out``, which may be ``x``, or a new tensor."""
+    """``clamp(round(x / scale), low, high) * scale`` in ``out`` (``x`` too) or a new tensor."""
     out = torch.empty_like(x) if out is None else out
     _round(-(-x.numel() // BLOCK), elements(x), elements(out), scale, low, high, work=BLOCK)
     return out

@@ -78,7 +78,8 @@ def _find_largest(start, stop, x, largest, nan):
                 largest[part] = max(largest[part], _as_float(finite))
 
 
-@compiled('void(int64, int64, float32[::1], float64[:, ::1], float64[::1], float32[::1], uint8[::1])')
+@compiled('void(int64, int64, float32[::1], float64[:, ::1], float64[::1], float32[::1], '
+          'uint8[::1])')
 def _count(start, stop, x, counts, limits, largest, nan):
     """The same, and each part's magnitudes counted in a histogram of its own over [0, limit)."""
     parts, bins = counts.shape

@@ -44,7 +44,9 @@ class Decisions:
 
     def decide(self, link: Link) -> Any:
         """:class:`SitePlan` of a call that has one, ``OPENED`` or ``PASSES``."""
-        decision = self.OPENED if link.key in self.opened else self.plan.get(link.key) or self.PASSES
+        decision = self.plan.get(link.key) or self.PASSES
+        if link.key in self.opened:
+            decision = self.OPENED
         self.of_link[link] = decision
         return decision
 
@@ -86,9 +88,9 @@ class QuantMode(TorchFunctionMode):
         if site.output is None and site.filled is None and (not args or args[0] is given):
             return func(*args, **kwargs)
         plain, plain_kwargs, in_place = functional_form(func, kwargs)
-        if plain in RELU and self._rectifies(site):
-            overwrites = in_place and is_unsaved(given)
-            result = self.quantizers[site.output].rectified(given, overwrites)
+        if plain in RELU and args and self._rectifies(site):
+            overwrites = bool(kwargs.get('inplace')) and is_unsaved(args[0])
+            result = self.quantizers[site.output].rectified(args[0], overwrites)
         else:
             result = self._rounded(site, plain(*args, **plain_kwargs), makes_new(plain))
         if in_place and func not in REBINDING and 'inplace' not in kwargs:

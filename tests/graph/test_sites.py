@@ -5,13 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.graph.capture import capture
 from mmdet_bpu.quantization import prepare, quantization_of, set_quant_state
 from mmdet_bpu.graph.deploy_graph import open_attention
 from mmdet_bpu.graph.regions import region_class
-from mmdet_bpu.graph.sites import SiteTracker, active_tracker, tracking
+from mmdet_bpu.graph.sites import SiteTracker, active_tracker, calling_frame, tracking
 
 IMAGE = torch.zeros(1, 3, 4, 4)
 
@@ -80,6 +81,39 @@ def test_the_same_module_called_twice_in_a_loop_has_two_sets_of_keys(toy):
 
     keys = keys_by_path(toy(body, block=Block()))
     assert len(set(keys['block.conv'])) == 2
+
+
+def test_what_comes_next_is_known_and_what_comes_instead_is_not_mistaken_for_it(toy):
+
+    def body(self, image):
+        for _ in range(self.rounds):
+            image = F.relu(image)
+        return self.optional(image)
+
+    model = toy(body, optional=Optional())
+    model.rounds = 1
+    tracker, keys = SiteTracker(model), []
+
+    class Keys(TorchFunctionMode):
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if tracker.stack:
+                keys.append(tracker.call(func, calling_frame()).key)
+            return func(*args, **(kwargs or {}))
+
+    def of(rounds, active):
+        model.rounds, model.optional.active = rounds, active
+        keys.clear()
+        with tracking(tracker), Keys(), tracker.region('region'):
+            model(IMAGE)
+        return list(keys)
+
+    first = {case: of(*case) for case in ((1, False), (3, True), (2, False), (2, True))}
+    assert [len(found) for found in first.values()] == [1, 5, 2, 4]
+    assert first[3, True][:2] == first[2, False] and first[2, True][2:] == first[3, True][3:]
+    assert len(set(first[3, True])) == 5
+    for case in ((2, True), (1, False), (3, True), (2, False)):
+        assert of(*case) == first[case], 'the same sites whatever ran before'
 
 
 def test_modules_that_are_not_registered_still_have_keys_of_their_own(toy):

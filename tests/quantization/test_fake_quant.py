@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import constant_scale, weight_scale
+from mmdet_bpu.kernels import compiled_loops
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize,
                                                fake_quantize_constant, fake_quantize_weight)
@@ -67,6 +68,75 @@ def test_the_gradient_passes_inside_the_range_and_nowhere_else(dtype):
     assert x.grad.tolist() == [0, 2, 3, 4, 0, 0]
 
 
+@pytest.fixture(params=['compiled', 'torch'])
+def path(request, monkeypatch):
+    """Both ways that values are computed on a CPU."""
+    if request.param == 'torch':
+        monkeypatch.setattr(compiled_loops, '_switched_off', True)
+    elif not compiled_loops.usable():
+        pytest.skip('numba is not installed')
+    return request.param
+
+
+LAYOUTS = {
+    'contiguous': lambda x: x, 'channels last': lambda x: x.to(memory_format=torch.channels_last),
+    'transposed': lambda x: x.transpose(1, 3), 'strided': lambda x: x[..., ::2]}
+
+
+@pytest.mark.parametrize('rectified', [False, True], ids=['', 'relu'])
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('dtype', RANGES)
+def test_every_layout_has_the_values_and_gradients_of_numpy(path, dtype, layout, rectified):
+    x = torch.randn(2, 16, 33, 18, generator=torch.Generator().manual_seed(0))
+    x[0, 0, :3, :4] = torch.tensor([[0., -0., 1e36, -1e36], [np.inf, -np.inf, 1e-40, -1e-40],
+                                    [0.005, 0.015, -0.005, -0.015]])
+    x = LAYOUTS[layout](x).requires_grad_()
+    gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    low, high = RANGES[dtype]
+    given = x.detach().numpy()
+    source = np.maximum(given, 0) if rectified else given
+    steps = np.rint(source / np.float32(0.01))
+    passes = (steps >= low) & (steps <= high) & ((given > 0) | (not rectified))
+    y = fake_quantize(x, torch.tensor([0.01]), dtype, rectified=rectified)
+    found, = torch.autograd.grad(y, x, gradient)
+    np.testing.assert_array_equal(y.detach(), on_grid(source, 0.01, dtype))
+    np.testing.assert_array_equal(found, np.where(passes, gradient.numpy(), 0))
+    with torch.no_grad():
+        assert torch.equal(fake_quantize(x, torch.tensor([0.01]), dtype, rectified=rectified), y)
+
+
+@pytest.mark.parametrize('count', [0, 1, 7, 4095, 4096, 4097, 200_001])
+def test_no_element_of_a_block_is_left_out(path, count):
+    x = torch.randn(count, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    y = fake_quantize(x, torch.tensor([0.02]), 'int8')
+    y.sum().backward()
+    np.testing.assert_array_equal(y.detach(), on_grid(x.detach().numpy(), 0.02, 'int8'))
+    inside = np.rint(x.detach().numpy() / np.float32(0.02))
+    np.testing.assert_array_equal(x.grad, (inside >= -128) & (inside <= 127))
+
+
+def test_what_is_owned_is_overwritten_and_trains_alike():
+    if not compiled_loops.usable():
+        pytest.skip('numba is not installed')
+    leaf = torch.randn(5000, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    given = leaf * 2
+    expected = on_grid(given.detach().numpy(), 0.02, 'int8')
+    y = fake_quantize(given, torch.tensor([0.02]), 'int8', owned=True)
+    assert y.data_ptr() == given.data_ptr()
+    np.testing.assert_array_equal(y.detach(), expected)
+    y.sum().backward()
+    inside = np.rint(leaf.detach().numpy() * np.float32(2) / np.float32(0.02))
+    np.testing.assert_array_equal(leaf.grad, 2.0 * ((inside >= -128) & (inside <= 127)))
+
+
+def test_gradients_can_be_differentiated_again(path):
+    x = torch.tensor([0.3, 5.0, -0.2]).requires_grad_()
+    first, = torch.autograd.grad((fake_quantize(x, torch.tensor([0.01]), 'int8')**2).sum(), x,
+                                 create_graph=True)
+    second, = torch.autograd.grad(first.sum(), x)
+    assert second.tolist() == [2.0, 0.0, 2.0]
+
+
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
 def test_gradients_are_the_same_on_every_device(device):
     if not getattr(torch, device).is_available():
@@ -101,7 +171,19 @@ def test_weights_have_one_scale_per_output_channel():
     assert result[2].flatten().tolist() == [0.0, 0.0]
 
 
-def test_every_weight_gets_its_gradient():
+@pytest.mark.parametrize('dtype', RANGES)
+def test_weights_are_those_of_numpy(path, dtype):
+    weight = torch.randn(33, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight *= 10.0**torch.arange(-25, 8).view(-1, 1, 1, 1)
+    weight[3] = 0
+    high = np.float32(RANGES[dtype][1])
+    rows = weight.flatten(1).numpy()
+    scale = np.maximum(np.abs(rows).max(1, keepdims=True) / high, np.float32(2.0**-60))
+    np.testing.assert_array_equal(fake_quantize_weight(weight, dtype).flatten(1),
+                                  np.rint(rows / scale) * scale)
+
+
+def test_every_weight_gets_its_gradient(path):
     weight = torch.randn(8, 3, 3, 3, requires_grad=True)
     fake_quantize_weight(weight).sum().backward()
     assert bool((weight.grad == 1).all())

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from mmdet_bpu.kernels import compiled_loops
 from mmdet_bpu.quantization.observers import MinMaxObserver, MSEObserver, build_observer
 
 INT8, INT16 = (-128, 127), (-32768, 32767)
@@ -45,6 +46,34 @@ def test_mse_is_as_good_as_brute_force(name, integers):
     best = brute_force(x, integers[1])
     # 128 candidates and bins of finite width: within 5 % of the best, or of no error at all.
     assert squared_error(x, scale, integers[1]) <= 1.05 * best + 1e-9 * (x**2).sum()
+
+
+@pytest.fixture(params=['compiled', 'torch'])
+def path(request, monkeypatch):
+    """Both ways that values are counted on a CPU."""
+    if request.param == 'torch':
+        monkeypatch.setattr(compiled_loops, '_switched_off', True)
+    elif not compiled_loops.usable():
+        pytest.skip('numba is not installed')
+
+
+@pytest.mark.parametrize('threads', [1, 3])
+def test_the_histogram_is_that_of_numpy(path, threads):
+    rng = np.random.default_rng(0)
+    batches = [(rng.standard_normal(size) * size_of).astype(np.float32)
+               for size, size_of in ((5000, 1e-3), (250_001, 1.0), (4096, 30.0), (1, 1e-6))]
+    batches[1][:4] = np.nan, np.inf, -np.inf, 0
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    observer = MSEObserver()
+    nan = [bool(observer.observe(torch.from_numpy(batch))) for batch in batches]
+    torch.set_num_threads(before)
+    assert nan == [False, True, False, False]
+    seen = np.abs(np.concatenate(batches))
+    seen = seen[np.isfinite(seen)]
+    assert observer.largest.item() == seen.max() < observer.limit.item() <= 2 * seen.max()
+    expected, _ = np.histogram(seen, 2048, (0, observer.limit.item()))
+    np.testing.assert_array_equal(observer.counts, expected)
 
 
 def test_order_of_batches_does_not_matter():
