@@ -1,0 +1,113 @@
+"""Loops over elements, compiled by numba where it is installed, and shared out over threads.
+
+A loop is a Python function ``loop(start, stop, *arguments)`` that works on the elements (or rows)
+from ``start`` to ``stop`` and writes nothing that another share writes. Threads come from a pool of
+our own: numba's parallel layers do not survive the fork of a data loader.
+"""
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, List, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+try:
+    import numba
+except ImportError:  # an optional extra: whoever asks `usable` first takes torch's operations
+    numba = None
+
+SWITCH = 'MMDET_BPU_NO_NUMBA'
+"""Environment variable that turns compiled loops off where numba is installed."""
+
+# Elements of the smallest share that is worth handing over to another thread: it takes some 20 us.
+SHARE = 1 << 16
+
+
+class CompiledLoop:
+    """A loop that is compiled when it is first called, or read from numba's cache.
+
+    Args:
+        loop (Callable): ``loop(start, stop, *arguments)``.
+        signatures (list[str]): Types of ``(start, stop, *arguments)`` in numba's words.
+    """
+
+    def __init__(self, loop: Callable, signatures: List[str]) -> None:
+        self._loop, self._signatures = loop, signatures
+        functools.update_wrapper(self, loop)
+
+    @functools.cached_property
+    def compiled(self) -> Callable:
+        """The machine code."""
+        options = dict(nogil=True, error_model='numpy')
+        try:
+            return numba.njit(self._signatures, cache=True, **options)(self._loop)
+        except RuntimeError as error:
+            if 'cannot cache' not in str(error):
+                raise
+            return numba.njit(self._signatures, **options)(self._loop)
+
+    def __call__(self, count: int, *arguments: Any, work: int = 1) -> None:
+        """Run over ``count`` elements on as many threads as torch has.
+
+        Args:
+            count (int): Elements, or rows.
+            arguments: What the loop takes after its bounds.
+            work (int): Elements a row. Defaults to 1.
+        """
+        first, *others = shares(count, work)
+        if not others:
+            self.compiled(*first, *arguments)
+            return
+        compiled = self.compiled
+        pending = [_workers(len(others)).submit(compiled, *share, *arguments) for share in others]
+        try:
+            compiled(*first, *arguments)
+        finally:
+            for each in pending:  # the arguments' memory is theirs until they have ended
+                each.result()
+
+
+def compiled(*signatures: str) -> Callable[[Callable], CompiledLoop]:
+    """Decorator of a loop: see :class:`CompiledLoop`."""
+    return lambda loop: CompiledLoop(loop, list(signatures))
+
+
+def usable() -> bool:
+    """Whether loops can be compiled here."""
+    return numba is not None and not os.environ.get(SWITCH)
+
+
+def shares(count: int, work: int = 1) -> List[Tuple[int, int]]:
+    """(start, stop) of even shares of ``count`` rows of ``work`` elements, one for each thread."""
+    number = max(1, min(torch.get_num_threads(), count, count * work // SHARE))
+    bounds = [count * index // number for index in range(number + 1)]
+    return list(zip(bounds, bounds[1:]))
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether the elements of ``x`` lie side by side in memory, in any order."""
+    if x.is_contiguous() or x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return True
+    expected = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape)
+                               if size != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def elements(x: Tensor) -> np.ndarray:
+    """Elements of a dense CPU tensor in the order that they have in memory, sharing it."""
+    return x.detach().as_strided((x.numel(), ), (1, )).numpy()
+
+
+@functools.lru_cache(maxsize=None)
+def _workers(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix='bpu-loop')
+
+
+if hasattr(os, 'register_at_fork'):  # a forked child has no threads but its own
+    os.register_at_fork(after_in_child=_workers.cache_clear)
