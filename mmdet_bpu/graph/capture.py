@@ -23,7 +23,8 @@ from mmdet_bpu.graph.functional_forms import (LIKE_ANOTHER, SHAPE_ONLY, TO_PYTHO
 from mmdet_bpu.graph.held_tensors import held_tensors
 from mmdet_bpu.graph.opening import Call, Decomposition, opens
 from mmdet_bpu.graph.regions import with_regions
-from mmdet_bpu.graph.sites import SiteTracker, calling_line, function_name, tracking
+from mmdet_bpu.graph.sites import (Link, SiteTracker, calling_frame, function_name, line_of,
+                                   tracking)
 
 Decompositions = Dict[Callable, Decomposition]
 
@@ -112,11 +113,12 @@ class CaptureMode(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self.tracker.stack:
             return func(*args, **kwargs)
-        line = calling_line()
-        key = self.tracker.key(func, line)
+        frame = calling_frame()
+        line = line_of(frame)
+        link = self.tracker.call(func, frame)
         plain, plain_kwargs, in_place = functional_form(func, kwargs)
         if self._opens(plain, args, plain_kwargs):
-            opened = self._open(plain, args, plain_kwargs, key, line)
+            opened = self._open(plain, args, plain_kwargs, link, line)
             return self._overwrite(args[0], opened) if in_place else opened
         inputs = tensors_in((args, kwargs))
         for tensor in inputs:
@@ -133,16 +135,16 @@ class CaptureMode(TorchFunctionMode):
             raise BpuError(f'{self._place(line)}: {function_name(func)} turns a tensor that depends '
                            'on the image into a Python value; a fixed graph cannot hold this')
         self._check_stale(func, args, inputs, line)
-        return self._record(func, args, kwargs, key)
+        return self._record(func, args, kwargs, link.key)
 
-    def _open(self, func: Callable, args: tuple, kwargs: dict, key: tuple, line) -> Any:
+    def _open(self, func: Callable, args: tuple, kwargs: dict, link: Link, line) -> Any:
         """Run the decomposition of ``func``; its calls are sites inside this one."""
-        with self.tracker.nested(function_name(func), key), self:
+        with self.tracker.nested(function_name(func), link), self:
             opened = self.decompositions[func](*args, **kwargs)
         if opened is NotImplemented:
             raise BpuError(f'{self._place(line)}: {function_name(func)} with these arguments has '
                            'no form in simpler functions')
-        self.captured.opened.add(key)
+        self.captured.opened.add(link.key)
         return opened
 
     def _overwrite(self, tensor: Tensor, value: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from mmdet_bpu.errors import BpuError, first_names
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_tensors
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
-from mmdet_bpu.graph.sites import SiteTracker, active_tracker, calling_line, function_name, tracking
+from mmdet_bpu.graph.sites import (Link, SiteTracker, active_tracker, calling_frame, function_name,
+                                   tracking)
 from mmdet_bpu.quantization.denoising import deployed_part
 from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize_constant,
                                                fake_quantize_weight)
@@ -22,21 +23,43 @@ from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.recomputation import recomputing_alike
 
 
+class Decisions:
+    """What is done at each call, looked up by its key once and by its link from then on.
+
+    Args:
+        tracker (SiteTracker): Of the detector; its links are looked up.
+        plan (dict): Runtime key -> :class:`SitePlan`.
+        opened (set): Runtime keys of calls that are written out in simpler functions.
+        quantizers (dict[str, FakeQuantizer]): By public name.
+    """
+    PASSES, OPENED = object(), object()
+
+    def __init__(self, tracker: SiteTracker, plan: Dict[tuple, SitePlan], opened: Set[tuple],
+                 quantizers: Dict[str, FakeQuantizer]) -> None:
+        self.tracker, self.plan, self.opened = tracker, plan, opened
+        self.quantizers = quantizers
+        self.of_link: Dict[Link, Any] = {}
+
+    def decide(self, link: Link) -> Any:
+        """:class:`SitePlan` of a call that has one, ``OPENED`` or ``PASSES``."""
+        decision = self.OPENED if link.key in self.opened else self.plan.get(link.key) or self.PASSES
+        self.of_link[link] = decision
+        return decision
+
+
 class QuantMode(TorchFunctionMode):
     """Applies a plan to the calls of one forward."""
 
-    def __init__(self, tracker: SiteTracker, plan: Dict[tuple, SitePlan], opened: Set[tuple],
-                 quantizers: Dict[str, FakeQuantizer], quantize_weights: bool) -> None:
+    def __init__(self, decisions: Decisions, quantize_weights: bool) -> None:
         super().__init__()
-        self.tracker, self.plan, self.opened = tracker, plan, opened
-        self.quantizers, self.quantize_weights = quantizers, quantize_weights
+        self.tracker, self.quantizers = decisions.tracker, decisions.quantizers
+        self.decisions, self.quantize_weights = decisions, quantize_weights
         self.observes = True
         self.seen: Optional[Set[tuple]] = None  # keys of sites that ran, if asked for
 
     def repeated(self) -> 'QuantMode':
         """The same quantization of calls that run again: what they see was observed before."""
-        twin = QuantMode(self.tracker, self.plan, self.opened, self.quantizers,
-                         self.quantize_weights)
+        twin = QuantMode(self.decisions, self.quantize_weights)
         twin.observes = False
         return twin
 
@@ -44,16 +67,16 @@ class QuantMode(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self.tracker.stack:
             return func(*args, **kwargs)
-        key = self.tracker.key(func, calling_line())
+        link = self.tracker.call(func, calling_frame())
+        site = self.decisions.of_link.get(link) or self.decisions.decide(link)
         if func is F.batch_norm:
             args, kwargs = _with_frozen_statistics(*args, **kwargs)
-        if key in self.opened:
-            return self._open(func, args, kwargs, key)
-        site = self.plan.get(key)
-        if site is None:
+        if site is Decisions.PASSES:
             return func(*args, **kwargs)
+        if site is Decisions.OPENED:
+            return self._open(func, args, kwargs, link)
         if self.seen is not None:
-            self.seen.add(key)
+            self.seen.add(link.key)
         given = args[0] if args else None
         if site.operands or site.constants or site.weight:
             args, kwargs = self._quantize_operands(site, args, kwargs)
@@ -93,10 +116,10 @@ class QuantMode(TorchFunctionMode):
         x[part] = quantized
         return x
 
-    def _open(self, func, args: tuple, kwargs: dict, key: tuple) -> Any:
+    def _open(self, func, args: tuple, kwargs: dict, link: Link) -> Any:
         """A call that is written out in simpler functions, as it was captured."""
         plain, plain_kwargs, in_place = functional_form(func, kwargs)
-        with self.tracker.nested(function_name(plain), key), self:
+        with self.tracker.nested(function_name(plain), link), self:
             opened = DECOMPOSITIONS[plain](*args, **plain_kwargs)
         return args[0].copy_(opened) if in_place else opened
 
@@ -159,7 +182,7 @@ class Quantization(nn.Module):
         self.folded, self.settings = folded, settings
         self.state, self._known = QuantState.OFF, False
         self.quantizers = nn.ModuleDict({module_key(k): q for k, q in quantizers.items()})
-        self._tracker: Optional[SiteTracker] = None
+        self._decisions: Optional[Decisions] = None
 
     def quantizer(self, name: str) -> FakeQuantizer:
         """Quantizer by its public name."""
@@ -205,21 +228,25 @@ class Quantization(nn.Module):
             return
         if self.state is QuantState.QUANTIZE and not (detector.training and self._known):
             self.require_scales()
-        if self._tracker is None or not self._tracker.belongs_to(detector):
-            self._tracker = SiteTracker(detector)
-        by_name = {public_name(k): q for k, q in self.quantizers.items()}
-        mode = QuantMode(self._tracker, self.plan, self.opened, by_name,
-                         self.state.quantizes)
+        mode = QuantMode(self._decisions_for(detector), self.state.quantizes)
         first_step = detector.training and self.state.quantizes and self.untrained is None
         mode.seen = set() if first_step else None
-        with tracking(self._tracker), mode, recomputing_alike(self._tracker, mode):
+        with tracking(mode.tracker), mode, recomputing_alike(mode.tracker, mode):
             yield
         if first_step:
             self.untrained = [site.output for key, site in self.plan.items()
                               if site.output is not None and key not in mode.seen]
 
+    def _decisions_for(self, detector: nn.Module) -> Decisions:
+        known = self._decisions
+        if known is None or known.plan is not self.plan \
+                or not known.tracker.belongs_to(detector):
+            by_name = {public_name(k): q for k, q in self.quantizers.items()}
+            self._decisions = Decisions(SiteTracker(detector), self.plan, self.opened, by_name)
+        return self._decisions
+
     def __deepcopy__(self, memo: dict) -> 'Quantization':
-        tracker, self._tracker = self._tracker, None
+        decisions, self._decisions = self._decisions, None
         try:
             twin = self.__class__.__new__(self.__class__)
             memo[id(self)] = twin
@@ -228,7 +255,7 @@ class Quantization(nn.Module):
                 twin.__dict__[name] = value if name in shared else deepcopy(value, memo)
             return twin
         finally:
-            self._tracker = tracker
+            self._decisions = decisions
 
 
 class QuantizedDetector:

@@ -11,7 +11,7 @@ from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.graph.regions import with_regions
-from mmdet_bpu.graph.sites import SiteTracker, calling_line, function_name, tracking
+from mmdet_bpu.graph.sites import SiteTracker, calling_frame, function_name, tracking
 from tests.stock_families import DETRS, SHAPE
 
 CFG = Config(dict(bpu=dict(input_shape=(64, 96))))
@@ -45,7 +45,7 @@ class Keys(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if self.tracker.stack:
-            key = self.tracker.key(func, calling_line())
+            key = self.tracker.call(func, calling_frame()).key
             if function_name(func) == 'linear':
                 self.seen.add(key)
         return func(*args, **(kwargs or {}))
