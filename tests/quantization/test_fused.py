@@ -45,6 +45,14 @@ def plain_layer_norm(detector, image):
     return F.layer_norm(rows(detector, image), (40, ))
 
 
+def group_norm(detector, image):
+    return F.relu(detector.groups(detector.conv(image)), inplace=True)
+
+
+def plain_group_norm(detector, image):
+    return F.group_norm(detector.conv(image), 4)
+
+
 def sampling(detector, image):
     """Samples inside, across the border and outside, of three levels."""
     x = rows(detector, image)
@@ -57,7 +65,8 @@ def sampling(detector, image):
     return weighted_samples(value, LEVELS, locations, weights)
 
 
-BODIES = [softmax, masked_softmax, layer_norm, plain_layer_norm, sampling]
+BODIES = [softmax, masked_softmax, layer_norm, plain_layer_norm, group_norm, plain_group_norm,
+          sampling]
 
 
 @pytest.fixture
@@ -67,11 +76,13 @@ def prepared(toy):
     def build(body, **settings):
         torch.manual_seed(3)
         modules = dict(conv=nn.Conv2d(3, 40, 2, 2), norm=nn.LayerNorm(40),
+                       groups=nn.GroupNorm(5, 40),
                        value=nn.Conv2d(3, HEADS * CHANNELS, 1),
                        place=nn.Linear(40, HEADS * len(LEVELS) * POINTS * 2),
                        weigh=nn.Linear(40, HEADS * len(LEVELS) * POINTS))
-        nn.init.normal_(modules['norm'].weight, 1.0, 0.3)
-        nn.init.normal_(modules['norm'].bias, 0.0, 0.3)
+        for name in ('norm', 'groups'):
+            nn.init.normal_(modules[name].weight, 1.0, 0.3)
+            nn.init.normal_(modules[name].bias, 0.0, 0.3)
         model = prepare(toy(body, **modules),
                         dict(input_shape=SHAPE, calibration=dict(observer='minmax'), **settings))
         return calibrate(model, IMAGES / 1.5).train()
