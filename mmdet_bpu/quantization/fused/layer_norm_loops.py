@@ -8,7 +8,7 @@ import numpy as np
 
 from mmdet_bpu.kernels.compiled_loops import compiled
 from mmdet_bpu.quantization.fused.rounding import (clamped, grid_of, inner, inside, on_grid,
-                                                   total)
+                                                   summed, total)
 
 ZERO, HALF, ONE, TWO = (np.float32(each) for each in (0, 0.5, 1, 2))
 
@@ -91,7 +91,7 @@ def differentiate(start, stop, x, weight, bias, grids, lanes, eps, block, gradie
             terms[i] = passed[i] * centred[i]
         to_variance = ZERO
         if inside(exact_root, of_root) and inside(exact_variance, of_variance):
-            to_variance = -HALF * total(terms, partial) * exact_root * exact_root * exact_root
+            to_variance = -HALF * summed(terms) * exact_root * exact_root * exact_root
         to_square = TWO * to_variance / size
         for i in range(count):
             square = centred[i] if inside(centred[i] * centred[i], of_squares) else ZERO
@@ -100,6 +100,6 @@ def differentiate(start, stop, x, weight, bias, grids, lanes, eps, block, gradie
             to_centred[i] = to_centred[i] if inside(x[row, i] - mean, of_centred) else ZERO
         to_mean = ZERO
         if inside(exact_mean, of_mean):
-            to_mean = total(to_centred, partial) / size
+            to_mean = summed(to_centred) / size
         for i in range(count):
             to_x[row, i] = to_centred[i] - to_mean

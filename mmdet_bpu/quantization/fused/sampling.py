@@ -65,7 +65,7 @@ class _Sampling(torch.autograd.Function):
         gradients = [torch.zeros_like(each) for each in ctx.saved_tensors]
         batch, _, heads, _ = value.shape
         differentiate(batch * heads, *map(flat, ctx.saved_tensors), ctx.levels,
-                      _dims(value, locations), ctx.grids, LANES, flat(gradient.contiguous()),
-                      ctx.kept, *map(flat, gradients), work=locations[0, :, 0, ..., 0].numel()
+                      _dims(value, locations), ctx.grids, flat(gradient.contiguous()), ctx.kept,
+                      *map(flat, gradients), work=locations[0, :, 0, ..., 0].numel()
                       * value.shape[-1])
         return (None, None, *gradients)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmdet_bpu.kernels.compiled_loops import compiled
 from mmdet_bpu.quantization.fused.rounding import (clamped, grid_of, inner, inside, multiply_add,
-                                                   on_grid, total)
+                                                   on_grid, summed)
 
 ZERO, HALF, ONE, TWO = (np.float32(each) for each in (0, 0.5, 1, 2))
 
@@ -33,7 +33,7 @@ def row_of(first, i, j, width, height, outside):
 
 @inner
 def add_up(products, lanes, sums):
-    """Sum of rows (n, channels), in torch's order of a row of n: see ``total``."""
+    """Sum of rows (n, channels), in torch's order of a row of n: see ``rounding.total``."""
     vectors = len(products) // lanes
     sums[:] = ZERO
     for index in range(vectors * lanes, len(products)):
@@ -103,10 +103,9 @@ def sample(start, stop, value, locations, weights, levels, dims, grids, lanes, o
 
 
 @compiled('void(int64, int64, float32[::1], float32[::1], float32[::1], int64[:, ::1], int64[::1],'
-          'float32[:, ::1], int64, float32[::1], boolean[::1], float32[::1], float32[::1],'
-          'float32[::1])')
-def differentiate(start, stop, value, locations, weights, levels, dims, grids, lanes, gradient,
-                  kept, to_value, to_locations, to_weights):
+          'float32[:, ::1], float32[::1], boolean[::1], float32[::1], float32[::1], float32[::1])')
+def differentiate(start, stop, value, locations, weights, levels, dims, grids, gradient, kept,
+                  to_value, to_locations, to_weights):
     """Rows are heads of an image. Gradients are written; those of samples outside stay."""
     heads, channels, positions, queries, points = dims[0], dims[1], dims[2], dims[3], dims[4]
     grid, of_samples, of_products = grid_of(grids, 0), grid_of(grids, 1), grid_of(grids, 2)
@@ -115,7 +114,6 @@ def differentiate(start, stop, value, locations, weights, levels, dims, grids, l
     mixed, of_sum = np.empty(channels, np.float32), np.empty(channels, np.float32)
     of_mixed, terms = np.empty(channels, np.float32), np.empty(channels, np.float32)
     along_x, along_y = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    partial = np.empty(4 * lanes, np.float32)
     for row in range(start, stop):
         image, head = row // heads, row % heads
         for position in range(positions):
@@ -158,7 +156,7 @@ def differentiate(start, stop, value, locations, weights, levels, dims, grids, l
                     passed = of_sum[c] if inside(taken * weight, of_products) else ZERO
                     terms[c] = passed * taken
                     of_mixed[c] = passed * weight if rounded == clipped else ZERO
-                to_weights[at] = total(terms, partial)
+                to_weights[at] = summed(terms)
                 for c in range(channels):
                     along_x[c] = of_mixed[c] * ((plane[ne, c] - plane[nw, c]) * upper_part
                                                 + (plane[se, c] - plane[sw, c]) * lower_part)
@@ -166,9 +164,9 @@ def differentiate(start, stop, value, locations, weights, levels, dims, grids, l
                     along_y[c] = of_mixed[c] * ((plane[sw, c] - plane[nw, c]) * left_part
                                                 + (plane[se, c] - plane[ne, c]) * right_part)
                 if inside(TWO * locations[2 * at] - ONE, grid):
-                    to_locations[2 * at] = total(along_x, partial) * np.float32(width)
+                    to_locations[2 * at] = summed(along_x) * np.float32(width)
                 if inside(TWO * locations[2 * at + 1] - ONE, grid):
-                    to_locations[2 * at + 1] = total(along_y, partial) * np.float32(height)
+                    to_locations[2 * at + 1] = summed(along_y) * np.float32(height)
                 for c in range(channels):
                     to_plane[nw, c] += of_mixed[c] * of_nw
                 for c in range(channels):

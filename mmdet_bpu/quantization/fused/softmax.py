@@ -1,5 +1,6 @@
 """Softmax with its quantizers as one autograd function."""
-from typing import Any, Optional
+import functools
+from typing import Any, Optional, Tuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from mmdet_bpu.quantization.fused.inner_sites import InnerSites, Quantizers
 from mmdet_bpu.quantization.fused.rounding import LANES, takes
 from mmdet_bpu.quantization.fused.softmax_loops import differentiate, softmax
 
+Grid = Tuple[float, float, float]
 SITES = ('sub.0', 'exp.0', 'sum.0', 'reciprocal.0', 'mul.0')
 
 
@@ -30,10 +32,15 @@ def _rows(x: Tensor) -> np.ndarray:
 
 def _powers(grids: np.ndarray) -> np.ndarray:
     """Powers (2, places): of each integer that a difference can be, and their derivatives."""
-    scale, low, _ = grids[0]
+    return _table(*map(tuple, grids[:2].tolist()))
+
+
+@functools.lru_cache(maxsize=32)  # 0.25 MB each with int16 differences; scales stay as calibrated
+def _table(of_differences: Grid, of_powers: Grid) -> np.ndarray:
+    scale, low, _ = map(np.float32, of_differences)
     integers = torch.arange(int(low), 1, dtype=torch.float32)
     exact = torch.exp(integers * torch.tensor(scale)).numpy()
-    scale, low, high = grids[1]
+    scale, low, high = map(np.float32, of_powers)
     rounded = np.rint(exact / scale)
     clipped = rounded.clip(low, high)
     table = np.empty((2, len(exact) + 2), np.float32)

@@ -7,7 +7,8 @@ from the lowest to 0, of one that saturates, and of NaN. ``slopes`` are its deri
 import numpy as np
 
 from mmdet_bpu.kernels.compiled_loops import compiled
-from mmdet_bpu.quantization.fused.rounding import grid_of, inner, inside, on_grid, total
+from mmdet_bpu.quantization.fused.rounding import (grid_of, inner, inside, on_grid, summed,
+                                                   total)
 
 ZERO, ONE = np.float32(0), np.float32(1)
 LOWEST = np.float32(-np.inf)
@@ -17,16 +18,17 @@ LOWEST = np.float32(-np.inf)
 def greatest(row, partial):
     """Largest element of a row; NaN is none."""
     lanes = partial.size // 4
-    partial[:] = LOWEST
-    whole = row.size // lanes * lanes
-    for start in range(0, whole, lanes):
+    whole = row.size // lanes
+    for lane in range(lanes):
+        partial[lane] = LOWEST
+    for vector in range(whole):
         for lane in range(lanes):
-            x = row[start + lane]
+            x = row[vector * lanes + lane]
             partial[lane] = x if x > partial[lane] else partial[lane]
     result = LOWEST
     for lane in range(lanes):
         result = partial[lane] if partial[lane] > result else result
-    for index in range(whole, row.size):
+    for index in range(whole * lanes, row.size):
         result = row[index] if row[index] > result else result
     return result
 
@@ -86,7 +88,7 @@ def differentiate(start, stop, x, grids, lanes, table, slopes, gradient, to_x):
             terms[i] = passed * powers[i]
         to_sum = ZERO
         if inside(exact, of_reciprocal) and inside(sums, of_sum):
-            to_sum = -total(terms, partial) * exact * exact
+            to_sum = -summed(terms) * exact * exact
         for i in range(count):
             terms[i] = slopes[places[i]]
         for i in range(count):
@@ -94,6 +96,6 @@ def differentiate(start, stop, x, grids, lanes, table, slopes, gradient, to_x):
         ties = 0
         for i in range(count):
             ties += x[row, i] == largest
-        to_largest = total(of_powers, partial) / np.float32(max(ties, 1))
+        to_largest = summed(of_powers) / np.float32(max(ties, 1))
         for i in range(count):
             to_x[row, i] = of_powers[i] - (to_largest if x[row, i] == largest else ZERO)
