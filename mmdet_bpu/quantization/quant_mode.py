@@ -136,7 +136,7 @@ class QuantMode(TorchFunctionMode):
             return NotImplemented
         sites = self.decisions.opened[link.key]
         if self.closed and sites.last is not None:
-            result = self._quantizer(sites.last)(func(*args, **kwargs))
+            result = self._deployed(self._quantizer(sites.last), func(*args, **kwargs), ())
         else:
             result = FUSED[func](sites, self.quantizers, *args, **kwargs)
         if self.seen is not None and result is not NotImplemented:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmdet_bpu.kernels.compiled_loops import numba, usable
+from mmdet_bpu.kernels import compiled_loops
+from mmdet_bpu.kernels.compiled_loops import numba
 
 LANES = 16 if torch.backends.cpu.get_cpu_capability() == 'AVX512' else 8
 """Elements of a vector of torch's kernels on this processor."""
@@ -116,8 +117,9 @@ def summed(row):
 
 def takes(*tensors: Tensor) -> bool:
     """Whether compiled loops can work on these tensors."""
-    return usable() and all(x.device.type == 'cpu' and x.dtype == torch.float32 and x.numel()
-                            and type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
+    return compiled_loops.usable() and all(
+        x.device.type == 'cpu' and x.dtype == torch.float32 and x.numel()
+        and type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
 
 
 def flat(x: Tensor) -> np.ndarray:
