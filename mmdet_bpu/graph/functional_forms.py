@@ -1,4 +1,5 @@
 """What a torch function is to a tracer: in-place, shape-only, or a plain function of tensors."""
+import functools
 import operator
 from typing import Any, Callable, Dict, Tuple
 
@@ -46,17 +47,23 @@ def functional_form(func: Callable, kwargs: dict) -> Tuple[Callable, dict, bool]
         tuple: (function without side effects, its keyword arguments, whether ``func`` as called
         overwrites its first argument).
     """
-    if func in _IN_PLACE:
-        return _IN_PLACE[func], kwargs, True
-    if 'inplace' in kwargs:
+    if 'inplace' in kwargs and func not in _IN_PLACE:
         rest = {k: v for k, v in kwargs.items() if k != 'inplace'}
         return func, rest, bool(kwargs['inplace'])
+    plain, in_place = _functional(func)
+    return plain, kwargs, in_place
+
+
+@functools.lru_cache(maxsize=4096)
+def _functional(func: Callable) -> Tuple[Callable, bool]:
+    if func in _IN_PLACE:
+        return _IN_PLACE[func], True
     name = getattr(func, '__name__', '')
     if name.endswith('_') and not name.endswith('__'):
         plain = getattr(Tensor, name[:-1], None) or getattr(F, name[:-1], None)
         if plain is not None:
-            return plain, kwargs, True
-    return func, kwargs, False
+            return plain, True
+    return func, False
 
 
 def tensors_in(value: Any) -> list:

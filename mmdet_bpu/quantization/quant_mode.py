@@ -104,7 +104,8 @@ class QuantMode(TorchFunctionMode):
     def _quantizer(self, name: str) -> Callable[[Tensor], Tensor]:
         quantizer = self.quantizers[name]
         if self.observes:
-            return quantizer
+            # The hooks that follow module calls have nothing to follow here.
+            return quantizer if quantizer._forward_hooks else quantizer.forward
         return quantizer.on_grid if self.quantize_weights else _unchanged
 
     def _deployed(self, quantize: Callable[[Tensor], Tensor], x: Tensor,
