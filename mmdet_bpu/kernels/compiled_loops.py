@@ -19,7 +19,8 @@ except ImportError:  # an optional extra: whoever asks `usable` first takes torc
     numba = None
 
 SWITCH = 'MMDET_BPU_NO_NUMBA'
-"""Environment variable that turns compiled loops off where numba is installed."""
+"""Environment variable that, if it is set when this is imported, turns compiled loops off."""
+_switched_off = bool(os.environ.get(SWITCH))
 
 # Elements of the smallest share that is worth handing over to another thread: it takes some 20 us.
 SHARE = 1 << 16
@@ -76,12 +77,14 @@ def compiled(*signatures: str) -> Callable[[Callable], CompiledLoop]:
 
 def usable() -> bool:
     """Whether loops can be compiled here."""
-    return numba is not None and not os.environ.get(SWITCH)
+    return numba is not None and not _switched_off
 
 
 def shares(count: int, work: int = 1) -> List[Tuple[int, int]]:
     """(start, stop) of even shares of ``count`` rows of ``work`` elements, one for each thread."""
-    number = max(1, min(torch.get_num_threads(), count, count * work // SHARE))
+    number = min(torch.get_num_threads(), count, count * work // SHARE)
+    if number < 2:
+        return [(0, count)]
     bounds = [count * index // number for index in range(number + 1)]
     return list(zip(bounds, bounds[1:]))
 
@@ -101,6 +104,8 @@ def is_dense(x: Tensor) -> bool:
 
 def elements(x: Tensor) -> np.ndarray:
     """Elements of a dense CPU tensor in the order that they have in memory, sharing it."""
+    if x.is_contiguous():
+        return x.detach().numpy().reshape(-1)
     return x.detach().as_strided((x.numel(), ), (1, )).numpy()
 
 

@@ -1,5 +1,6 @@
 """Fake quantizers: symmetric, zero point 0, ties to even; activations per tensor."""
 from enum import Enum
+from math import inf
 from typing import Optional, Union
 
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import constant_scale, weight_scale
+from mmdet_bpu.kernels import compiled_loops
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.program.weight_layout import channels_exchanged
+from mmdet_bpu.quantization import fake_quant_cpu
 from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER, Observer, build_observer, reduced
 
 
@@ -71,15 +74,44 @@ class _OnGrid(torch.autograd.Function):
         return inside, None, None, None
 
 
-def _on_grid(x: Tensor, scale: Tensor, dtype: str) -> Tensor:
+class _OnGridInOnePass(torch.autograd.Function):
+    """The same by a compiled loop, which keeps a bit an element."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: float, low: int, high: int, floor: float,
+                owned: bool) -> Tensor:
+        out = x.detach() if owned else None
+        rounded, ctx.stopped = fake_quant_cpu.rounded_and_marked(x, scale, low, high, floor, out)
+        return rounded
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple:
+        if ctx.stopped is not None:
+            differentiable = torch.is_grad_enabled()
+            gradient = gradient * ctx.stopped.mask() if differentiable else \
+                ctx.stopped.kept(gradient)
+        return gradient, None, None, None, None, None
+
+
+def _on_grid(x: Tensor, scale: Tensor, dtype: str, owned: bool = False,
+             rectified: bool = False) -> Tensor:
     low, high = integer_range(dtype)
     x = x.float()  # autocast leaves what follows in float32
-    if x.requires_grad and torch.is_grad_enabled():
+    trained = x.requires_grad and torch.is_grad_enabled()
+    if compiled_loops.usable() and fake_quant_cpu.fits(x):
+        low, floor = (0, 0.0) if rectified else (low, -inf)
+        if trained:
+            return _OnGridInOnePass.apply(x, scale.item(), low, high, floor, owned)
+        return fake_quant_cpu.rounded(x, scale.item(), low, high, x if owned else None)
+    if rectified:
+        x = torch.relu(x)
+    if trained:
         return _OnGrid.apply(x, scale, low, high)
     return torch.div(x, scale).round_().clamp_(low, high).mul_(scale)
 
 
-def fake_quantize(x: Tensor, scale: Tensor, dtype: str) -> Tensor:
+def fake_quantize(x: Tensor, scale: Tensor, dtype: str, owned: bool = False,
+                  rectified: bool = False) -> Tensor:
     """``clamp(round(x / scale)) * scale`` with a straight-through gradient inside the range.
 
     Infinite values become the ends of the range, NaN stays.
@@ -88,8 +120,31 @@ def fake_quantize(x: Tensor, scale: Tensor, dtype: str) -> Tensor:
         x (Tensor): Any shape; computed in float32, also under AMP.
         scale (Tensor): float32 of one element.
         dtype (str): ``int8`` or ``int16``.
+        owned (bool): Nobody else reads the memory of ``x``, nor does a backward pass: it may be
+            overwritten. Defaults to False.
+        rectified (bool): Of ``relu(x)``. Defaults to False.
     """
-    return _on_grid(x, scale.detach(), dtype)
+    return _on_grid(x, scale.detach(), dtype, owned, rectified)
+
+
+class _WeightOnGrid(torch.autograd.Function):
+    """A weight on its grid, which reaches to its largest magnitude: nothing saturates."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, dtype: str) -> Tensor:
+        return _rounded_weight(weight, dtype)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple:
+        return gradient, None
+
+
+def _rounded_weight(weight: Tensor, dtype: str) -> Tensor:
+    weight = weight.detach().float()
+    if compiled_loops.usable() and weight.device.type == 'cpu' and weight.is_contiguous():
+        return fake_quant_cpu.rounded_weight(weight, integer_range(dtype)[1])
+    scale = weight_scale(weight, dtype).view(-1, *(1, ) * (weight.dim() - 1))
+    return torch.div(weight, scale).round_().clamp_(*integer_range(dtype)).mul_(scale)
 
 
 def fake_quantize_weight(weight: Tensor, dtype: str = 'int8',
@@ -104,8 +159,7 @@ def fake_quantize_weight(weight: Tensor, dtype: str = 'int8',
     if groups is not None:
         weight = channels_exchanged(weight, groups)
         return channels_exchanged(fake_quantize_weight(weight, dtype), groups)
-    scale = weight_scale(weight, dtype)
-    return _on_grid(weight, scale.view(-1, *(1, ) * (weight.dim() - 1)), dtype)
+    return _WeightOnGrid.apply(weight.float(), dtype)
 
 
 def fake_quantize_constant(x: Tensor, dtype: str) -> Tensor:
@@ -141,14 +195,18 @@ class FakeQuantizer(nn.Module):
         self.register_buffer('seen', torch.zeros(1, dtype=torch.int32), persistent=False)
         self.observer: Observer = build_observer(observer)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Observe and/or quantize ``x`` of any shape, according to the state."""
+    def forward(self, x: Tensor, owned: bool = False) -> Tensor:
+        """Observe and/or quantize ``x`` of any shape, according to the state.
+
+        Args:
+            owned (bool): See :func:`fake_quantize`. Defaults to False.
+        """
         if self.state is QuantState.OFF or self.dtype == 'int32':
             return x
         if self.state.observes and not self.fixed:
             self._observe(x.detach())
         if self.state.quantizes:
-            return fake_quantize(x, self.scale, self.dtype)
+            return fake_quantize(x, self.scale, self.dtype, owned)
         return x
 
     def _observe(self, x: Tensor) -> None:
@@ -156,11 +214,18 @@ class FakeQuantizer(nn.Module):
         self.seen_nan |= torch.isnan(x).any().to(self.seen_nan)
         self.observer.observe(x)
 
-    def on_grid(self, x: Tensor, factor: float = 1.0) -> Tensor:
+    def on_grid(self, x: Tensor, owned: bool = False, factor: float = 1.0) -> Tensor:
         """``x`` rounded to this quantizer's integers, in units of ``factor`` scales; no observing."""
         if self.dtype == 'int32':
             return x
-        return fake_quantize(x, self.scale * factor, self.dtype)
+        scale = self.scale if factor == 1.0 else self.scale * factor
+        return fake_quantize(x, scale, self.dtype, owned)
+
+    def rectified(self, x: Tensor, owned: bool = False) -> Tensor:
+        """``relu(x)`` rounded; no observing."""
+        if self.dtype == 'int32':
+            return torch.relu(x)
+        return fake_quantize(x, self.scale, self.dtype, owned, rectified=True)
 
     @torch.no_grad()
     def finish_calibration(self) -> None:

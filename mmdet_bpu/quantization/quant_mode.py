@@ -21,6 +21,7 @@ from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_q
                                                fake_quantize_weight)
 from mmdet_bpu.quantization.fused.composites import FUSED
 from mmdet_bpu.quantization.fused.inner_sites import InnerSites
+from mmdet_bpu.quantization.owned_results import RELU, is_unsaved, makes_new
 from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.recomputation import recomputing_alike
 
@@ -42,6 +43,7 @@ class Decisions:
         self.tracker, self.plan, self.opened = tracker, plan, opened
         self.quantizers = quantizers
         self.of_link: Dict[Link, Any] = {}
+        self.shared: Set[int] = set()  # ids of weights that several calls of a forward read
 
     def decide(self, link: Link) -> Any:
         """:class:`SitePlan` of a call that has one, ``OPENED`` or ``PASSES``."""
@@ -59,6 +61,7 @@ class QuantMode(TorchFunctionMode):
         self.decisions, self.quantize_weights = decisions, quantize_weights
         self.observes = True
         self.closed = False  # whether only the result of an opened call is quantized
+        self._weights: Dict[tuple, Optional[tuple]] = {}
         self.seen: Optional[Set[tuple]] = None  # keys of sites that ran, if asked for
 
     def repeated(self) -> 'QuantMode':
@@ -87,39 +90,66 @@ class QuantMode(TorchFunctionMode):
         if site.output is None and site.filled is None and (not args or args[0] is given):
             return func(*args, **kwargs)
         plain, plain_kwargs, in_place = functional_form(func, kwargs)
-        result = self._rounded(site, plain(*args, **plain_kwargs))
+        if plain in RELU and self._rectifies(site):
+            overwrites = in_place and is_unsaved(given)
+            result = self.quantizers[site.output].rectified(given, overwrites)
+        else:
+            result = self._rounded(site, plain(*args, **plain_kwargs), makes_new(plain))
         if in_place and func not in REBINDING and 'inplace' not in kwargs:
             return given.copy_(result)
         return result
 
-    def _rounded(self, site: SitePlan, result: Any) -> Any:
+    def _rectifies(self, site: SitePlan) -> bool:
+        """Whether the quantizer behind a relu can do both in one pass."""
+        if site.output is None or self.tracker.extra_queries or not self.quantize_weights:
+            return False
+        quantizer = self.quantizers[site.output]
+        return quantizer.state is QuantState.QUANTIZE and not quantizer._forward_hooks
+
+    def _rounded(self, site: SitePlan, result: Any, owned: bool) -> Any:
         if site.output is not None:
-            return self._deployed(self._quantizer(site.output), result, site.output_shape)
+            return self._deployed(self._quantizer(site.output), result, site.output_shape, owned)
         if site.filled is not None and self.quantize_weights:
             name, factor = site.filled
             on_grid = functools.partial(self.quantizers[name].on_grid, factor=factor)
             return self._deployed(on_grid, result, site.output_shape)
         return result
 
-    def _quantizer(self, name: str) -> Callable[[Tensor], Tensor]:
+    def _quantizer(self, name: str) -> Callable[..., Tensor]:
         quantizer = self.quantizers[name]
+        if quantizer._forward_hooks and self.observes:
+            return lambda x, owned: quantizer(x)  # who looks on sees what came
         if self.observes:
-            # The hooks that follow module calls have nothing to follow here.
-            return quantizer if quantizer._forward_hooks else quantizer.forward
+            return quantizer.forward
         return quantizer.on_grid if self.quantize_weights else _unchanged
 
-    def _deployed(self, quantize: Callable[[Tensor], Tensor], x: Tensor,
-                  captured: Tuple[int, ...]) -> Tensor:
+    def _deployed(self, quantize: Callable[..., Tensor], x: Tensor, captured: Tuple[int, ...],
+                  owned: bool = False) -> Tensor:
         """``x`` with all of it quantized that is deployed."""
         tracker = self.tracker
         part = tracker.extra_queries and deployed_part(
             tuple(x.shape), captured, tracker.extra_queries, tracker.batch)
         if not part:
-            return quantize(x)
-        quantized = quantize(x[part])
+            return quantize(x, owned)
+        quantized = quantize(x[part], False)
         x = x.to(quantized.dtype, copy=True)
         x[part] = quantized
         return x
+
+    def _weight(self, weight: Tensor, *form: Any) -> Tensor:
+        """A weight on its grid; once a forward, however many calls read it."""
+        slot = (id(weight), *form, torch.is_grad_enabled())
+        if slot not in self._weights:
+            self._weights[slot] = None
+        else:
+            self.decisions.shared.add(id(weight))
+        if id(weight) not in self.decisions.shared:
+            return fake_quantize_weight(weight, *form)
+        known = self._weights[slot]
+        if known is None or known[0] is not weight or known[1] != weight._version:
+            known = weight, weight._version, fake_quantize_weight(weight, *form)
+            self._weights[slot] = known
+        return known[2]
 
     def _open(self, func, args: tuple, kwargs: dict, link: Link) -> Any:
         """A call that is written out in simpler functions, as it was captured."""
@@ -155,16 +185,17 @@ class QuantMode(TorchFunctionMode):
             if not self.quantize_weights:
                 return tensor
             if site.weight is not None and site.weight[0] == index:
-                return fake_quantize_weight(tensor, *site.weight[1:])
+                return self._weight(tensor, *site.weight[1:])
             if index in site.constants:
-                on_grid = functools.partial(fake_quantize_constant, dtype=site.constants[index])
-                return self._deployed(on_grid, tensor, site.operand_shapes[index])
+                dtype = site.constants[index]
+                return self._deployed(lambda x, owned: fake_quantize_constant(x, dtype), tensor,
+                                      site.operand_shapes[index])
             return tensor
 
         return map_tensors((args, kwargs), quantize)
 
 
-def _unchanged(x: Tensor) -> Tensor:
+def _unchanged(x: Tensor, owned: bool) -> Tensor:
     return x
 
 

@@ -1,12 +1,16 @@
 """Compiled loops touch each element once, on any number of threads and after a fork."""
 import multiprocessing
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from mmdet_bpu.kernels import compiled_loops
-from mmdet_bpu.kernels.compiled_loops import SHARE, compiled, elements, is_dense, shares, usable
+from mmdet_bpu.kernels.compiled_loops import (SHARE, SWITCH, compiled, elements, is_dense,
+                                                  shares)
 
 needs_numba = pytest.mark.skipif(compiled_loops.numba is None, reason='numba is not installed')
 
@@ -80,9 +84,11 @@ def test_a_forked_child_starts_its_own_workers(threads):
             child.kill()
 
 
-def test_an_environment_variable_turns_them_off(monkeypatch):
-    monkeypatch.setenv(compiled_loops.SWITCH, '1')
-    assert not usable()
+def test_an_environment_variable_turns_them_off():
+    code = 'from mmdet_bpu.kernels.compiled_loops import usable; print(usable())'
+    found = subprocess.run([sys.executable, '-c', code], env={**os.environ, SWITCH: '1'},
+                           capture_output=True, text=True, check=True)
+    assert found.stdout == 'False\n'
 
 
 @needs_numba
