@@ -75,6 +75,11 @@ def compiled(*signatures: str) -> Callable[[Callable], CompiledLoop]:
     return lambda loop: CompiledLoop(loop, list(signatures))
 
 
+def inner(function: Callable) -> Callable:
+    """Decorator of a function that loops call; compiled with them."""
+    return function if numba is None else numba.njit(nogil=True, error_model='numpy')(function)
+
+
 def usable() -> bool:
     """Whether loops can be compiled here."""
     return numba is not None and not _switched_off
@@ -100,6 +105,11 @@ def is_dense(x: Tensor) -> bool:
             return False
         expected *= size
     return True
+
+
+def fits(x: Tensor) -> bool:
+    """Whether ``x`` is what loops over float32 elements can read."""
+    return x.dtype == torch.float32 and x.device.type == 'cpu' and is_dense(x)
 
 
 def elements(x: Tensor) -> np.ndarray:

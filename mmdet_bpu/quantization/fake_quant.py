@@ -98,7 +98,7 @@ def _on_grid(x: Tensor, scale: Tensor, dtype: str, owned: bool = False,
     low, high = integer_range(dtype)
     x = x.float()  # autocast leaves what follows in float32
     trained = x.requires_grad and torch.is_grad_enabled()
-    if compiled_loops.usable() and fake_quant_cpu.fits(x):
+    if compiled_loops.usable() and compiled_loops.fits(x):
         low, floor = (0, 0.0) if rectified else (low, -inf)
         if trained:
             return _OnGridInOnePass.apply(x, scale.item(), low, high, floor, owned)
@@ -211,8 +211,10 @@ class FakeQuantizer(nn.Module):
 
     def _observe(self, x: Tensor) -> None:
         self.seen |= int(x.numel() > 0)
-        self.seen_nan |= torch.isnan(x).any().to(self.seen_nan)
-        self.observer.observe(x)
+        nan = self.observer.observe(x)
+        if nan is None:  # an observer of a user need not say
+            nan = torch.isnan(x).any()
+        self.seen_nan |= nan.to(self.seen_nan) if isinstance(nan, Tensor) else int(nan)
 
     def on_grid(self, x: Tensor, owned: bool = False, factor: float = 1.0) -> Tensor:
         """``x`` rounded to this quantizer's integers, in units of ``factor`` scales; no observing."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmdet_bpu.graph.scales import SMALLEST_SCALE
-from mmdet_bpu.kernels.compiled_loops import compiled, elements, is_dense
+from mmdet_bpu.kernels.compiled_loops import compiled, elements
 
 # Elements of a block: its temporaries stay in the first-level cache.
 BLOCK = 4096
@@ -140,11 +140,6 @@ class Stopped:
         """The same as a tensor of bool; True lets a gradient pass."""
         ones = torch.ones(self.shape).as_strided(self.shape, self.stride)
         return self.kept(ones) != 0
-
-
-def fits(x: Tensor) -> bool:
-    """Whether these loops can read ``x``."""
-    return x.dtype == torch.float32 and x.device.type == 'cpu' and is_dense(x)
 
 
 def rounded(x: Tensor, scale: float, low: int, high: int, out: Optional[Tensor] = None) -> Tensor:

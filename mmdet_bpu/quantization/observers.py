@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import SMALLEST_SCALE
+from mmdet_bpu.kernels import compiled_loops
+from mmdet_bpu.quantization import observers_cpu
 
 DEFAULT_OBSERVER = 'mse'
 """How scales are found where nobody says."""
@@ -31,8 +33,12 @@ class Observer(nn.Module, ABC):
     """Sees tensors, forgets them, and proposes a scale. Non-finite values are skipped."""
 
     @abstractmethod
-    def observe(self, x: Tensor) -> None:
-        """Take the statistics of ``x`` (any shape) in."""
+    def observe(self, x: Tensor) -> Union[None, bool, Tensor]:
+        """Take the statistics of ``x`` (any shape) in.
+
+        Returns:
+            bool | Tensor, optional: Whether there is NaN in ``x``, if the observer has noticed.
+        """
 
     @abstractmethod
     def reduce(self) -> None:
@@ -55,17 +61,15 @@ class MinMaxObserver(Observer):
         super().__init__()
         self.register_buffer('largest', torch.full((1, ), -1.0), persistent=False)
 
-    def observe(self, x: Tensor) -> None:
-        magnitude = x.float().abs().flatten()
-        if not magnitude.numel():
-            return
-        largest = magnitude.max()
-        if not torch.isfinite(largest):
-            magnitude = magnitude[torch.isfinite(magnitude)]
-            if not magnitude.numel():
-                return
-            largest = magnitude.max()
-        torch.maximum(self.largest, largest.to(self.largest), out=self.largest)
+    def observe(self, x: Tensor) -> Union[bool, Tensor]:
+        if not x.numel():
+            return False
+        x = x.detach().float()
+        if compiled_loops.usable() and compiled_loops.fits(x):
+            return observers_cpu.largest_magnitude(x, self.largest)
+        magnitude, nan = _finite_magnitude(x)
+        torch.maximum(self.largest, magnitude.amax(), out=self.largest)
+        return nan
 
     def reduce(self) -> None:
         reduced(self.largest, dist.ReduceOp.MAX)
@@ -109,41 +113,32 @@ class MSEObserver(Observer):
         self.register_buffer('limit', torch.zeros(1, dtype=torch.float64), persistent=False)
         self.register_buffer('largest', torch.full((1, ), -1.0), persistent=False)
 
-    def observe(self, x: Tensor) -> None:
-        magnitude = x.float().abs().flatten()
-        if not magnitude.numel():
-            return
-        largest = magnitude.max().item()
-        if largest != largest or largest == float('inf'):
-            magnitude = magnitude[torch.isfinite(magnitude)]
-            if not magnitude.numel():
-                return
-            largest = magnitude.max().item()
-        self.largest.clamp_(min=largest)
-        self._widen(largest)
-        counts = torch.histc(magnitude, self.bins, 0.0, self.limit.item())
-        self.counts += counts.to(self.counts)
+    def observe(self, x: Tensor) -> Union[bool, Tensor]:
+        if not x.numel():
+            return False
+        x = x.detach().float()
+        if compiled_loops.usable() and compiled_loops.fits(x):
+            return observers_cpu.count_magnitudes(x, self.counts, self.limit, self.largest)
+        magnitude, nan = _finite_magnitude(x)
+        largest = magnitude.amax()
+        torch.maximum(self.largest, largest, out=self.largest)
+        self._widen(_power_of_two_above(largest).to(self.limit))
+        # Infinities and NaN are below the first bin.
+        share = magnitude * (1 / self.limit).to(magnitude)
+        self.counts += torch.histc(share, self.bins, 0.0, 1.0).to(self.counts)
+        return nan
 
-    def _widen(self, largest: float) -> None:
-        """Make ``limit`` a power of two above ``largest``, merging bins."""
-        if self.limit.item() == 0.0:
-            limit = 2.0**-20
-            while limit <= largest:
-                limit *= 2
-            self.limit.fill_(limit)
-        while self.limit.item() <= largest:
-            merged = self.counts.view(-1, 2).sum(1)
-            self.counts.zero_()
-            self.counts[:self.bins // 2] = merged
-            self.limit.mul_(2)
+    def _widen(self, limit: Tensor) -> None:
+        """Let the histogram reach to ``limit`` if it does not, merging bins; nothing waits."""
+        limit = torch.maximum(self.limit, limit)
+        doublings = torch.where(self.limit > 0, torch.log2(limit / self.limit).round(), 0)
+        bins = torch.arange(self.bins, device=limit.device) >> doublings.long()
+        self.counts.copy_(torch.zeros_like(self.counts).index_add_(0, bins, self.counts))
+        self.limit.copy_(limit)
 
     def reduce(self) -> None:
-        largest = reduced(self.largest, dist.ReduceOp.MAX).item()
-        if largest >= 0:
-            self._widen(largest)
-        limit = reduced(self.limit.clone(), dist.ReduceOp.MAX).item()
-        while 0 < self.limit.item() < limit:
-            self._widen(self.limit.item())
+        reduced(self.largest, dist.ReduceOp.MAX)
+        self._widen(reduced(self.limit.clone(), dist.ReduceOp.MAX))
         reduced(self.counts, dist.ReduceOp.SUM)
 
     def scale(self, integer_range: Tuple[int, int]) -> Optional[float]:
@@ -171,6 +166,25 @@ class MSEObserver(Observer):
         self.counts.zero_()
         self.limit.zero_()
         self.largest.fill_(-1.0)
+
+
+def _finite_magnitude(x: Tensor) -> Tuple[Tensor, Tensor]:
+    """Magnitudes of ``x`` with -1 for what is not finite, and whether there is NaN in it.
+
+    On a GPU nothing waits for a result.
+    """
+    magnitude = x.abs().flatten()
+    top = magnitude.amax()  # NaN if there is any
+    if x.is_cuda or not torch.isfinite(top):
+        magnitude = torch.nan_to_num_(magnitude, nan=-1.0, posinf=-1.0)
+    return magnitude, torch.isnan(top)
+
+
+def _power_of_two_above(largest: Tensor) -> Tensor:
+    """The least power of two above a magnitude, from 2**-20 on; 0 for -1, which is none."""
+    exponent = torch.frexp(largest).exponent.double()
+    limit = torch.where(largest > 0, torch.exp2(exponent), 0.0).clamp(min=2.0**-20)
+    return torch.where(largest < 0, 0.0, limit)
 
 
 def build_observer(config: Union[str, dict]) -> Observer:
