@@ -147,6 +147,19 @@ def test_on_several_threads_the_results_are_the_same(prepared, counted, monkeypa
     assert len(counted) == 2 * len(BODIES)
 
 
+def test_nan_stays(prepared, monkeypatch):
+    images = IMAGES.clone()
+    images[0, 0, 4, 6] = float('nan')
+    models = [prepared(body) for body in (softmax, layer_norm, sampling)]
+    with torch.no_grad():
+        found = [model(images) for model in models]
+        monkeypatch.setattr(compiled_loops, 'usable', lambda: False)
+        expected = [model(images) for model in models]
+    for x, y in zip(found, expected):
+        assert x.isnan().any() and not x.isnan().all()
+        assert torch.equal(x.isnan(), y.isnan()) and torch.equal(x.nan_to_num(), y.nan_to_num())
+
+
 def test_the_first_step_has_run_all_sites(prepared):
     model = prepared(layer_norm)
     model(IMAGES)
@@ -190,7 +203,7 @@ def test_under_autocast_what_is_quantized_stays_in_float32(prepared, counted, mo
 def test_closed_training_quantizes_the_result_alone(prepared, body, last):
     opened, closed = prepared(body), prepared(body, qat=dict(closed=True))
     quantizer, given = quantization_of(closed).quantizer(last), []
-    quantizer.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    quantizer.register_forward_hook(lambda module, inputs, output: given.append(inputs[0]))
     found = step(closed)
     assert torch.equal(found[0], quantizer.on_grid(given[0]))
     assert not torch.equal(found[0], step(opened)[0])

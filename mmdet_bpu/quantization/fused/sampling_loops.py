@@ -16,6 +16,7 @@ from mmdet_bpu.quantization.fused.rounding import (clamped, grid_of, inner, insi
                                                    on_grid, summed)
 
 ZERO, HALF, ONE, TWO = (np.float32(each) for each in (0, 0.5, 1, 2))
+NAN = np.float32(np.nan)
 
 
 @inner
@@ -76,8 +77,9 @@ def sample(start, stop, value, locations, weights, levels, dims, grids, lanes, o
             x = pixel(locations[2 * at], width, grid)
             y = pixel(locations[2 * at + 1], height, grid)
             if not (x > -ONE and x < np.float32(width) and y > -ONE and y < np.float32(height)):
+                nothing = ZERO if (x == x) & (y == y) else NAN
                 for c in range(channels):
-                    products[index, c] = ZERO
+                    products[index, c] = nothing
                 continue
             left, top = np.floor(x), np.floor(y)
             right_part, lower_part = x - left, y - top
