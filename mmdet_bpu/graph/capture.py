@@ -21,7 +21,7 @@ from mmdet_bpu.graph.functional_forms import (LIKE_ANOTHER, SHAPE_ONLY, TO_PYTHO
                                               functional_form, map_tensors, set_item, take_item,
                                               tensors_in)
 from mmdet_bpu.graph.held_tensors import held_tensors
-from mmdet_bpu.graph.opening import Call, Decomposition, inner_names, opens
+from mmdet_bpu.graph.opening import ALWAYS_OPENED, Call, Decomposition, inner_names, opens
 from mmdet_bpu.graph.regions import with_regions
 from mmdet_bpu.graph.sites import (Link, SiteTracker, calling_frame, function_name, line_of,
                                    tracking)
@@ -274,7 +274,7 @@ def capture(model: nn.Module,
         model (nn.Module): An mmdet detector. Its mode is restored, nothing else changes.
         image (Tensor): Normalised images ``(N, C, H, W)``; shapes in the graph are theirs.
         decompositions (dict, optional): torch function -> function that computes the same from
-            simpler torch functions, or returns ``NotImplemented``. Defaults to none.
+            simpler torch functions, or returns ``NotImplemented``. Defaults to ours alone.
 
     Raises:
         BpuError: A tensor of unknown origin, data-dependent control flow, or a read of
@@ -284,7 +284,8 @@ def capture(model: nn.Module,
     training = {name: m.training for name, m in model.named_modules()}
     model.eval()
     tracker = SiteTracker(model)
-    mode = CaptureMode(tracker, held_tensors(model), decompositions or {})
+    mode = CaptureMode(tracker, held_tensors(model),
+                       {**ALWAYS_OPENED, **(decompositions or {})})
     image = image.to(device_of(model))
     try:
         with with_regions(model, family.regions(model)), tracking(tracker), mode:

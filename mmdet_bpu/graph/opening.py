@@ -6,12 +6,13 @@ call is opened that depends on the image; what it returns for a call that it can
 """
 import functools
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from torch import Tensor, fx
 
 from mmdet_bpu.graph.elementwise_chains import Constants, is_one_chain
 from mmdet_bpu.graph.sites import function_name
+from mmdet_bpu.mmcv_operators.level_sampling import weighted_samples
 
 Decomposition = Callable[..., Any]
 
@@ -83,3 +84,8 @@ def opens(decomposition: Decomposition, call: Call) -> bool:
     """Whether a call that depends on the image is opened."""
     condition: Optional[Condition] = getattr(decomposition, 'condition', None)
     return condition is None or condition(call)
+
+
+ALWAYS_OPENED: Dict[Callable, Decomposition] = {
+    weighted_samples: unnamed(weighted_samples.__wrapped__)}
+"""Functions of ours that are one call for who runs them at once, and else what they call."""
