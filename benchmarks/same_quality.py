@@ -4,7 +4,8 @@
 
 Each way starts from the demo's float weights, calibrates on 80 images and trains for one epoch of
 ``--images``: plain, with synchronized batch norms, with averaged weights, with recomputed
-activations (``with_cp``), by iterations, and in two processes with gloo, half a batch in each.
+activations (``with_cp``), by iterations, in two processes with gloo, half a batch in each, and with softmax,
+norms and sampling closed (``bpu.qat.closed``).
 Prints a table and JSON: mAP of each, and its difference from the plain one.
 """
 import argparse
@@ -43,6 +44,7 @@ default_hooks = dict(checkpoint=dict(by_epoch=False, interval=steps))
 log_processor = dict(by_epoch=False)
 """,
     TWO_PROCESSES: f"train_dataloader['batch_size'] = {BATCH // 2}",
+    'closed': "bpu['qat'] = dict(closed=True)",
 }
 """Way -> what its config says more."""
 
@@ -50,14 +52,14 @@ log_processor = dict(by_epoch=False)
 class Ways(Demo):
     """One QAT per way, each in a folder of its own."""
 
-    def measure(self, way: str, source: Path, images: int) -> dict:
-        """mAP and mAP50 of a way."""
+    def measure(self, way: str, source: Path, images: int, stage: str) -> dict:
+        """mAP and mAP50 of a way, its model evaluated as ``stage``."""
         config = self.folder / f'{way}.py'
         config.write_text(CONFIG.format(base=str(ROOT / 'configs' / 'demo' / 'digits_qat.py'),
                                         images=images, steps=images // BATCH, more=WAYS[way]))
         arguments = ['--launcher', 'pytorch'] if way == TWO_PROCESSES else []
         trained = self.train(way, config, source, arguments)
-        return self.test(way, config, trained, evaluated='qat')
+        return self.test(way, config, trained, evaluated=stage)
 
     def execute(self, name: str, command: Sequence[str], log: Path) -> int:
         """As the demo's; by torchrun where two processes train."""
@@ -79,11 +81,13 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=752, help='to train on (default: 752)')
     parser.add_argument('--only', nargs='+', choices=WAYS, default=list(WAYS), metavar='WAY',
                         help=f'of {", ".join(WAYS)} (default: all)')
+    parser.add_argument('--stage', choices=('qat', 'int'), default='qat',
+                        help='what to evaluate: the trained models, or their integers (default: qat)')
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     source = (args.demo / 'float' / 'final.pth').resolve()
     ways = Ways(args.out.resolve(), args.data.resolve())
-    found = {way: ways.measure(way, source, args.images) for way in args.only}
+    found = {way: ways.measure(way, source, args.images, args.stage) for way in args.only}
     for way, row in found.items():
         print(f'{way:<15}{row["mAP"]:>8.3f}{row["mAP50"]:>8.3f}')
     plain = found.get('plain')

@@ -37,6 +37,17 @@ class CalibrationSettings:
 
 
 @dataclass(frozen=True)
+class QATSettings:
+    """``bpu.qat``.
+
+    Attributes:
+        closed (bool): Whether training leaves out the quantizers inside softmax, norms and deformable
+            sampling.
+    """
+    closed: bool
+
+
+@dataclass(frozen=True)
 class BpuSettings:
     """``bpu``, validated. Where the config's test pipeline decides, None means: not read yet.
 
@@ -49,6 +60,7 @@ class BpuSettings:
         qconfig (tuple[dict]): Rules before the default template.
         deploy_preprocessing (bool): Whether data comes as the deployed model gets it.
         calibration (CalibrationSettings): How activations are observed.
+        qat (QATSettings): How the quantized model is trained.
     """
     stage: str
     march: str
@@ -58,6 +70,7 @@ class BpuSettings:
     qconfig: Tuple[Dict[str, Any], ...]
     deploy_preprocessing: bool
     calibration: CalibrationSettings
+    qat: QATSettings
 
     @property
     def is_quantized(self) -> bool:
@@ -74,7 +87,8 @@ class BpuSettings:
         plain = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields(self)}
         calibration = plain['calibration']
         return dict(plain, qconfig=list(plain['qconfig']), calibration=dict(
-            observer=calibration.observer, num_batches=calibration.num_batches))
+            observer=calibration.observer, num_batches=calibration.num_batches),
+                    qat=dict(closed=plain['qat'].closed))
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,9 @@ FIELDS: Dict[str, Any] = {
             lambda value: isinstance(value, (str, Mapping)), DEFAULT_OBSERVER, check_observer),
         'num_batches': Field('a positive integer', _is_count, 100),
     },
+    'qat': {
+        'closed': Field('True or False', lambda value: isinstance(value, bool), False),
+    },
 }
 
 
@@ -147,7 +164,8 @@ def validate_settings(bpu: Any) -> BpuSettings:
     if values['input_shape'] is not None:
         values['input_shape'] = tuple(values['input_shape'])
     return BpuSettings(**dict(values, qconfig=tuple(values['qconfig']),
-                              calibration=CalibrationSettings(**values['calibration'])))
+                              calibration=CalibrationSettings(**values['calibration']),
+                              qat=QATSettings(**values['qat'])))
 
 
 def _validate_section(section: Any, known: Mapping, path: str) -> Dict[str, Any]:

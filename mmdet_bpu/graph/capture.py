@@ -22,7 +22,7 @@ from mmdet_bpu.graph.functional_forms import (LIKE_ANOTHER, SHAPE_ONLY, TO_PYTHO
                                               functional_form, map_tensors, set_item, take_item,
                                               tensors_in)
 from mmdet_bpu.graph.held_tensors import held_tensors
-from mmdet_bpu.graph.opening import Call, Decomposition, opens
+from mmdet_bpu.graph.opening import ALWAYS_OPENED, Call, Decomposition, inner_names, opens
 from mmdet_bpu.graph.regions import with_regions
 from mmdet_bpu.graph.sites import (Link, SiteTracker, calling_frame, function_name, line_of,
                                    tracking)
@@ -37,7 +37,8 @@ class CapturedGraph:
 
     Attributes:
         graph (fx.Graph): Nodes in call order. ``node.meta`` holds ``site`` (public name), ``key``
-            (runtime key), ``path`` (module), ``opened`` (written-out functions around), ``shape``
+            (runtime key), ``function`` (its name), ``caller`` (key of the module call or opened
+            function around), ``path`` (module), ``opened`` (written-out functions around), ``shape``
             and ``dtype``, and ``tensor_args``: names of the nodes of the call's tensor arguments.
         constants (dict[str, Tensor]): Values of the ``get_attr`` nodes.
         opened (set[tuple]): Keys of the calls that were written out in simpler functions.
@@ -142,8 +143,9 @@ class CaptureMode(TorchFunctionMode):
 
     def _open(self, func: Callable, args: tuple, kwargs: dict, link: Link, line) -> Any:
         """Run the decomposition of ``func``; its calls are sites inside this one."""
-        with self.tracker.nested(function_name(func), link), self:
-            opened = self.decompositions[func](*args, **kwargs)
+        decomposition = self.decompositions[func]
+        with self.tracker.nested(link, inner_names(func, decomposition)), self:
+            opened = decomposition(*args, **kwargs)
         if opened is NotImplemented:
             raise BpuError(f'{self._place(line)}: {function_name(func)} with these arguments has '
                            'no form in simpler functions')
@@ -168,8 +170,9 @@ class CaptureMode(TorchFunctionMode):
             return result  # a shape, a device, a length: nothing that flows on
         node = self.captured.graph.call_function(plain, arguments[0], arguments[1])
         site = self._name(plain)
-        node.meta.update(site=site, key=key, path=self.tracker.path, opened=self.tracker.opened,
-                         tensor_args=tensor_args)
+        node.meta.update(site=site, key=key, function=function_name(plain),
+                         caller=self.tracker.caller, path=self.tracker.path,
+                         opened=self.tracker.opened, tensor_args=tensor_args)
         self._last_site = site
         self._bind(node, args[0] if in_place else result)
         if in_place:
@@ -274,7 +277,7 @@ def capture(model: nn.Module,
         model (nn.Module): An mmdet detector. Its mode is restored, nothing else changes.
         image (Tensor): Normalised images ``(N, C, H, W)``; shapes in the graph are theirs.
         decompositions (dict, optional): torch function -> function that computes the same from
-            simpler torch functions, or returns ``NotImplemented``. Defaults to none.
+            simpler torch functions, or returns ``NotImplemented``. Defaults to ours alone.
 
     Raises:
         BpuError: A tensor of unknown origin, data-dependent control flow, or a read of
@@ -284,7 +287,8 @@ def capture(model: nn.Module,
     training = {name: m.training for name, m in model.named_modules()}
     model.eval()
     tracker = SiteTracker(model)
-    mode = CaptureMode(tracker, held_tensors(model), decompositions or {})
+    mode = CaptureMode(tracker, held_tensors(model),
+                       {**ALWAYS_OPENED, **(decompositions or {})})
     image = image.to(device_of(model))
     try:
         with with_regions(model, family.regions(model)), tracking(tracker), mode:

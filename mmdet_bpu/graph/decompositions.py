@@ -19,7 +19,7 @@ from mmdet_bpu.graph.open_pooling import (LONGEST_REDUCTION, open_adaptive_avg_p
                                           open_avg_pool2d)
 from mmdet_bpu.graph.open_products import (open_addmm, open_einsum,
                                            open_scaled_dot_product_attention)
-from mmdet_bpu.graph.opening import Call, Decomposition, only_where
+from mmdet_bpu.graph.opening import ALWAYS_OPENED, Call, Decomposition, only_where
 
 
 def open_softmax(input: Tensor, dim: Optional[int] = None, *args: Any, **kwargs: Any) -> Tensor:
@@ -145,6 +145,7 @@ DECOMPOSITIONS: Dict[Callable, Decomposition] = {
     torch.baddbmm: open_addmm,
     Tensor.baddbmm: open_addmm,
     F.scaled_dot_product_attention: open_scaled_dot_product_attention,
+    **ALWAYS_OPENED,
 }
 
 NORMALISING = frozenset(('softmax', 'layer_norm', 'group_norm', 'batch_norm', 'normalize', 'norm',

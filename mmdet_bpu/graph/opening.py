@@ -4,12 +4,15 @@ A decomposition has the signature of the torch function that it opens up. Withou
 call is opened that depends on the image; what it returns for a call that it cannot express is
 ``NotImplemented``.
 """
+import functools
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from torch import Tensor, fx
 
 from mmdet_bpu.graph.elementwise_chains import Constants, is_one_chain
+from mmdet_bpu.graph.sites import function_name
+from mmdet_bpu.mmcv_operators.level_sampling import weighted_samples
 
 Decomposition = Callable[..., Any]
 
@@ -61,7 +64,28 @@ def only_where(condition: Condition) -> Callable[[Decomposition], Decomposition]
     return mark
 
 
+def unnamed(decomposition: Decomposition) -> Decomposition:
+    """Name the sites inside as if they were called where the opened call is."""
+
+    @functools.wraps(decomposition)
+    def opened(*args: Any, **kwargs: Any) -> Any:
+        return decomposition(*args, **kwargs)
+
+    opened.unnamed = True
+    return opened
+
+
+def inner_names(function: Callable, decomposition: Decomposition) -> Tuple[str, ...]:
+    """What an opened call adds to the names of the sites inside."""
+    return () if getattr(decomposition, 'unnamed', False) else (function_name(function), )
+
+
 def opens(decomposition: Decomposition, call: Call) -> bool:
     """Whether a call that depends on the image is opened."""
     condition: Optional[Condition] = getattr(decomposition, 'condition', None)
     return condition is None or condition(call)
+
+
+ALWAYS_OPENED: Dict[Callable, Decomposition] = {
+    weighted_samples: unnamed(weighted_samples.__wrapped__)}
+"""Functions of ours that are one call for who runs them at once, and else what they call."""

@@ -156,9 +156,9 @@ class SiteTracker:
             self.stack = saved
 
     @contextmanager
-    def nested(self, name: str, link: Link) -> Iterator[None]:
-        """Inside a call of the function ``name`` that is written out in simpler ones."""
-        link.opened = (*self.opened, name)
+    def nested(self, link: Link, names: Tuple[str, ...]) -> Iterator[None]:
+        """Inside a call that is written out in simpler ones, with what it adds to their names."""
+        link.opened = (*self.opened, *names)
         self.stack.append(link.beginning)
         try:
             yield
@@ -231,6 +231,11 @@ class SiteTracker:
     def path(self) -> str:
         """Path of the innermost module."""
         return self.stack[-1].link.path
+
+    @property
+    def caller(self) -> tuple:
+        """Runtime key of the innermost module call or opened function."""
+        return self.stack[-1].link.key
 
     @property
     def opened(self) -> Tuple[str, ...]:

@@ -1,14 +1,23 @@
 """Samples of feature maps, weighted and summed: what deformable attention reads of them."""
-from typing import Sequence
+from typing import Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import wrap_torch_function
 
 
+def _overridable(value: Tensor, shapes: Sequence[Sequence[int]], locations: Tensor,
+                 weights: Tensor) -> Tuple[Tensor, ...]:
+    return value, locations, weights
+
+
+@wrap_torch_function(_overridable)
 def weighted_samples(value: Tensor, shapes: Sequence[Sequence[int]], locations: Tensor,
                      weights: Tensor) -> Tensor:
     """Bilinear samples of every level around each query, weighted and summed.
+
+    A ``TorchFunctionMode`` sees it as one call, as it sees a function of ``torch``.
 
     Args:
         value (Tensor): (N, positions, heads, channels), the levels one after the other.

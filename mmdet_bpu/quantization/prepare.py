@@ -14,6 +14,7 @@ from mmdet_bpu.graph.saved_graph import SavedGraph
 from mmdet_bpu.quantization.denoising import count_queries
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
 from mmdet_bpu.quantization.fold import fold_captured, fold_named
+from mmdet_bpu.quantization.fused.inner_sites import sites_inside
 from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
 from mmdet_bpu.quantization.placement import place
 from mmdet_bpu.quantization.plan import build_plan
@@ -85,8 +86,8 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None) -> 
         if name not in quantizers:
             quantizers[name] = FakeQuantizer(config.dtype, config.observer or observer,
                                              config.scale)
-    quant = Quantization(build_plan(network, captured), captured.opened, quantizers, [network], folded,
-                         dict(bpu))
+    plan = build_plan(network, captured)
+    quant = Quantization(plan, sites_inside(plan, captured), quantizers, [network], folded, dict(bpu))
     model.add_module('quant', quant.to(device_of(model)))
     quant.remember_weights(model)
     enter_region_classes(model, regions, QuantizedDetector)

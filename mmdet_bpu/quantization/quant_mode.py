@@ -13,12 +13,14 @@ from torch.overrides import TorchFunctionMode
 from mmdet_bpu.errors import BpuError, first_names
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_tensors
+from mmdet_bpu.graph.opening import inner_names
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
-from mmdet_bpu.graph.sites import (Link, SiteTracker, active_tracker, calling_frame, function_name,
-                                   tracking)
+from mmdet_bpu.graph.sites import Link, SiteTracker, active_tracker, calling_frame, tracking
 from mmdet_bpu.quantization.denoising import deployed_part
 from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize_constant,
                                                fake_quantize_weight)
+from mmdet_bpu.quantization.fused.composites import FUSED
+from mmdet_bpu.quantization.fused.inner_sites import InnerSites
 from mmdet_bpu.quantization.owned_results import RELU, is_unsaved, makes_new
 from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.recomputation import recomputing_alike
@@ -30,13 +32,14 @@ class Decisions:
     Args:
         tracker (SiteTracker): Of the detector; its links are looked up.
         plan (dict): Runtime key -> :class:`SitePlan`.
-        opened (set): Runtime keys of calls that are written out in simpler functions.
+        opened (dict): Runtime keys of calls that are written out in simpler functions -> the sites
+            inside.
         quantizers (dict[str, FakeQuantizer]): By public name.
     """
     PASSES, OPENED = object(), object()
 
-    def __init__(self, tracker: SiteTracker, plan: Dict[tuple, SitePlan], opened: Set[tuple],
-                 quantizers: Dict[str, FakeQuantizer]) -> None:
+    def __init__(self, tracker: SiteTracker, plan: Dict[tuple, SitePlan],
+                 opened: Dict[tuple, InnerSites], quantizers: Dict[str, FakeQuantizer]) -> None:
         self.tracker, self.plan, self.opened = tracker, plan, opened
         self.quantizers = quantizers
         self.of_link: Dict[Link, Any] = {}
@@ -59,13 +62,14 @@ class QuantMode(TorchFunctionMode):
         self.tracker, self.quantizers = decisions.tracker, decisions.quantizers
         self.decisions, self.quantize_weights = decisions, quantize_weights
         self.observes = True
+        self.closed = False  # whether only the result of an opened call is quantized
         self._weights: Dict[tuple, Optional[tuple]] = {}
         self.seen: Optional[Set[tuple]] = None  # keys of sites that ran, if asked for
 
     def repeated(self) -> 'QuantMode':
         """The same quantization of calls that run again: what they see was observed before."""
         twin = QuantMode(self.decisions, self.quantize_weights)
-        twin.observes = False
+        twin.observes, twin.closed = False, self.closed
         return twin
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -152,9 +156,25 @@ class QuantMode(TorchFunctionMode):
     def _open(self, func, args: tuple, kwargs: dict, link: Link) -> Any:
         """A call that is written out in simpler functions, as it was captured."""
         plain, plain_kwargs, in_place = functional_form(func, kwargs)
-        with self.tracker.nested(function_name(plain), link), self:
-            opened = DECOMPOSITIONS[plain](*args, **plain_kwargs)
+        opened = self._at_once(plain, args, plain_kwargs, link)
+        if opened is NotImplemented:
+            decomposition = DECOMPOSITIONS[plain]
+            with self.tracker.nested(link, inner_names(plain, decomposition)), self:
+                opened = decomposition(*args, **plain_kwargs)
         return args[0].copy_(opened) if in_place else opened
+
+    def _at_once(self, func: Callable, args: tuple, kwargs: dict, link: Link) -> Any:
+        """The same with its quantizers in one function, or closed; where there is one for it."""
+        if func not in FUSED or not self.quantize_weights or self.tracker.extra_queries:
+            return NotImplemented
+        sites = self.decisions.opened[link.key]
+        if self.closed and sites.last is not None:
+            result = self._deployed(self._quantizer(sites.last), func(*args, **kwargs), ())
+        else:
+            result = FUSED[func](sites, self.quantizers, *args, **kwargs)
+        if self.seen is not None and result is not NotImplemented:
+            self.seen.update(sites.keys)
+        return result
 
     def _quantize_operands(self, site: SitePlan, args: tuple, kwargs: dict) -> tuple:
         position = iter(range(1 << 30))
@@ -195,7 +215,8 @@ class Quantization(nn.Module):
 
     Args:
         plan (dict): Runtime key -> :class:`SitePlan`.
-        opened (set): Runtime keys of calls that are written out in simpler functions.
+        opened (dict): Runtime keys of calls that are written out in simpler functions -> the sites
+            inside.
         quantizers (dict[str, FakeQuantizer]): By public name.
         networks (list[QuantizedGraph]): What the detector is deployed as; without scales, which
             live in the quantizers.
@@ -208,7 +229,7 @@ class Quantization(nn.Module):
     """
     untrained: Optional[List[str]] = None
 
-    def __init__(self, plan: Dict[tuple, SitePlan], opened: Set[tuple],
+    def __init__(self, plan: Dict[tuple, SitePlan], opened: Dict[tuple, InnerSites],
                  quantizers: Dict[str, FakeQuantizer], networks: List[QuantizedGraph],
                  folded: List[Tuple[str, str]], settings: dict) -> None:
         super().__init__()
@@ -263,6 +284,7 @@ class Quantization(nn.Module):
         if self.state is QuantState.QUANTIZE and not (detector.training and self._known):
             self.require_scales()
         mode = QuantMode(self._decisions_for(detector), self.state.quantizes)
+        mode.closed = detector.training and self.state is QuantState.QUANTIZE and self._closes
         first_step = detector.training and self.state.quantizes and self.untrained is None
         mode.seen = set() if first_step else None
         with tracking(mode.tracker), mode, recomputing_alike(mode.tracker, mode):
@@ -270,6 +292,10 @@ class Quantization(nn.Module):
         if first_step:
             self.untrained = [site.output for key, site in self.plan.items()
                               if site.output is not None and key not in mode.seen]
+
+    @property
+    def _closes(self) -> bool:
+        return bool((self.settings.get('qat') or {}).get('closed'))
 
     def _decisions_for(self, detector: nn.Module) -> Decisions:
         known = self._decisions

@@ -12,6 +12,7 @@ def test_absent_fields_get_the_reference_recipe():
     settings = validate_settings(dict(stage='calibration'))
     assert settings.march == 'nash-e'
     assert settings.calibration == CalibrationSettings(observer='mse', num_batches=100)
+    assert not settings.qat.closed
     assert set(settings.as_dict()) == set(FIELDS)
 
 
@@ -67,6 +68,7 @@ def test_validating_leaves_the_config_alone_and_is_idempotent():
     (dict(stage='qat', qconfig=dict(site='*')), ['bpu.qconfig', 'a list of rules']),
     (dict(stage='qat', calibration=dict(num_batches=True)),
      ['num_batches', 'positive integer', 'True']),
+    (dict(stage='qat', qat=dict(closed=1)), ['bpu.qat.closed', 'True or False', 'found 1']),
     (dict(stage='qat', calibration=dict(observer='mx')),
      ['calibration.observer', "'minmax'", "'mx'"]),
     (dict(stage='qat', calibration=dict(observer=dict(type='minmax', bins=8))),

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mmdet_bpu.quantization import prepare, quantization_of, set_quant_state
+from mmdet_bpu.quantization.fused.composites import FUSED
 
 SHAPE = (64, 64)
 IMAGE = torch.randn(2, 3, *SHAPE, generator=torch.Generator().manual_seed(5))
@@ -35,6 +36,25 @@ def test_gradients_reach_every_trainable_parameter(model, small_detector, losses
         assert gradient.abs().sum() > 0, name
     assert all(parameters[name].grad is None or parameters[name].requires_grad
                for name in parameters)
+
+
+def test_a_step_is_that_of_written_out_functions(model, losses_of, monkeypatch):
+    def step():
+        torch.manual_seed(0)
+        model.zero_grad()
+        loss = total(losses_of(model, IMAGE))
+        loss.backward()
+        return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters()
+                             if p.grad is not None and p.grad.abs().sum() > 0}
+
+    at_once, gradients = step()
+    for function in list(FUSED):
+        monkeypatch.delitem(FUSED, function)
+    written_out, expected = step()
+    assert at_once == pytest.approx(written_out, rel=1e-6)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert torch.cosine_similarity(gradients[name].flatten(), gradient.flatten(), 0) > 0.999, name
 
 
 def test_a_step_lowers_the_loss_and_leaves_the_activation_scales(model, losses_of):
