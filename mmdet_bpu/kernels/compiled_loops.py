@@ -75,17 +75,25 @@ class CompiledLoop:
             arguments: What the loop takes after its bounds.
             work (int): Elements a row. Defaults to 1.
         """
-        first, *others = shares(count, work)
-        if not others:
-            self.compiled(*first, *arguments)
-            return
         compiled = self.compiled
-        pending = [_workers(len(others)).submit(compiled, *share, *arguments) for share in others]
-        try:
-            compiled(*first, *arguments)
-        finally:
-            for each in pending:  # the arguments' memory is theirs until they have ended
-                each.result()
+        spread(lambda start, stop: compiled(start, stop, *arguments), count, work)
+
+
+def spread(loop: Callable[[int, int], None], count: int, work: int = 1) -> None:
+    """Call ``loop(start, stop)`` so that every row is in one call, on as many threads as torch has.
+
+    Args:
+        loop (Callable): Works on rows start to stop - 1 without Python's lock.
+        count (int): Rows.
+        work (int): Elements a row. Defaults to 1.
+    """
+    first, *others = shares(count, work)
+    pending = [_workers(len(others)).submit(loop, *share) for share in others]
+    try:
+        loop(*first)
+    finally:
+        for each in pending:  # the memory that they write is theirs until they have ended
+            each.result()
 
 
 def compiled(*signatures: str) -> Callable[[Callable], CompiledLoop]:

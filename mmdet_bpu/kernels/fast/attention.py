@@ -16,11 +16,11 @@ from typing import Iterator
 
 import torch
 
+from mmdet_bpu.kernels.compiled_loops import spread
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast import attention_loop as columns
 from mmdet_bpu.kernels.fast.attention_form import Attention, Level, recognise
 from mmdet_bpu.kernels.fast.bilinear import axis_numbers
-from mmdet_bpu.kernels.fast.spread import spread
 from mmdet_bpu.kernels.fast.strided_views import strides
 from mmdet_bpu.kernels.fusion import FusedGroup, FusionView, Into, Tensors
 from mmdet_bpu.kernels.reference.requantizer import Requantizer

@@ -10,12 +10,11 @@ import numpy as np
 from numba import types
 from numba.extending import register_jitable
 
-from mmdet_bpu.kernels.compiled_loops import machine_code
+from mmdet_bpu.kernels.compiled_loops import machine_code, spread
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.bilinear import rounded_lanes
 from mmdet_bpu.kernels.fast.lanes import (LANES, larger, load_int8, load_int16, saturated_wide,
                                           splat, splat_wide, store_int8, store_int16, widen)
-from mmdet_bpu.kernels.fast.spread import spread
 from mmdet_bpu.kernels.fusion import Into, Tensors
 from mmdet_bpu.kernels.reference import REFERENCE
 from mmdet_bpu.program.dtypes import ELEMENT_BYTES

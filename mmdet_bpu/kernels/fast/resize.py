@@ -4,10 +4,9 @@ from typing import Optional
 import numpy as np
 from numba import types
 
-from mmdet_bpu.kernels.compiled_loops import machine_code
+from mmdet_bpu.kernels.compiled_loops import machine_code, spread
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.sampling import SAMPLE_WORK, store_samples
-from mmdet_bpu.kernels.fast.spread import spread
 from mmdet_bpu.kernels.fusion import Into, Tensors
 from mmdet_bpu.kernels.reference import REFERENCE
 from mmdet_bpu.kernels.reference.resize import AxisPixels

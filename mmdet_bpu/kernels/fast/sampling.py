@@ -5,12 +5,11 @@ from typing import Optional
 from numba import types
 from numba.extending import register_jitable
 
-from mmdet_bpu.kernels.compiled_loops import machine_code
+from mmdet_bpu.kernels.compiled_loops import machine_code, spread
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.bilinear import (axis_corners, axis_numbers, axis_position,
                                              sample_lanes, sample_one)
 from mmdet_bpu.kernels.fast.lanes import LANES, element_int16, store_element_int8, store_int8
-from mmdet_bpu.kernels.fast.spread import spread
 from mmdet_bpu.kernels.fusion import Into, Tensors
 from mmdet_bpu.kernels.reference import REFERENCE
 from mmdet_bpu.program.numerics import Operand

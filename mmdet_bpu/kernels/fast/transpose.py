@@ -7,10 +7,9 @@ import math
 from typing import Optional, Sequence
 
 
-from mmdet_bpu.kernels.compiled_loops import machine_code
+from mmdet_bpu.kernels.compiled_loops import machine_code, spread
 from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.memory import int8_at, int16_at, int32_at
-from mmdet_bpu.kernels.fast.spread import spread
 from mmdet_bpu.kernels.fast.vector_loops import compiled
 from mmdet_bpu.kernels.fusion import Into, Tensors
 from mmdet_bpu.program.dtypes import ELEMENT_BYTES

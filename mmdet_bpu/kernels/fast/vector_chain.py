@@ -6,7 +6,7 @@ from typing import Optional, Sequence
 import numpy as np
 import torch
 
-from mmdet_bpu.kernels.fast.spread import spread
+from mmdet_bpu.kernels.compiled_loops import spread
 from mmdet_bpu.kernels.fast.vector_layout import Layout, layout
 from mmdet_bpu.kernels.fast.vector_loops import COLUMN, FULL, ROW
 from mmdet_bpu.kernels.fast.vector_machine import run_blocks
