@@ -87,7 +87,8 @@ class Demo:
         """Run the command of a step in a fork of this process, or on its own; its exit code."""
         if not FORKS:
             return execute_alone([sys.executable, *command], log)
-        import mmdet_bpu.apis.training  # noqa: F401  (all that a command imports)
+        from mmdet_bpu import apis
+        getattr(apis, 'train')  # imports what every command needs, once for all forks
         process = multiprocessing.get_context('fork').Process(
             target=become, args=(command, log))
         process.start()

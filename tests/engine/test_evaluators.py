@@ -29,6 +29,7 @@ class OneBox:
                         TensorSpec('bbox_preds', tuple(boxes.shape), 'si16', 1 / 256)]
         self.results = dict(cls_scores=logits, bbox_preds=boxes)
         self.metadata = {}
+        self.kernel_counts = {}
 
     def run(self, inputs):
         return self.results
