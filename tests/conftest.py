@@ -16,6 +16,8 @@ from hypothesis import settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TOOL_PATIENCE = 300  # s, of one command on a busy machine
+# A copy of the package would compile its loops anew, which takes a minute and is tested elsewhere.
+UNCOMPILED = {'MMDET_BPU_NO_NUMBA': '1'}
 
 # Before any test imports torch: the runner starts one process per core, and results that depend on
 # the order of a threaded sum would differ between machines.
@@ -72,7 +74,7 @@ def installed_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def installed_environment() -> dict[str, str]:
     """Environment variables under which ``installed_python`` imports what is installed."""
-    return _without_pythonpath()
+    return {**_without_pythonpath(), **UNCOMPILED}
 
 
 def _without_pythonpath() -> dict[str, str]:

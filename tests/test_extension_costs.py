@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mmdet_bpu.errors import BpuError
+from tests.conftest import UNCOMPILED
 
 TESTS = Path(__file__).resolve().parent
 CHECKOUT = TESTS.parent
@@ -81,7 +82,8 @@ class Copy:
 
     def run(self, script: str) -> None:
         """Run Python code in a process that imports the copy; it must end well."""
-        environment = {**os.environ, 'PYTHONPATH': f'{self.folder}{os.pathsep}{TESTS}'}
+        environment = {**os.environ, **UNCOMPILED,
+                       'PYTHONPATH': f'{self.folder}{os.pathsep}{TESTS}'}
         code = f'FOLDER = {str(self.folder)!r}\n{START}{script}'
         done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=self.folder,
                               env=environment, capture_output=True, text=True, timeout=PATIENCE)

@@ -18,6 +18,9 @@ os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
 from mmdet_bpu.apis import *  # noqa: E402, F401, F403
 import mmdet_bpu.engine.runner  # noqa: E402, F401
 import mmdet_bpu.registration  # noqa: E402, F401
+from mmdet_bpu.kernels.registry import kernel_set  # noqa: E402
+
+kernel_set('fast')  # reads its machine code once
 
 
 def run_tool(argv: list[str], cwd: str) -> int:
