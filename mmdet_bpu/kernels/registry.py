@@ -44,7 +44,8 @@ def description(counts: dict[str, Counter]) -> str:
         counts (dict[str, Counter]): Name of a set -> op -> instructions that it computes.
     """
     parts = [f'{name} {sum(counts[name].values())} instructions' for name in sorted(counts)]
-    notes = [note for name in kernel_set_names() if name in SETS for note in SETS[name].notes]
+    notes = [note for name, each in sorted(SETS.items()) if name in counts or not each.kernels
+             for note in each.notes]
     return '; '.join([', '.join(parts), *notes])
 
 
