@@ -19,7 +19,6 @@ With ``--device cuda`` float and the reference run there, and outputs are compar
 """
 import argparse
 import json
-import pickle
 import statistics
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from mmdet_bpu.executors import HbmSimulator, Interpreter
 from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.kernels.registry import description
+from mmdet_bpu.program.hbm_file import read_hbm
 from mmdet_bpu.program.program import Program
 from mmdet_bpu.quantization import quantized_graphs, set_quant_state
 
@@ -98,13 +98,14 @@ def peak_of(kind: str, program: Path, args: argparse.Namespace) -> float:
 
 
 def measure_peak(args: argparse.Namespace) -> None:
-    """Print how far the resident set rises in a run, after one with a picture a little different."""
+    """Print how far the resident set rises in the first run of a new process, MiB."""
     if args.peak_of == 'float':
         _, model = build(args.config, args.shape)
         run = forward(model.eval(), noise(model, 1, args.shape),
                       example_samples(1, tuple(args.shape)))
     else:
-        network = Interpreter(pickle.loads(args.program.read_bytes()), kernels=args.peak_of)
+        program = read_hbm(args.program).networks[0].program
+        network = Interpreter(program, kernels=args.peak_of)
         spec = network.inputs[0]
         inputs = {spec.name: torch.zeros(spec.shape, dtype=torch.int8)}
 
@@ -166,9 +167,10 @@ def main() -> None:
     found = dict(machine=machine(), threads=args.threads, config=Path(args.config).name,
                  shape=list(args.shape), device=args.device, fused=not args.no_fuse)
     with tempfile.TemporaryDirectory() as folder:
+        hbm = Path(folder) / 'model.hbm'
+        write_hbm(program, hbm, 'nash-e')
         if args.device == 'cpu' and 'fast' in networks:
-            write_hbm(program, Path(folder) / 'model.hbm', 'nash-e')
-            simulator = HbmSimulator(Path(folder) / 'model.hbm', 'fast', not args.no_fuse)
+            simulator = HbmSimulator(hbm, 'fast', not args.no_fuse)
             runs['simulator'] = finished(simulator, inputs, args.device)
         if args.compile:
             runs['compiled'], found['compiled'] = compiled_float(model, image, samples)
@@ -190,9 +192,7 @@ def main() -> None:
         if 'fast' in networks:
             found['ops'] = by_op(networks['fast'], inputs, args.repeats)
         if args.memory:
-            pickled = Path(folder) / 'program.pkl'
-            pickled.write_bytes(pickle.dumps(program))
-            found['peak_mib'] = {kind: peak_of(kind, pickled, args) for kind in ('float', 'fast')}
+            found['peak_mib'] = {kind: peak_of(kind, hbm, args) for kind in ('float', 'fast')}
     print(json.dumps(found, indent=1))
 
 
