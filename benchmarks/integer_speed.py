@@ -6,12 +6,14 @@
 Prints JSON, all times in turn in one process, medians of the rounds in seconds:
 
 * ``float_s``: the float network, torch eager; ``compiled_s`` by torch.compile, null with the reason
-  in ``compiled`` where it does not work or is not asked for (``--compile``);
+  in ``compiled`` where it does not work (``--no-compile`` leaves it out);
 * ``reference_s``, ``fast_s``: the interpreter with either kernel set; ``simulator_s``: the .hbm with
   the fast one; ``float_over_fast``: median of the rounds' ratios;
 * ``equal``: whether all outputs, and every tensor that the fast set stores, are those of the
   reference; with ``--no-fuse`` it stores every tensor of the program;
 * ``ops``: per op, steps, share of the time and megabytes read and written, of the fast set;
+* ``trunk``: a ResNet-50 trunk of the same size by our fast kernels and by ONNX Runtime and OpenVINO where
+  they are installed (``integer_peers.py``; ``--no-peers`` leaves it out);
 * ``peak_mib`` with ``--memory``: most memory that a run takes beyond what was there before it, float
   and fast, each in a process of its own.
 
@@ -30,6 +32,7 @@ from typing import Dict, Tuple
 
 import torch
 from detector_setup import CONFIG, build, calibrated, noise
+from integer_peers import trunk_speeds
 from machine_facts import machine
 from training_steps import forward, ratio, timed
 
@@ -143,7 +146,8 @@ def main() -> None:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--kernels', nargs='+', default=['reference', 'fast'])
     parser.add_argument('--no-fuse', action='store_true', help='one instruction at a time')
-    parser.add_argument('--compile', action='store_true', help='time torch.compile too')
+    parser.add_argument('--no-compile', action='store_true', help='do not time torch.compile')
+    parser.add_argument('--no-peers', action='store_true', help='do not time other toolkits')
     parser.add_argument('--memory', action='store_true', help='measure peaks too')
     parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--threads', type=int, default=2)
@@ -172,7 +176,7 @@ def main() -> None:
         if args.device == 'cpu' and 'fast' in networks:
             simulator = HbmSimulator(hbm, 'fast', not args.no_fuse)
             runs['simulator'] = finished(simulator, inputs, args.device)
-        if args.compile:
+        if not args.no_compile:
             runs['compiled'], found['compiled'] = compiled_float(model, image, samples)
         seconds = timed({name: run for name, run in runs.items() if run}, args.repeats)
         found.update({f'{name}_s': round(statistics.median(seconds[name]), 4)
@@ -191,6 +195,8 @@ def main() -> None:
                                   for name, tensor in simulator.run(inputs).items())
         if 'fast' in networks:
             found['ops'] = by_op(networks['fast'], inputs, args.repeats)
+        if args.device == 'cpu' and not args.no_peers:
+            found['trunk'] = trunk_speeds(args.shape, args.threads, args.repeats)
         if args.memory:
             found['peak_mib'] = {kind: peak_of(kind, hbm, args) for kind in ('float', 'fast')}
     print(json.dumps(found, indent=1))

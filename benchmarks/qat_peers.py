@@ -1,9 +1,6 @@
 """QAT steps of a ResNet-50 trunk by torchao and NNCF, where they are installed.
 
-Each stands beside a float step. The trunk (He et al. 2015, table 1) has the shapes of the detectors'
-backbone and neither neck nor head; a step is forward, a mean as loss, backward and SGD on
-2 x 3 x 256 x 320. No module is called twice and nothing is in place: torchao's patterns do not match a
-stock backbone.
+Each stands beside a float step: forward, a mean as loss, backward and SGD on 2 x 3 x 256 x 320.
 """
 import copy
 import statistics
@@ -13,41 +10,9 @@ from typing import Callable, Dict
 import torch
 from torch import nn
 from training_steps import ratio, timed
+from trunk import resnet50
 
 IMAGES = (2, 3, 256, 320)
-
-
-def convolution(channels: int, out: int, size: int = 1, stride: int = 1) -> nn.Sequential:
-    """A convolution and its batch norm."""
-    return nn.Sequential(nn.Conv2d(channels, out, size, stride, size // 2, bias=False),
-                         nn.BatchNorm2d(out))
-
-
-class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions beside a shortcut."""
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(convolution(channels, width), nn.ReLU(),
-                                  convolution(width, width, 3, stride), nn.ReLU(),
-                                  convolution(width, 4 * width))
-        self.shortcut = convolution(channels, 4 * width, 1, stride) \
-            if channels != 4 * width else nn.Identity()
-        self.relu = nn.ReLU()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, 4 x width, H / stride, W / stride)."""
-        return self.relu(self.body(x) + self.shortcut(x))
-
-
-def resnet50() -> nn.Sequential:
-    """Stem and four stages, with random weights."""
-    blocks, channels = [convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)], 64
-    for stage, count in enumerate((3, 4, 6, 3)):
-        for block in range(count):
-            blocks.append(Bottleneck(channels, 64 << stage, 2 if stage and not block else 1))
-            channels = 256 << stage
-    return nn.Sequential(*blocks)
 
 
 def torchao_trunk(trunk: nn.Module, images: torch.Tensor) -> nn.Module:

@@ -33,7 +33,7 @@ FLOORS = (
     ('openmmlab', 'steps', 'output_folder'),
     ('compat', ),
     ('mmcv_operators', ),
-    ('errors', 'version', 'choices'),
+    ('errors', 'version', 'choices', 'collector'),
 )
 FLOOR_OF = {package: index for index, floor in enumerate(FLOORS) for package in floor}
 OPENMMLAB = {'mmdet', 'mmengine', 'mmcv'}

@@ -3,6 +3,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mmdet_bpu.collector import paused_collector
 from mmdet_bpu.compiler.estimate import Estimate
 from mmdet_bpu.compiler.legality import Finding, check_program, refuse_errors
 from mmdet_bpu.compiler.march import get_march
@@ -45,6 +46,7 @@ class CompileResult:
     vendor_report: dict = field(default_factory=dict)
 
 
+@paused_collector()
 def compile_program(program: Program, path, march: str, quant_report: list[dict] | None = None,
                     report_stem: Path | None = None) -> CompileResult:
     """Check, schedule, place, estimate and write a program, with its report beside it.

@@ -17,6 +17,7 @@ from xdsl.dialects.func import Func
 from xdsl.ir import Operation
 from xdsl.utils.exceptions import ParseError, VerifyException
 
+from mmdet_bpu.collector import paused_collector
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.attributes import Hbdk
 from mmdet_bpu.hbir.bpu_dialect import Bpu
@@ -45,6 +46,7 @@ def write_text(module: ModuleOp, path: str | Path) -> None:
         ModulePrinter(file).print_module(module)
 
 
+@paused_collector()
 def parse_text(text: str, name: str = '<text>', verify: bool = True) -> ModuleOp:
     """Parse the text of a module (``module {...}`` or a bare function).
 

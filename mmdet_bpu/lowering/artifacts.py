@@ -6,6 +6,7 @@ from typing import Dict, List, Optional, Sequence, Union
 
 from xdsl.dialects.builtin import ModuleOp
 
+from mmdet_bpu.collector import paused_collector
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
 from mmdet_bpu.hbir.text import write_text
 from mmdet_bpu.lowering.artifact_formats import FORMATS, writable_format
@@ -34,6 +35,7 @@ class IntegerModel:
     notes: List[dict]
 
 
+@paused_collector()
 def to_integers(networks: Sequence[QuantizedGraph],
                 metadata: Optional[dict] = None) -> IntegerModel:
     """HBIR and integer form of the networks of a calibrated detector."""
@@ -43,6 +45,7 @@ def to_integers(networks: Sequence[QuantizedGraph],
                         [row for n in networks for row in n.rows], conversion.notes)
 
 
+@paused_collector()
 def write_export(exported: IntegerModel, out_dir: Union[str, Path],
                  formats: Sequence[str] = ('int', )) -> Dict[str, Path]:
     """Write ``model.hbir.mlir``, ``model.quant.json`` and the files of some formats.

@@ -37,6 +37,7 @@ class LoweredValues:
         self.graph, self.scales = graph, scales
         self.values: Dict[str, Stored] = {}
         self._moved: Dict[tuple, SSAValue] = {}
+        self._constants: Dict[tuple, SSAValue] = {}
         inputs = []
         for name in graph.inputs:
             shape = graph.values[name].shape
@@ -89,16 +90,23 @@ class LoweredValues:
         return self.in_order(op.inputs[index], order)
 
     def constant(self, op: Op, index: int, order: Order) -> SSAValue:
-        """A constant operand, permuted to ``order``, with its fake quantizer."""
-        info = self.graph.values[op.inputs[index]]
-        data = info.data.detach().cpu().numpy()
+        """A constant operand, permuted to ``order``, with its fake quantizer; once for all readers."""
+        name = op.inputs[index]
+        slot = (name, order, self.scales.constants.get((op.output, index)))
+        if slot not in self._constants:
+            self._constants[slot] = self._new_constant(op, *slot)
+        return self._constants[slot]
+
+    def _new_constant(self, op: Op, name: str, order: Order,
+                      quantization: Optional[Tuple[str, float]]) -> SSAValue:
+        data = self.graph.values[name].data.detach().cpu().numpy()
         data = data.reshape((1, ) * (len(order) - data.ndim) + data.shape).transpose(order)
         data = np.ascontiguousarray(data)
         if data.dtype == np.bool_:
             return self.b.constant(data, site=op.site)
         if data.dtype.kind == 'i':
             return self.b.constant(data.astype(np.int32), site=op.site)
-        dtype, scale = self.scales.constants[op.output, index]
+        dtype, scale = quantization
         limit = scale * (1 << (BITS[dtype] - 1))
         data = np.clip(data.astype(np.float32), -limit, limit)
         ssa = self.b.constant(data, site=op.site)

@@ -13,7 +13,9 @@ from mmdet_bpu.kernels import compiled_loops
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.program.weight_layout import channels_exchanged
 from mmdet_bpu.quantization import fake_quant_cpu
-from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER, Observer, build_observer, reduced
+from mmdet_bpu.quantization.observers import (DEFAULT_OBSERVER, Observer, build_observer,
+                                              reduced, statistics_of)
+from mmdet_bpu.quantization.observers_cpu import Tally
 
 
 class QuantState(str, Enum):
@@ -210,11 +212,30 @@ class FakeQuantizer(nn.Module):
         return x
 
     def _observe(self, x: Tensor) -> None:
-        self.seen |= int(x.numel() > 0)
         nan = self.observer.observe(x)
         if nan is None:  # an observer of a user need not say
             nan = torch.isnan(x).any()
+        self._note(x.numel() > 0, nan)
+
+    def _note(self, seen: bool, nan: Union[bool, Tensor]) -> None:
+        self.seen |= int(seen)
         self.seen_nan |= nan.to(self.seen_nan) if isinstance(nan, Tensor) else int(nan)
+
+    def tally(self, parts: int) -> Optional[Tally]:
+        """Room in which compiled loops count what :meth:`forward` would observe.
+
+        None if the observer does not count as they do.
+        """
+        if self.fixed or self.dtype == 'int32':  # nothing is kept of it
+            return Tally(parts, torch.full((1, ), -1.0))
+        statistics = statistics_of(self.observer)
+        return statistics and Tally(parts, *statistics)
+
+    def finish(self, tally: Tally) -> None:
+        """Take in what was counted in a :meth:`tally`."""
+        nan = tally.finish()
+        if not self.fixed and self.dtype != 'int32':
+            self._note(True, nan)
 
     def on_grid(self, x: Tensor, owned: bool = False, factor: float = 1.0) -> Tensor:
         """``x`` rounded to this quantizer's integers, in units of ``factor`` scales; no observing."""

@@ -61,12 +61,17 @@ class MinMaxObserver(Observer):
         super().__init__()
         self.register_buffer('largest', torch.full((1, ), -1.0), persistent=False)
 
+    @property
+    def statistics(self) -> Tuple[Tensor, ...]:
+        """What ``observers_cpu.Tally`` takes."""
+        return (self.largest, )
+
     def observe(self, x: Tensor) -> Union[bool, Tensor]:
         if not x.numel():
             return False
         x = x.detach().float()
         if compiled_loops.usable() and compiled_loops.fits(x):
-            return observers_cpu.largest_magnitude(x, self.largest)
+            return observers_cpu.take_in(x, *self.statistics)
         magnitude, nan = _finite_magnitude(x)
         torch.maximum(self.largest, magnitude.amax(), out=self.largest)
         return nan
@@ -113,12 +118,17 @@ class MSEObserver(Observer):
         self.register_buffer('limit', torch.zeros(1, dtype=torch.float64), persistent=False)
         self.register_buffer('largest', torch.full((1, ), -1.0), persistent=False)
 
+    @property
+    def statistics(self) -> Tuple[Tensor, ...]:
+        """What ``observers_cpu.Tally`` takes."""
+        return self.largest, self.counts, self.limit
+
     def observe(self, x: Tensor) -> Union[bool, Tensor]:
         if not x.numel():
             return False
         x = x.detach().float()
         if compiled_loops.usable() and compiled_loops.fits(x):
-            return observers_cpu.count_magnitudes(x, self.counts, self.limit, self.largest)
+            return observers_cpu.take_in(x, *self.statistics)
         magnitude, nan = _finite_magnitude(x)
         largest = magnitude.amax()
         torch.maximum(self.largest, largest, out=self.largest)
@@ -166,6 +176,12 @@ class MSEObserver(Observer):
         self.counts.zero_()
         self.limit.zero_()
         self.largest.fill_(-1.0)
+
+
+def statistics_of(observer: Observer) -> Optional[Tuple[Tensor, ...]]:
+    """All that observing changes, if loops that hold the values can count them themselves."""
+    # An observer made from one of these may do something else.
+    return observer.statistics if type(observer) in (MinMaxObserver, MSEObserver) else None
 
 
 def _finite_magnitude(x: Tensor) -> Tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@ from typing import Dict, Optional, Tuple
 
 from torch import nn
 
+from mmdet_bpu.collector import paused_collector
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.detector_path import device_of
@@ -51,6 +52,7 @@ def fold_saved(model: nn.Module, saved: SavedGraph) -> None:
     fold_named(model, saved.folded)
 
 
+@paused_collector()
 def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None) -> nn.Module:
     """Insert fake quantizers, in place; the detector is captured once.
 

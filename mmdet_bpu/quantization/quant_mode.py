@@ -19,7 +19,7 @@ from mmdet_bpu.graph.sites import Link, SiteTracker, active_tracker, calling_fra
 from mmdet_bpu.quantization.denoising import deployed_part
 from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize_constant,
                                                fake_quantize_weight)
-from mmdet_bpu.quantization.fused.composites import FUSED
+from mmdet_bpu.quantization.fused.composites import COUNTED, FUSED
 from mmdet_bpu.quantization.fused.inner_sites import InnerSites
 from mmdet_bpu.quantization.owned_results import RELU, is_unsaved, makes_new
 from mmdet_bpu.quantization.plan import SitePlan
@@ -165,13 +165,14 @@ class QuantMode(TorchFunctionMode):
 
     def _at_once(self, func: Callable, args: tuple, kwargs: dict, link: Link) -> Any:
         """The same with its quantizers in one function, or closed; where there is one for it."""
-        if func not in FUSED or not self.quantize_weights or self.tracker.extra_queries:
+        at_once = FUSED if self.quantize_weights else COUNTED if self.observes else {}
+        if func not in at_once or self.tracker.extra_queries:
             return NotImplemented
         sites = self.decisions.opened[link.key]
         if self.closed and sites.last is not None:
             result = self._deployed(self._quantizer(sites.last), func(*args, **kwargs), ())
         else:
-            result = FUSED[func](sites, self.quantizers, *args, **kwargs)
+            result = at_once[func](sites, self.quantizers, *args, **kwargs)
         if self.seen is not None and result is not NotImplemented:
             self.seen.update(sites.keys)
         return result

@@ -1,7 +1,7 @@
 """The sites inside one written-out call, and what their quantizers do now."""
 from collections import Counter
 from dataclasses import dataclass
-from typing import Dict, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from mmdet_bpu.graph.capture import CapturedGraph
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer, QuantState, fake_quantize_constant
+from mmdet_bpu.quantization.observers_cpu import Tally
 from mmdet_bpu.quantization.plan import SitePlan
 
 Quantizers = Mapping[str, FakeQuantizer]
@@ -31,42 +32,57 @@ class InnerSites:
         """Quantizer of what the call returns."""
         return next((site.output for site in reversed(self.plans.values()) if site.output), None)
 
-    def grids(self, sites: Sequence[str], quantizers: Quantizers,
-              constants: Sequence[str] = ()) -> Optional[np.ndarray]:
-        """Grids of the outputs of ``sites``, if they are all there is to do inside.
+    def quantizers_of(self, sites: Sequence[str], quantizers: Quantizers,
+                      constants: Sequence[str] = ()) -> Optional[List[FakeQuantizer]]:
+        """Quantizers of the outputs of ``sites``, if they are all there is to do inside.
 
         Args:
-            sites (Sequence[str]): Labels of sites whose outputs are rounded.
+            sites (Sequence[str]): Labels of sites whose outputs are quantized.
             quantizers (Mapping): By public name.
             constants (Sequence[str]): Those of ``sites`` whose second tensor is a constant.
-
-        Returns:
-            np.ndarray | None: float32 (sites, 3): scale, lowest and highest integer. None where
-            another site is quantized, or a quantizer does more than to round.
         """
         if len(self.plans) != len(sites):
             return None
-        rows = []
+        found = []
         for label in sites:
             site = self.plans.get(label)
             if site is None or site.output is None or site.operands or site.weight or site.filled \
                     or list(site.constants) != ([1] if label in constants else []):
                 return None
-            quantizer = quantizers[site.output]
-            if not rounds_alone(quantizer):
-                return None
-            rows.append((quantizer.scale.item(), *integer_range(quantizer.dtype)))
-        return np.array(rows, np.float32)
+            found.append(quantizers[site.output])
+        return found
+
+    def grids(self, sites: Sequence[str], quantizers: Quantizers,
+              constants: Sequence[str] = ()) -> Optional[np.ndarray]:
+        """:func:`grids_of` the quantizers of ``sites``."""
+        return grids_of(self.quantizers_of(sites, quantizers, constants))
 
     def constant(self, site: str, x: Tensor) -> Tensor:
         """The constant operand ``x`` of a site on its grid."""
         return fake_quantize_constant(x, self.plans[site].constants[1])
 
 
-def rounds_alone(quantizer: FakeQuantizer) -> bool:
-    """Whether all that a call of ``quantizer`` does is to round: nobody observes or watches it."""
-    return type(quantizer) is FakeQuantizer and quantizer.state is QuantState.QUANTIZE \
-        and quantizer.dtype != 'int32' \
+def grids_of(quantizers: Optional[Sequence[FakeQuantizer]]) -> Optional[np.ndarray]:
+    """float32 (sites, 3): scale, lowest and highest integer; None if one does more than to round."""
+    if quantizers is None or not all(_is_in(each, QuantState.QUANTIZE) and each.dtype != 'int32'
+                                     for each in quantizers):
+        return None
+    return np.array([(each.scale.item(), *integer_range(each.dtype)) for each in quantizers],
+                    np.float32)
+
+
+def tallies_of(quantizers: Optional[Sequence[FakeQuantizer]], parts: int) -> Optional[List[Tally]]:
+    """Room to count what each is given; None if one does more than to count, or two are the same."""
+    if quantizers is None or len(set(map(id, quantizers))) < len(quantizers) \
+            or not all(_is_in(each, QuantState.OBSERVE) for each in quantizers):
+        return None
+    tallies = [each.tally(parts) for each in quantizers]
+    return None if None in tallies else tallies
+
+
+def _is_in(quantizer: FakeQuantizer, state: QuantState) -> bool:
+    """Whether a call of ``quantizer`` does what our class does in this state: nobody watches it."""
+    return type(quantizer) is FakeQuantizer and quantizer.state is state \
         and not quantizer._forward_hooks and not quantizer._forward_pre_hooks
 
 

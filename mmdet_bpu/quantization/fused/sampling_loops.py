@@ -20,9 +20,15 @@ NAN = np.float32(np.nan)
 
 
 @inner
+def position(centred, size):
+    """Position in px of a location in [-1, 1]."""
+    return multiply_add(centred + ONE, np.float32(size) * HALF, -HALF)
+
+
+@inner
 def pixel(location, size, grid):
     """Position in px of a location in [0, 1], its grid quantized."""
-    return multiply_add(on_grid(TWO * location - ONE, grid) + ONE, np.float32(size) * HALF, -HALF)
+    return position(on_grid(TWO * location - ONE, grid), size)
 
 
 @inner
@@ -30,6 +36,49 @@ def row_of(first, i, j, width, height, outside):
     """Row of pixel (i, j) of a level that begins at row ``first``."""
     seen = (i >= 0) & (j >= 0) & (i < width) & (j < height)
     return first + j * width + i if seen else outside
+
+
+@inner
+def corners(x, y, height, width, first, outside):
+    """Rows of the pixels around (x, y), their weights, and the parts: left, right, upper, lower.
+
+    Pixels are in the order upper left, upper right, lower left, lower right.
+    """
+    left, top = np.floor(x), np.floor(y)
+    right_part, lower_part = x - left, y - top
+    left_part, upper_part = ONE - right_part, ONE - lower_part
+    i, j = int(left), int(top)
+    rows = (row_of(first, i, j, width, height, outside),
+            row_of(first, i + 1, j, width, height, outside),
+            row_of(first, i, j + 1, width, height, outside),
+            row_of(first, i + 1, j + 1, width, height, outside))
+    weights = (left_part * upper_part, right_part * upper_part,
+               left_part * lower_part, right_part * lower_part)
+    return rows, weights, (left_part, right_part, upper_part, lower_part)
+
+
+@inner
+def is_seen(x, y, height, width):
+    """Whether (x, y) has a pixel of the level beside it."""
+    return x > -ONE and x < np.float32(width) and y > -ONE and y < np.float32(height)
+
+
+@inner
+def blended(plane, c, rows, weights):
+    """The bilinear sample of a channel."""
+    upper = multiply_add(plane[rows[1], c], weights[1], plane[rows[0], c] * weights[0])
+    return multiply_add(plane[rows[3], c], weights[3],
+                        multiply_add(plane[rows[2], c], weights[2], upper))
+
+
+@inner
+def load_plane(value, image, head, heads, plane):
+    """The channels of one head of one image; the last row of ``plane`` stays."""
+    positions, channels = len(plane) - 1, plane.shape[1]
+    for position in range(positions):
+        first = ((image * positions + position) * heads + head) * channels
+        for c in range(channels):
+            plane[position, c] = value[first + c]
 
 
 @inner
@@ -64,10 +113,7 @@ def sample(start, stop, value, locations, weights, levels, dims, grids, lanes, o
     for row in range(start, stop):
         image, head, query = row // queries // heads, row // queries % heads, row % queries
         if query == 0 or row == start:
-            for position in range(positions):
-                first = ((image * positions + position) * heads + head) * channels
-                for c in range(channels):
-                    plane[position, c] = value[first + c]
+            load_plane(value, image, head, heads, plane)
         place = (image * queries + query) * heads + head
         for index in range(len(products)):
             level = index // points
@@ -76,25 +122,15 @@ def sample(start, stop, value, locations, weights, levels, dims, grids, lanes, o
             weight = weights[at]
             x = pixel(locations[2 * at], width, grid)
             y = pixel(locations[2 * at + 1], height, grid)
-            if not (x > -ONE and x < np.float32(width) and y > -ONE and y < np.float32(height)):
+            if not is_seen(x, y, height, width):
                 nothing = ZERO if (x == x) & (y == y) else NAN
                 for c in range(channels):
                     products[index, c] = nothing
                 continue
-            left, top = np.floor(x), np.floor(y)
-            right_part, lower_part = x - left, y - top
-            left_part, upper_part = ONE - right_part, ONE - lower_part
-            i, j = int(left), int(top)
-            nw = row_of(first, i, j, width, height, positions)
-            ne = row_of(first, i + 1, j, width, height, positions)
-            sw = row_of(first, i, j + 1, width, height, positions)
-            se = row_of(first, i + 1, j + 1, width, height, positions)
-            of_nw, of_ne = left_part * upper_part, right_part * upper_part
-            of_sw, of_se = left_part * lower_part, right_part * lower_part
+            rows, shares, _ = corners(x, y, height, width, first, positions)
             for c in range(channels):
-                upper = multiply_add(plane[ne, c], of_ne, plane[nw, c] * of_nw)
-                mixed = multiply_add(plane[se, c], of_se, multiply_add(plane[sw, c], of_sw, upper))
-                products[index, c] = on_grid(on_grid(mixed, of_samples) * weight, of_products)
+                taken = on_grid(blended(plane, c, rows, shares), of_samples)
+                products[index, c] = on_grid(taken * weight, of_products)
         add_up(products, lanes, sums)
         first = place * channels
         for c in range(channels):
@@ -118,10 +154,7 @@ def differentiate(start, stop, value, locations, weights, levels, dims, grids, g
     along_x, along_y = np.empty(channels, np.float32), np.empty(channels, np.float32)
     for row in range(start, stop):
         image, head = row // heads, row % heads
-        for position in range(positions):
-            first = ((image * positions + position) * heads + head) * channels
-            for c in range(channels):
-                plane[position, c] = value[first + c]
+        load_plane(value, image, head, heads, plane)
         to_plane[:] = ZERO
         for query in range(queries):
             place = (image * queries + query) * heads + head
@@ -134,23 +167,13 @@ def differentiate(start, stop, value, locations, weights, levels, dims, grids, g
                 weight = weights[at]
                 x = pixel(locations[2 * at], width, grid)
                 y = pixel(locations[2 * at + 1], height, grid)
-                if not (x > -ONE and x < np.float32(width)
-                        and y > -ONE and y < np.float32(height)):
+                if not is_seen(x, y, height, width):
                     continue
-                left, top = np.floor(x), np.floor(y)
-                right_part, lower_part = x - left, y - top
-                left_part, upper_part = ONE - right_part, ONE - lower_part
-                i, j = int(left), int(top)
-                nw = row_of(first, i, j, width, height, positions)
-                ne = row_of(first, i + 1, j, width, height, positions)
-                sw = row_of(first, i, j + 1, width, height, positions)
-                se = row_of(first, i + 1, j + 1, width, height, positions)
-                of_nw, of_ne = left_part * upper_part, right_part * upper_part
-                of_sw, of_se = left_part * lower_part, right_part * lower_part
+                rows, shares, parts = corners(x, y, height, width, first, positions)
+                nw, ne, sw, se = rows
+                left_part, right_part, upper_part, lower_part = parts
                 for c in range(channels):
-                    upper = multiply_add(plane[ne, c], of_ne, plane[nw, c] * of_nw)
-                    mixed[c] = multiply_add(plane[se, c], of_se,
-                                            multiply_add(plane[sw, c], of_sw, upper))
+                    mixed[c] = blended(plane, c, rows, shares)
                 for c in range(channels):
                     rounded = np.rint(mixed[c] / of_samples[0])
                     clipped = clamped(rounded, of_samples[1], of_samples[2])
@@ -170,13 +193,13 @@ def differentiate(start, stop, value, locations, weights, levels, dims, grids, g
                 if inside(TWO * locations[2 * at + 1] - ONE, grid):
                     to_locations[2 * at + 1] = summed(along_y) * np.float32(height)
                 for c in range(channels):
-                    to_plane[nw, c] += of_mixed[c] * of_nw
+                    to_plane[nw, c] += of_mixed[c] * shares[0]
                 for c in range(channels):
-                    to_plane[ne, c] += of_mixed[c] * of_ne
+                    to_plane[ne, c] += of_mixed[c] * shares[1]
                 for c in range(channels):
-                    to_plane[sw, c] += of_mixed[c] * of_sw
+                    to_plane[sw, c] += of_mixed[c] * shares[2]
                 for c in range(channels):
-                    to_plane[se, c] += of_mixed[c] * of_se
+                    to_plane[se, c] += of_mixed[c] * shares[3]
         for position in range(positions):
             first = ((image * positions + position) * heads + head) * channels
             for c in range(channels):
