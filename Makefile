@@ -21,6 +21,10 @@ SOURCES := mmdet_bpu configs tools requirements \
   Makefile setup.py MANIFEST.in pyproject.toml model-index.yml
 DEPENDENCIES := $(VENV)/.dependencies-$(call checksum,requirements Makefile)
 PACKAGE := $(VENV)/.package-$(call checksum,$(SOURCES))
+BYTECODE := $(VENV)/.bytecode-$(call checksum,requirements Makefile)
+# pip would compile every file that it installs, which takes longer than all the rest of it.
+PIP_INSTALL := -m pip install -q --no-compile
+IMPORTED := hypothesis, numba, pytest, sklearn.datasets, torch._dynamo
 
 .PHONY: demo demo-control test install clean-demo
 
@@ -36,7 +40,14 @@ test: install
 clean-demo:
 	rm -rf work_dirs/demo
 
-install: $(PACKAGE)
+install: $(BYTECODE)
+
+# What commands and tests import is compiled here once, whatever the environment says.
+$(BYTECODE): $(PACKAGE)
+	@test -e $@ || { cd $(VENV) && PYTHONDONTWRITEBYTECODE= bin/python -W ignore -c \
+	  'from mmdet_bpu.apis import *; import $(IMPORTED)'; }
+	@rm -f $(VENV)/.bytecode-*
+	@touch $@
 
 $(PACKAGE): $(DEPENDENCIES)
 	@rm -f $(VENV)/.package-*
@@ -53,7 +64,7 @@ $(DEPENDENCIES):
 	  $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
 	@rm -f $(VENV)/.dependencies-* $(VENV)/.package-*
 	@echo 'installing torch into $(VENV) (once, some minutes)'
-	@$(BIN)/python -m pip install -q $(PIN) torch
+	@$(BIN)/python $(PIP_INSTALL) $(PIN) torch
 	@echo 'installing the other packages into $(VENV) (once, some minutes)'
-	@$(BIN)/python -m pip install -q $(PIN) $(REQUIREMENTS:%=-r requirements/%.txt)
+	@$(BIN)/python $(PIP_INSTALL) $(PIN) $(REQUIREMENTS:%=-r requirements/%.txt)
 	@touch $@

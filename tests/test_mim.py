@@ -15,6 +15,7 @@ pytest.importorskip('mim', reason='openmim is not installed')
 
 COCO128 = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'coco128'
 IMAGES = dict(train=2, val=1)
+LAYERS = ['model.encoder.num_layers=1', 'model.decoder.num_layers=1']  # of the stock detector's six
 PATIENCE = 400  # s, of one run on a busy machine
 
 
@@ -89,7 +90,7 @@ def small_set(tmp_path) -> SmallSet:
     else:
         folder = make_digits(tmp_path / 'digits', 0, IMAGES['train'], IMAGES['val'])
         suffix, num_classes = '', 10
-    options = [f'model.bbox_head.num_classes={num_classes}', 'val_evaluator.type=CocoLMDBMetric']
+    options = [f'model.bbox_head.num_classes={num_classes}', *LAYERS, 'val_evaluator.type=CocoLMDBMetric']
     for split, count in IMAGES.items():
         source = next((folder / 'annotations').glob(f'*{split}{suffix}.json'))
         annotations = tmp_path / f'{split}.json'
@@ -112,6 +113,7 @@ def write_float_checkpoint(path: Path, num_classes: int) -> None:
 
     cfg = get_config('mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py').model
     cfg.bbox_head.num_classes = num_classes
+    cfg.encoder.num_layers = cfg.decoder.num_layers = 1
     cfg.backbone.init_cfg = None
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):

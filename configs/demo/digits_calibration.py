@@ -5,6 +5,7 @@ Starts from the float checkpoint (``load_from``).
 _base_ = './digits_float.py'
 
 bpu = dict(stage='calibration', calibration=dict(num_batches=25))  # 200 images
+train_dataloader = dict(batch_size=8)
 
 optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='SGD', lr=0.0))
 param_scheduler = None

@@ -5,11 +5,13 @@ too. Starts from the float checkpoint (``load_from``).
 """
 _base_ = './digits_float.py'
 
+# As in QAT.
+train_dataloader = dict(batch_size=8)
 max_epochs = 1
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-5, weight_decay=0.0),
+    optimizer=dict(type='AdamW', lr=5e-5, weight_decay=0.0, fused=True),
     clip_grad=dict(max_norm=0.1, norm_type=2))
 param_scheduler = [
     dict(
