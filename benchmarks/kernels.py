@@ -2,7 +2,7 @@
 
 Prints one JSON object: per case the median ms of the integer kernel (with its plan made before, as
 the executors do) and of the same op in float32, their ratio, and the carrier or requantization
-path that was chosen. Shapes are those of the R50 model at 800 x 1333 and of the 160 x 160 demo.
+path that was chosen. Shapes are those of the R50 model at 800 x 1333 and of the demo at 160 x 160.
 
     python benchmarks/kernels.py [--repeats 5] [--threads 2] [--only conv2d]
 """

@@ -23,6 +23,7 @@ def test_stage_file_is_the_stage_put_over_the_float_config(stage):
         for key in SCHEDULE:
             schedule.pop(key, None)
         schedule['train_cfg'] = schedule['train_cfg']['type']
+        schedule['train_dataloader'].pop('batch_size')
         if stage == 'qat':  # number of checkpoints kept
             schedule['default_hooks']['checkpoint'].pop('max_keep_ckpts')
     assert own == put_over

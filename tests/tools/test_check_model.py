@@ -44,7 +44,7 @@ def test_a_rule_that_matches_nothing_and_the_sites_that_it_could_match(tool, con
     assert (done.code, 'bpu.qconfig[0] matches nothing' in done.err) == (2, True)
     done = tool('check_model.py', config, '--sites')
     assert done.code == 0, done.err
-    assert 'encoder.layers.1.norms.1/layer_norm' in done.out
+    assert 'encoder.layers.0.norms.1/layer_norm' in done.out
 
 
 def test_a_rule_is_named_where_it_matched(tool, config_with):

@@ -59,11 +59,11 @@ def test_the_int8_image_is_that_of_the_metadata_formula(deployment, photos):
     contract = json.loads((deployment[0] / 'model.deploy.json').read_text())
     picture = cv2.imread(str(photos / 'a.png'))
     levels = int8_image(picture, contract)
-    assert (levels.shape, levels.dtype) == ((1, 160, 160, 3), np.int8)
-    resized = cv2.resize(picture, (160, 160))
+    assert (levels.shape, levels.dtype) == ((1, 128, 128, 3), np.int8)
+    resized = cv2.resize(picture, (128, 128))
     stage, scale = contract['preprocessing'], contract['inputs'][0]['scale']
     assert stage['color_order'] == 'rgb'
-    for y, x, channel in ((0, 0, 0), (80, 3, 1), (159, 159, 2), (17, 99, 0)):
+    for y, x, channel in ((0, 0, 0), (80, 3, 1), (127, 127, 2), (17, 99, 0)):
         value = np.float32(resized[y, x, 2 - channel])
         real = (value - np.float32(stage['mean'][channel])) / np.float32(stage['std'][channel])
         assert levels[0, y, x, channel] == np.clip(np.rint(real / np.float32(scale)), -128, 127)

@@ -19,7 +19,7 @@ def test_deployment_holds_every_file_and_says_where_it_runs(deployment):
 def test_the_contract_says_how_to_feed_and_read_the_network(deployment):
     contract = json.loads((deployment[0] / 'model.deploy.json').read_text())
     image, = contract['inputs']
-    assert (image['name'], image['shape'], image['dtype']) == ('image', [1, 160, 160, 3], 'si8')
+    assert (image['name'], image['shape'], image['dtype']) == ('image', [1, 128, 128, 3], 'si8')
     assert image['scale'] > 0
     assert [entry['name'] for entry in contract['outputs']] == ['cls_scores', 'bbox_preds']
     assert contract['preprocessing']['color_order'] == 'rgb'

@@ -17,7 +17,7 @@ def test_modules_total_and_json(tool, digits_config, tmp_path):
 
 
 def test_the_shape_of_the_config_is_the_default(tool, digits_config):
-    assert 'input 1 x 3 x 160 x 160' in tool('get_flops.py', digits_config).out
+    assert 'input 1 x 3 x 128 x 128' in tool('get_flops.py', digits_config).out
 
 
 def test_the_vendors_variant_stands_beside_what_is_published(tool):
