@@ -15,7 +15,8 @@ from pathlib import Path
 from machine_facts import machine
 
 ROOT = Path(__file__).resolve().parent.parent
-INT8 = [dict(site='*', dtype='int8')]
+# The units sample by int16 grids alone.
+INT8 = [dict(site='*_attn/sub*', dtype='int16'), dict(site='*', dtype='int8')]
 VARIANTS = {
     'int8 everywhere, min-max observer': dict(
         qconfig=INT8, calibration=dict(observer='minmax')),
