@@ -24,6 +24,10 @@ def parse_args() -> argparse.Namespace:
         '--resume', nargs='?', const='auto', metavar='FILE',
         help='go on with an interrupted run from the newest checkpoint in its folder that opens, and '
         'begin if there is none; or from FILE')
+    parser.add_argument(
+        '--from-statistics', metavar='FILE',
+        help="calibrate from what this calibration's checkpoint says that it saw: another observer, "
+        'other rules or dtypes in seconds, without an image')
     parser.add_argument('--work-dir', help='folder of logs and checkpoints '
                         '(default: work_dirs/CONFIG_STAGE)')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
@@ -36,14 +40,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-@exit_on_error('stage', 'load_from', 'resume', 'work_dir', 'amp', 'auto_scale_lr', 'cfg_options',
-               'launcher')
+@exit_on_error('stage', 'load_from', 'resume', 'from_statistics', 'work_dir', 'amp', 'auto_scale_lr',
+               'cfg_options', 'launcher')
 def main() -> None:
     args = parse_args()
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, args.stage, args.cfg_options)
     apis.train(cfg, args.work_dir, args.load_from, args.resume, args.amp, args.auto_scale_lr,
-               args.launcher)
+               args.launcher, args.from_statistics)
 
 
 if __name__ == '__main__':

@@ -5,8 +5,10 @@ from torch import nn
 
 from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.graph.saved_graph import SavedGraph
-from mmdet_bpu.quantization import prepare
+from mmdet_bpu.quantization import finish_calibration, prepare, quantization_of
 from mmdet_bpu.quantization.prepare import fold_saved
+from mmdet_bpu.quantization.repairs import repair
+from mmdet_bpu.quantization.saved_statistics import SavedStatistics
 
 OURS = 'quant.'
 
@@ -28,11 +30,46 @@ def prepare_from(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict[st
         BpuError: The checkpoint's keys, structure, rules or input stage are not the config's.
     """
     saved = SavedGraph.of(checkpoint, path)
-    weights = checkpoint['state_dict']
     if saved is not None:
-        fold_saved(model, saved)
-        load_strictly(model, {name: tensor for name, tensor in weights.items()
-                              if not name.removeprefix('module.').startswith(OURS)}, path)
+        _load_folded(model, saved, checkpoint, path)
     model = prepare(model, settings, saved)
-    load_strictly(model, weights, path)
+    load_strictly(model, checkpoint['state_dict'], path)
     return model
+
+
+def calibrate_again(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict[str, Any],
+                    path: str, calibration: Dict[str, Any], calibration_path: str) -> nn.Module:
+    """Prepare a stock detector and give it scales from what a calibration saw, without an image.
+
+    Args:
+        model (nn.Module): As built from the config.
+        settings (dict): The validated ``bpu`` settings: their observer, rules and dtypes.
+        checkpoint (dict): Holds the weights, float ones or those of the calibration.
+        path (str): Its file, for messages.
+        calibration (dict): The calibration's checkpoint.
+        calibration_path (str): Its file, for messages.
+
+    Raises:
+        BpuError: The calibration kept no statistics, or they are those of another model: other
+            weights, another structure or input stage, a tensor that it did not see.
+    """
+    statistics = SavedStatistics.of(calibration, calibration_path)
+    saved = SavedGraph.of(calibration, calibration_path)
+    if SavedGraph.of(checkpoint, path) is not None:
+        _load_folded(model, saved, checkpoint, path)
+        model = prepare(model, settings, saved, decide_again=True)
+    else:
+        load_strictly(model, checkpoint['state_dict'], path)
+        model = prepare(model, settings, saved, decide_again=True)
+        repair(model, quantization_of(model))
+    statistics.give(model)
+    finish_calibration(model)
+    return model
+
+
+def _load_folded(model: nn.Module, saved: SavedGraph, checkpoint: Dict[str, Any],
+                 path: str) -> None:
+    """Fold as the checkpoint was and load its weights, but nothing that quantization adds."""
+    fold_saved(model, saved)
+    load_strictly(model, {name: tensor for name, tensor in checkpoint['state_dict'].items()
+                          if not name.removeprefix('module.').startswith(OURS)}, path)

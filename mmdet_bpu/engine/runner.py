@@ -19,7 +19,7 @@ from mmdet_bpu.engine.hooks import (DueValidationHook, PlainCheckpointHook, Quan
 from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
 from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
 from mmdet_bpu.engine.loading import check_averages, load_strictly
-from mmdet_bpu.engine.prepared import prepare_from
+from mmdet_bpu.engine.prepared import calibrate_again, prepare_from
 from mmdet_bpu.engine.process_runner import ProcessRunner
 from mmdet_bpu.engine.model_copies import carry_over_quantization
 from mmdet_bpu.engine.resuming import leave_out_done_batches, settle_resume
@@ -124,6 +124,13 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
 
     def _quantized(self, model: nn.Module, checkpoint: Optional[dict]) -> nn.Module:
         """Load float weights, prepare, load quantized weights: one of the two loads, or none."""
+        if self.calibrates_again and checkpoint is not None:
+            statistics = self.cfg.train_cfg.from_statistics
+            model = calibrate_again(model, self.settings.as_dict(), checkpoint, self.source,
+                                    read_checkpoint(statistics), statistics)
+            self.weights_stage = CALIBRATION
+            set_quant_state(model, 'quantize')
+            return model
         if self.needs_calibration:
             load_strictly(model, checkpoint['state_dict'], self.source)
         if checkpoint is not None and not self.needs_calibration:
@@ -142,6 +149,12 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
     def needs_calibration(self) -> bool:
         """bool: Whether the model is to be quantized but its weights are float ones."""
         return self.settings.is_quantized and self.weights_stage == FLOAT
+
+    @property
+    def calibrates_again(self) -> bool:
+        """bool: Whether scales come from what an earlier calibration saw."""
+        return self.settings.stage == CALIBRATION and bool(
+            (self.cfg.get('train_cfg') or {}).get('from_statistics'))
 
     @property
     def is_resumed(self) -> bool:
@@ -242,8 +255,11 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
             raise BpuError(f'stage {stage!r} is evaluated, not trained')
         if self._train_loop is None:
             refuse_incomplete('train', self.lacking.get('train', ()), stage)
-        if self.weights_stage not in (None, *SOURCE_STAGES[stage]):
-            self._refuse_weights(SOURCE_STAGES[stage], 'start')
+        sources = SOURCE_STAGES[stage] + ((CALIBRATION, ) if self.calibrates_again else ())
+        if self.weights_stage not in (None, *sources):
+            self._refuse_weights(sources, 'start')
+        if self.calibrates_again:
+            self._val_loop = None  # it would read images
         self.is_training = True
         try:
             model = super().train()

@@ -16,7 +16,9 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.input_shape import INPUT_SHAPE, is_input_shape
 from mmdet_bpu.families.picture_format import INPUT_FORMATS
 from mmdet_bpu.families.picture_resize import LETTERBOX, STRETCH
-from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER, OBSERVERS, check_observer
+from mmdet_bpu.quantization.observers import (DEFAULT_OBSERVER, OBSERVERS, check_criterion,
+                                              check_observer)
+from mmdet_bpu.quantization.qconfig import WHOLE
 from mmdet_bpu.quantization.rules import check_rules
 
 __all__ = ['BpuSettings', 'CalibrationSettings', 'EXECUTABLE_STAGES', 'FIELDS', 'STAGES',
@@ -31,9 +33,13 @@ class CalibrationSettings:
         observer (str | dict): Name of an observer, or its config.
         num_batches (int): Batches over all processes together, so that the result does not depend
             on their number.
+        weight_observer (str | dict): How far the integers of weights reach.
+        equalize (bool): Whether channels between two products are given ranges that suit both.
     """
     observer: Union[str, Dict[str, Any]]
     num_batches: int
+    weight_observer: Union[str, Dict[str, Any]]
+    equalize: bool
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,8 @@ class BpuSettings:
         plain = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields(self)}
         calibration = plain['calibration']
         return dict(plain, qconfig=list(plain['qconfig']), calibration=dict(
-            observer=calibration.observer, num_batches=calibration.num_batches),
+            observer=calibration.observer, num_batches=calibration.num_batches,
+            weight_observer=calibration.weight_observer, equalize=calibration.equalize),
                     qat=dict(closed=plain['qat'].closed))
 
 
@@ -138,6 +145,10 @@ FIELDS: Dict[str, Any] = {
             + ', or a dict with one of them as its type',
             lambda value: isinstance(value, (str, Mapping)), DEFAULT_OBSERVER, check_observer),
         'num_batches': Field('a positive integer', _is_count, 100),
+        'weight_observer': Field(
+            'the name of an observer that reads statistics, or a dict with it as its type',
+            lambda value: isinstance(value, (str, Mapping)), WHOLE, check_criterion),
+        'equalize': Field('True or False', lambda value: isinstance(value, bool), False),
     },
     'qat': {
         'closed': Field('True or False', lambda value: isinstance(value, bool), False),

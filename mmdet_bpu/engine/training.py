@@ -8,6 +8,7 @@ from torch import nn
 from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.resuming import resume_newest
 from mmdet_bpu.engine.runner import BPURunner
+from mmdet_bpu.engine.stage_names import CALIBRATION
 from mmdet_bpu.engine.stages import default_work_dir
 from mmdet_bpu.engine.whole_checkpoints import full_disk_reported
 from mmdet_bpu.errors import BpuError
@@ -19,7 +20,7 @@ AUTO = 'auto'
 
 def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] = None,
           resume: Optional[str] = None, amp: bool = False, auto_scale_lr: bool = False,
-          launcher: str = 'none') -> nn.Module:
+          launcher: str = 'none', from_statistics: Optional[str] = None) -> nn.Module:
     """Train a detector, calibrate it, or train it quantization-aware, as its config says.
 
     Args:
@@ -34,6 +35,8 @@ def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] 
         amp (bool): Automatic mixed precision.
         auto_scale_lr (bool): Scale the learning rate by the batch size.
         launcher (str): Job launcher.
+        from_statistics (str, optional): Calibrate from what this calibration's checkpoint says that it
+            saw, without an image. Its weights are taken too, unless ``load_from`` is given.
 
     Returns:
         nn.Module: The trained model.
@@ -46,7 +49,10 @@ def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] 
     if resume and resume != AUTO and load_from:
         raise BpuError(f'parameter resume={resume} and parameter load_from={load_from} name two '
                        'files to go on from; give one of them')
-    if load_from:
+    if from_statistics:
+        _calibrate_from(cfg, from_statistics, resume)
+        cfg.load_from = load_from or from_statistics
+    elif load_from:
         cfg.load_from = load_from
     if resume == AUTO:
         resume_newest(cfg)
@@ -65,6 +71,17 @@ def train(cfg: Config, work_dir: Optional[str] = None, load_from: Optional[str] 
         cfg.auto_scale_lr.enable = True
     with full_disk_reported(cfg.work_dir), refused_config(cfg):
         return BPURunner.from_cfg(cfg).train()
+
+
+def _calibrate_from(cfg: Config, statistics: str, resume: Optional[str]) -> None:
+    """Have the calibration of a config read no image."""
+    if (cfg.get('bpu') or {}).get('stage') != CALIBRATION:
+        raise BpuError("parameter from_statistics: expected a config of stage 'calibration'; give "
+                       'parameter stage')
+    if resume:
+        raise BpuError('parameter from_statistics and parameter resume exclude each other: nothing '
+                       'of it can be interrupted')
+    cfg.train_cfg.from_statistics = statistics
 
 
 def set_run(cfg: Config, work_dir: Optional[str], launcher: str) -> None:

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
+from torch import Tensor
 
 from mmdet_bpu.graph.opgraph import Op, OpGraph
 from mmdet_bpu.graph.scales import constant_scale, number_on_grid, weight_scale
@@ -122,6 +123,8 @@ class QuantizedGraph:
         placement (Placement): Roles and groups.
         configs (dict[str, TensorConfig]): Own value -> its config.
         rules (list[dict]): The user's rules that the configs follow.
+        weight_observers (dict[str, str | dict]): Public name of a weight -> how its reach is chosen,
+            where that is not all of it.
         scales (Scales, optional): None before the quantizers' scales are asked for.
         rows (list[dict]): The report, one per own value; scales in it when they are known.
     """
@@ -129,6 +132,7 @@ class QuantizedGraph:
     placement: Placement
     configs: Dict[str, TensorConfig]
     rules: List[dict] = field(default_factory=list)
+    weight_observers: Dict[str, Union[str, dict]] = field(default_factory=dict)
     scales: Optional[Scales] = None
     rows: List[dict] = field(default_factory=list)
 
@@ -157,6 +161,10 @@ class QuantizedGraph:
         names = [*self.graph.inputs, *(op.output for op in self.graph.ops)]
         return [n for n in names if self.placement.kinds[n] == Role.OWN]
 
+    def weight_name(self, op: Op) -> str:
+        """Public name of the weight of a product: its parameter, or the site if it is none."""
+        return self.graph.values[op.inputs[KINDS[op.kind].weight]].origin or op.site
+
     def constant_dtype(self, op: Op, index: int) -> str:
         """dtype of a constant operand: what the unit asks for, else that of what it meets."""
         fixed = KINDS[op.kind].operand_dtypes.get(index)
@@ -171,11 +179,15 @@ class QuantizedGraph:
         """Whether ``op`` puts a number other than zero among the integers of its input."""
         return bool(op.params.get('fill')) and self.placement.kinds[op.output] == Role.ALIAS
 
-    def with_scales(self, scale_of: Callable[[str], Tuple[float, bool]]) -> 'QuantizedGraph':
+    def with_scales(self, scale_of: Callable[[str], Tuple[float, bool]],
+                    reach_of: Callable[[str], Optional[Tensor]] = lambda site: None
+                    ) -> 'QuantizedGraph':
         """The same graph with scales.
 
         Args:
             scale_of (Callable): Public name of a quantizer -> its scale, and whether it counts.
+            reach_of (Callable): Public name of a weight -> reach of each channel; see
+                :func:`~mmdet_bpu.graph.scales.weight_scale`.
         """
         own: Dict[str, Any] = {}
         rows = []
@@ -200,7 +212,8 @@ class QuantizedGraph:
                 data = self.graph.values[op.inputs[KINDS[op.kind].weight]].data
                 if KINDS[op.kind].transposed:
                     data = channels_exchanged(data, op.params['groups'])
-                weights[op.output] = (WEIGHT_DTYPE, weight_scale(data, WEIGHT_DTYPE).cpu().numpy())
+                scale = weight_scale(data, WEIGHT_DTYPE, reach_of(self.weight_name(op)))
+                weights[op.output] = WEIGHT_DTYPE, scale.cpu().numpy()
         fills = {}
         for op in filter(self.fills, self.graph.ops):
             dtype, scale = own[self.placement.integers(op.output)]

@@ -100,8 +100,14 @@ class SavedGraph:
         return self.plain['folded']
 
     def match(self, networks: Sequence[QuantizedGraph], inputs: Mapping[str, Any],
-              versions: Mapping[str, str]) -> None:
+              versions: Mapping[str, str], decisions: bool = True) -> None:
         """Take the saved decisions over into networks of equal structure, in place.
+
+        Args:
+            networks (Sequence[QuantizedGraph]): Of the model as it is.
+            inputs (Mapping), versions (Mapping): See :func:`to_plain`.
+            decisions (bool): Whether the rules must be the saved ones, and what followed from them
+                is taken over. Defaults to True.
 
         Raises:
             BpuError: The structure, the input stage or the user's rules are others; the first
@@ -116,6 +122,8 @@ class SavedGraph:
             self._refuse(f'it has {len(saved["networks"])} networks, this model {len(networks)}')
         for plain, network in zip(saved['networks'], networks):
             self._match_structure(plain, network, versions)
+            if not decisions:
+                continue
             rules = [dict(rule) for rule in network.rules]
             if saved['rules'] != rules:
                 self._refuse(f'bpu.qconfig was {saved["rules"]}, the config says {rules}')

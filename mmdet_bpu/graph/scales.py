@@ -1,4 +1,6 @@
 """Scales that follow from a tensor alone: of weights, and of constant operands."""
+from typing import Optional
+
 import torch
 from torch import Tensor
 
@@ -8,10 +10,19 @@ SMALLEST_SCALE = 2.0**-60  # a tensor that is all zeros still needs a positive s
 LARGEST_SCALE = 2.0**60  # its products with integers are far from the end of float32
 
 
-def weight_scale(weight: Tensor, dtype: str = 'int8') -> Tensor:
-    """Scale per output channel (dim 0): largest magnitude over the largest integer."""
+def weight_scale(weight: Tensor, dtype: str = 'int8', reach: Optional[Tensor] = None) -> Tensor:
+    """Scale per output channel (dim 0): largest magnitude over the largest integer.
+
+    Args:
+        weight (Tensor): Output channels first.
+        dtype (str): ``int8`` or ``int16``.
+        reach (Tensor, optional): Share of its largest magnitude that the integers of each channel reach
+            to. Defaults to all of it.
+    """
     _, high = integer_range(dtype)
     magnitude = weight.detach().float().flatten(1).abs().amax(1)
+    if reach is not None:
+        magnitude = magnitude * reach
     return torch.clamp(magnitude / high, min=SMALLEST_SCALE)
 
 

@@ -14,8 +14,9 @@ from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.program.weight_layout import channels_exchanged
 from mmdet_bpu.quantization import fake_quant_cpu
 from mmdet_bpu.quantization.observers import (DEFAULT_OBSERVER, Observer, build_observer,
-                                              reduced, statistics_of)
+                                              statistics_of)
 from mmdet_bpu.quantization.observers_cpu import Tally
+from mmdet_bpu.quantization.statistics import Statistics, reduced
 
 
 class QuantState(str, Enum):
@@ -149,18 +150,24 @@ def _rounded_weight(weight: Tensor, dtype: str) -> Tensor:
     return torch.div(weight, scale).round_().clamp_(*integer_range(dtype)).mul_(scale)
 
 
-def fake_quantize_weight(weight: Tensor, dtype: str = 'int8',
-                         groups: Optional[int] = None) -> Tensor:
+def fake_quantize_weight(weight: Tensor, dtype: str = 'int8', groups: Optional[int] = None,
+                         reach: Optional[Tensor] = None) -> Tensor:
     """Weights on their grid, the scale computed from the weights as they are now.
 
     Args:
         weight (Tensor): Output channels first; with ``groups`` (C, O / groups, KH, KW).
         dtype (str): ``int8`` or ``int16``.
         groups (int, optional): Of a transposed convolution.
+        reach (Tensor, optional): Share of its largest magnitude that the integers of each channel
+            reach to, float32 (O, ). What lies beyond saturates and has no gradient.
     """
     if groups is not None:
         weight = channels_exchanged(weight, groups)
-        return channels_exchanged(fake_quantize_weight(weight, dtype), groups)
+        return channels_exchanged(fake_quantize_weight(weight, dtype, reach=reach), groups)
+    if reach is not None:
+        weight = weight.float()
+        scale = weight_scale(weight, dtype, reach).view(-1, *(1, ) * (weight.dim() - 1))
+        return _OnGrid.apply(weight, scale, *integer_range(dtype))
     return _WeightOnGrid.apply(weight.float(), dtype)
 
 
@@ -203,11 +210,9 @@ class FakeQuantizer(nn.Module):
         Args:
             owned (bool): See :func:`fake_quantize`. Defaults to False.
         """
-        if self.state is QuantState.OFF or self.dtype == 'int32':
-            return x
-        if self.state.observes and not self.fixed:
+        if self.state.observes:
             self._observe(x.detach())
-        if self.state.quantizes:
+        if self.state.quantizes and self.dtype != 'int32':
             return fake_quantize(x, self.scale, self.dtype, owned)
         return x
 
@@ -226,16 +231,12 @@ class FakeQuantizer(nn.Module):
 
         None if the observer does not count as they do.
         """
-        if self.fixed or self.dtype == 'int32':  # nothing is kept of it
-            return Tally(parts, torch.full((1, ), -1.0))
         statistics = statistics_of(self.observer)
-        return statistics and Tally(parts, *statistics)
+        return None if statistics is None else Tally(parts, *statistics.arrays)
 
     def finish(self, tally: Tally) -> None:
         """Take in what was counted in a :meth:`tally`."""
-        nan = tally.finish()
-        if not self.fixed and self.dtype != 'int32':
-            self._note(True, nan)
+        self._note(True, tally.finish())
 
     def on_grid(self, x: Tensor, owned: bool = False, factor: float = 1.0) -> Tensor:
         """``x`` rounded to this quantizer's integers, in units of ``factor`` scales; no observing."""
@@ -250,19 +251,33 @@ class FakeQuantizer(nn.Module):
             return torch.relu(x)
         return fake_quantize(x, self.scale, self.dtype, owned, rectified=True)
 
+    @property
+    def statistics(self) -> Optional[Statistics]:
+        """What the observer counts, if it is one that reads :class:`Statistics`."""
+        return statistics_of(self.observer)
+
     @torch.no_grad()
-    def finish_calibration(self) -> None:
-        """Take the scale from the observer, reduced across ranks."""
-        if self.fixed or self.dtype == 'int32':
-            return
+    def reduce(self) -> None:
+        """Combine what was observed on all ranks; every rank ends with the same."""
         for flag in (self.seen, self.seen_nan):
             reduced(flag, dist.ReduceOp.MAX)
         self.observer.reduce()
-        scale = self.observer.scale(integer_range(self.dtype))
+
+    @torch.no_grad()
+    def take_scale(self) -> None:
+        """Take the scale from the observer, which forgets; not where it is fixed, or not needed."""
+        scale = None
+        if not self.fixed and self.dtype != 'int32':
+            scale = self.observer.scale(integer_range(self.dtype))
         if scale is not None:
             self.scale.fill_(scale)
             self.calibrated.fill_(True)
         self.observer.reset()
+
+    def finish_calibration(self) -> None:
+        """Take the scale from the observer, reduced across ranks."""
+        self.reduce()
+        self.take_scale()
 
     def extra_repr(self) -> str:
         return f'{self.dtype}, scale={self.scale.item():.6g}, calibrated={bool(self.calibrated)}'

@@ -1,16 +1,16 @@
 """Observers: from the values of a tensor over many images to one symmetric scale."""
 from abc import ABC, abstractmethod
-from typing import Any, Mapping, Optional, Tuple, Union
+from numbers import Real
+from typing import Any, Mapping, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import torch
-import torch.distributed as dist
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import SMALLEST_SCALE
-from mmdet_bpu.kernels import compiled_loops
-from mmdet_bpu.quantization import observers_cpu
+from mmdet_bpu.quantization.statistics import BINS, Statistics
 
 DEFAULT_OBSERVER = 'mse'
 """How scales are found where nobody says."""
@@ -20,13 +20,6 @@ MOST_BINS, MOST_CANDIDATES = 1 << 16, 1 << 12
 
 # Detectors run in mmdet's scope, where names are looked up.
 OBSERVERS = Registry('bpu observer', scope='mmdet')
-
-
-def reduced(tensor: Tensor, op) -> Tensor:
-    """``tensor`` combined over all processes, in place."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(tensor, op)
-    return tensor
 
 
 class Observer(nn.Module, ABC):
@@ -39,6 +32,9 @@ class Observer(nn.Module, ABC):
         Returns:
             bool | Tensor, optional: Whether there is NaN in ``x``, if the observer has noticed.
         """
+
+    def end_batch(self) -> None:
+        """What comes now is of another batch."""
 
     @abstractmethod
     def reduce(self) -> None:
@@ -53,52 +49,120 @@ class Observer(nn.Module, ABC):
         """Forget everything."""
 
 
-@OBSERVERS.register_module(name='minmax')
-class MinMaxObserver(Observer):
-    """The largest magnitude decides: nothing saturates on what was seen."""
+class Criterion(Observer):
+    """Reads the scale off :class:`Statistics`, which are the same whatever the criterion.
 
-    def __init__(self) -> None:
+    Args:
+        bins (int): Even number of bins, at most :data:`MOST_BINS`. Defaults to
+            :data:`~mmdet_bpu.quantization.statistics.BINS`.
+
+    Raises:
+        BpuError: It is no such number.
+    """
+
+    def __init__(self, bins: int = BINS) -> None:
         super().__init__()
-        self.register_buffer('largest', torch.full((1, ), -1.0), persistent=False)
+        if not _is_count(bins, MOST_BINS) or bins % 2:
+            raise BpuError(f'bins: expected an even number from 2 to {MOST_BINS}, found {bins!r}')
+        self.statistics = Statistics(bins)
 
-    @property
-    def statistics(self) -> Tuple[Tensor, ...]:
-        """What ``observers_cpu.Tally`` takes."""
-        return (self.largest, )
+    @abstractmethod
+    def threshold(self, largest: Tensor, high: int) -> Tensor:
+        """The magnitude that the largest integer stands for, float32.
 
-    def observe(self, x: Tensor) -> Union[bool, Tensor]:
-        if not x.numel():
-            return False
-        x = x.detach().float()
-        if compiled_loops.usable() and compiled_loops.fits(x):
-            return observers_cpu.take_in(x, *self.statistics)
-        magnitude, nan = _finite_magnitude(x)
-        torch.maximum(self.largest, magnitude.amax(), out=self.largest)
-        return nan
-
-    def reduce(self) -> None:
-        reduced(self.largest, dist.ReduceOp.MAX)
+        Args:
+            largest (Tensor): Largest magnitude of all, above 0.
+            high (int): The largest integer.
+        """
 
     def scale(self, integer_range: Tuple[int, int]) -> Optional[float]:
-        if self.largest.item() < 0:
+        extremes, high = self.statistics.extremes, integer_range[1]
+        if not len(extremes):
             return None
-        return max(self.largest.item() / integer_range[1], SMALLEST_SCALE)
+        largest = extremes.max()
+        if largest == 0:
+            return SMALLEST_SCALE
+        return max((self.threshold(largest, high) / high).item(), SMALLEST_SCALE)
+
+    def observe(self, x: Tensor) -> Union[bool, Tensor]:
+        return self.statistics.observe(x)
+
+    def end_batch(self) -> None:
+        self.statistics.end_batch()
+
+    def reduce(self) -> None:
+        self.statistics.reduce()
 
     def reset(self) -> None:
-        self.largest.fill_(-1.0)
+        self.statistics.reset()
+
+
+@OBSERVERS.register_module(name='minmax')
+class MinMaxObserver(Criterion):
+    """The largest magnitude decides: nothing saturates on what was seen."""
+
+    def threshold(self, largest: Tensor, high: int) -> Tensor:
+        return largest
+
+
+@OBSERVERS.register_module(name='moving_average')
+class MovingAverageObserver(Criterion):
+    """A moving average of the largest magnitude of each batch, in the order of the batches.
+
+    Args:
+        constant (float): How far each batch moves it, above 0 and at most 1. Defaults to 0.1.
+        bins (int): See :class:`Criterion`.
+
+    Raises:
+        BpuError: One of them is no such number.
+    """
+
+    def __init__(self, constant: float = 0.1, bins: int = BINS) -> None:
+        super().__init__(bins)
+        if not _is_number(constant) or not 0 < constant <= 1:
+            raise BpuError(f'constant: expected a number above 0 and at most 1, found {constant!r}')
+        self.constant = constant
+
+    def threshold(self, largest: Tensor, high: int) -> Tensor:
+        first, *others = self.statistics.extremes.tolist()
+        average = first
+        for extreme in others:
+            average += self.constant * (extreme - average)
+        return torch.full_like(largest, average)
+
+
+@OBSERVERS.register_module(name='percentile')
+class PercentileObserver(Criterion):
+    """The magnitude below which so many of all values lie, to the width of a bin.
+
+    Args:
+        percentile (float): Above 0 and at most 100. Defaults to 99.99.
+        bins (int): See :class:`Criterion`.
+
+    Raises:
+        BpuError: One of them is no such number.
+    """
+
+    def __init__(self, percentile: float = 99.99, bins: int = BINS) -> None:
+        super().__init__(bins)
+        if not _is_number(percentile) or not 0 < percentile <= 100:
+            raise BpuError(f'percentile: expected a number above 0 and at most 100, found '
+                           f'{percentile!r}')
+        self.percentile = percentile
+
+    def threshold(self, largest: Tensor, high: int) -> Tensor:
+        below = self.statistics.counts.cumsum(0)
+        bins = int((below < below[-1] * (self.percentile / 100)).sum()) + 1
+        upper_edge = self.statistics.limit[0] * bins / self.statistics.bins
+        return torch.minimum(largest, upper_edge.to(largest))
 
 
 @OBSERVERS.register_module(name='mse')
-class MSEObserver(Observer):
-    """The scale with the least mean squared error, searched on a histogram of magnitudes.
-
-    The histogram covers ``[0, limit)``; ``limit`` is a power of two that doubles when a larger
-    value comes (neighbouring bins are added), so counts stay exact and histograms of several
-    ranks can be added. The error of a candidate is, per bin, the squared distance of the bin's
-    centre to the nearest representable value, and step**2 / 12 where bins are wider than steps.
+class MSEObserver(Criterion):
+    """The scale with the least mean squared error, searched on the histogram.
 
     Args:
-        bins (int): Even number of bins, at most :data:`MOST_BINS`. Defaults to 2048.
+        bins (int): See :class:`Criterion`.
         candidates (int): Number of thresholds tried between 1/``candidates`` of the largest
             magnitude and all of it, at most :data:`MOST_CANDIDATES`. Defaults to 128.
 
@@ -106,101 +170,139 @@ class MSEObserver(Observer):
         BpuError: One of them is no such number.
     """
 
-    def __init__(self, bins: int = 2048, candidates: int = 128) -> None:
-        super().__init__()
-        if not _is_count(bins, MOST_BINS) or bins % 2:
-            raise BpuError(f'bins: expected an even number from 2 to {MOST_BINS}, found {bins!r}')
-        if not _is_count(candidates, MOST_CANDIDATES):
-            raise BpuError(f'candidates: expected a whole number from 1 to {MOST_CANDIDATES}, '
-                           f'found {candidates!r}')
-        self.bins, self.candidates = bins, candidates
-        self.register_buffer('counts', torch.zeros(bins, dtype=torch.float64), persistent=False)
-        self.register_buffer('limit', torch.zeros(1, dtype=torch.float64), persistent=False)
-        self.register_buffer('largest', torch.full((1, ), -1.0), persistent=False)
+    def __init__(self, bins: int = BINS, candidates: int = 128) -> None:
+        super().__init__(bins)
+        _check_candidates(candidates)
+        self.candidates = candidates
 
-    @property
-    def statistics(self) -> Tuple[Tensor, ...]:
-        """What ``observers_cpu.Tally`` takes."""
-        return self.largest, self.counts, self.limit
-
-    def observe(self, x: Tensor) -> Union[bool, Tensor]:
-        if not x.numel():
-            return False
-        x = x.detach().float()
-        if compiled_loops.usable() and compiled_loops.fits(x):
-            return observers_cpu.take_in(x, *self.statistics)
-        magnitude, nan = _finite_magnitude(x)
-        largest = magnitude.amax()
-        torch.maximum(self.largest, largest, out=self.largest)
-        self._widen(_power_of_two_above(largest).to(self.limit))
-        # Infinities and NaN are below the first bin.
-        share = magnitude * (1 / self.limit).to(magnitude)
-        self.counts += torch.histc(share, self.bins, 0.0, 1.0).to(self.counts)
-        return nan
-
-    def _widen(self, limit: Tensor) -> None:
-        """Let the histogram reach to ``limit`` if it does not, merging bins; nothing waits."""
-        limit = torch.maximum(self.limit, limit)
-        doublings = torch.where(self.limit > 0, torch.log2(limit / self.limit).round(), 0)
-        bins = torch.arange(self.bins, device=limit.device) >> doublings.long()
-        self.counts.copy_(torch.zeros_like(self.counts).index_add_(0, bins, self.counts))
-        self.limit.copy_(limit)
-
-    def reduce(self) -> None:
-        reduced(self.largest, dist.ReduceOp.MAX)
-        self._widen(reduced(self.limit.clone(), dist.ReduceOp.MAX))
-        reduced(self.counts, dist.ReduceOp.SUM)
-
-    def scale(self, integer_range: Tuple[int, int]) -> Optional[float]:
-        largest, high = self.largest.item(), integer_range[1]
-        if largest < 0:
-            return None
-        if largest == 0:
-            return SMALLEST_SCALE
-        width = self.limit / self.bins
-        centres = (torch.arange(self.bins, device=width.device) + 0.5) * width
-        ratios = torch.arange(1, self.candidates + 1, device=width.device) / self.candidates
-        errors = [self._error(centres, width, largest * r / high, high) for r in ratios]
-        best = torch.argmin(torch.stack(errors))
-        return max((largest * ratios[best] / high).item(), SMALLEST_SCALE)
-
-    def _error(self, centres: Tensor, width: Tensor, step: Tensor, high: int) -> Tensor:
-        rounded = torch.clamp(torch.round(centres / step), max=high) * step
-        error = (centres - rounded)**2
-        inside = torch.clamp(step, max=width.item())**2 / 12
-        error = torch.where(centres <= high * step, torch.maximum(error, inside.expand_as(error)),
-                            error)
-        return (error * self.counts).sum()
-
-    def reset(self) -> None:
-        self.counts.zero_()
-        self.limit.zero_()
-        self.largest.fill_(-1.0)
+    def threshold(self, largest: Tensor, high: int) -> Tensor:
+        thresholds = largest * _ratios(self.candidates, largest)
+        return thresholds[torch.argmin(squared_errors(self.statistics, thresholds / high, high))]
 
 
-def statistics_of(observer: Observer) -> Optional[Tuple[Tensor, ...]]:
+@OBSERVERS.register_module(name='kl')
+class KLObserver(Criterion):
+    """The threshold at which the rounded magnitudes are distributed most like the real ones.
+
+    By the least Kullback-Leibler divergence, as Migacz, "8-bit inference with TensorRT" (GTC 2017):
+    what lies above the threshold counts in the last bin that is kept, and the bins of one integer
+    share their counts evenly. Of thresholds below as many bins as there are integers nothing is known:
+    they are not tried, and where there is no other the largest magnitude is taken.
+
+    Args:
+        bins (int): See :class:`Criterion`.
+        candidates (int): Number of thresholds tried, as for :class:`MSEObserver`. Defaults to 128.
+
+    Raises:
+        BpuError: One of them is no such number.
+    """
+
+    def __init__(self, bins: int = BINS, candidates: int = 128) -> None:
+        super().__init__(bins)
+        _check_candidates(candidates)
+        self.candidates = candidates
+
+    def threshold(self, largest: Tensor, high: int) -> Tensor:
+        counts = self.statistics.counts.cpu().numpy().copy()
+        width = self.statistics.limit[0] / len(counts)
+        used = int(np.flatnonzero(counts)[-1]) + 1
+        counts[0] = counts[1]  # zeros, of a relu say, would hide how all else is distributed
+        kept = np.unique(np.ceil(used * np.arange(1, self.candidates + 1) / self.candidates))
+        kept = kept[kept > high].astype(int)
+        if not len(kept):
+            return largest
+        best = min(kept[::-1], key=lambda bins: divergence(counts[:used], bins, high + 1))
+        return torch.minimum(largest, (best * width).to(largest))
+
+
+@OBSERVERS.register_module(name='mix')
+class MixObserver(Criterion):
+    """Of several criteria the one whose scale has the least squared error on the histogram.
+
+    Args:
+        of (Sequence): Names or configs of criteria. Defaults to minmax, percentile, mse and kl.
+        bins (int): See :class:`Criterion`.
+
+    Raises:
+        BpuError: One of ``of`` is no criterion, or refuses its arguments.
+    """
+
+    def __init__(self, of: Sequence[Union[str, dict]] = ('minmax', 'percentile', 'mse', 'kl'),
+                 bins: int = BINS) -> None:
+        super().__init__(bins)
+        if not isinstance(of, (list, tuple)) or not of:
+            raise BpuError(f'of: expected a list of observers, found {of!r}')
+        for index, each in enumerate(of):
+            check_criterion(each, f'of[{index}]')
+        criteria = [build_observer(each) for each in of]
+        for each in criteria:
+            each.statistics = self.statistics
+        self.criteria = nn.ModuleList(criteria)
+
+    def threshold(self, largest: Tensor, high: int) -> Tensor:
+        found = torch.stack([each.threshold(largest, high) for each in self.criteria])
+        return found[torch.argmin(squared_errors(self.statistics, found / high, high))]
+
+
+def squared_errors(statistics: Statistics, steps: Tensor, high: int) -> Tensor:
+    """Sum of the squared errors of all values that were counted, for each of some scales.
+
+    Per bin it is the squared distance of the bin's centre to the nearest representable value, and
+    step**2 / 12 where bins are wider than steps.
+
+    Args:
+        statistics (Statistics): What was counted.
+        steps (Tensor): Scales, float32 (n, ).
+        high (int): The largest integer.
+
+    Returns:
+        Tensor: float64 (n, ).
+    """
+    width = statistics.limit / statistics.bins
+    centres = (torch.arange(statistics.bins, device=width.device) + 0.5) * width
+    steps = steps.double()[:, None]
+    rounded = torch.round(centres / steps).clamp_(max=high).mul_(steps)
+    errors = rounded.sub_(centres).square_()
+    inside = torch.minimum(steps, width)**2 / 12
+    errors = torch.where(centres <= high * steps, torch.maximum(errors, inside), errors)
+    return errors.mul_(statistics.counts).sum(1)  # of each row alone, however many threads there are
+
+
+def divergence(counts: np.ndarray, kept: int, levels: int) -> float:
+    """Kullback-Leibler divergence of a histogram to itself cut off and rounded.
+
+    Args:
+        counts (np.ndarray): (bins, ).
+        kept (int): Bins below the threshold, at least ``levels``.
+        levels (int): Number of magnitudes that integers have.
+
+    Returns:
+        float: In nats.
+    """
+    inside = counts[:kept]
+    real = inside.copy()
+    real[-1] += counts[kept:].sum()
+    starts = np.arange(levels) * kept // levels
+    shared = np.add.reduceat(inside, starts) / np.maximum(
+        np.add.reduceat((inside > 0).astype(np.float64), starts), 1)
+    sizes = np.diff(np.append(starts, kept))
+    rounded = np.where(inside > 0, np.repeat(shared, sizes), 0.0)
+    real, rounded = real / real.sum(), rounded / max(rounded.sum(), 1.0)
+    present = real > 0
+    # A bin that only holds what was cut off has no rounded counterpart: next to nothing of one.
+    return float((real[present] * np.log(
+        real[present] / np.maximum(rounded[present], 1e-12))).sum())
+
+
+def _ratios(candidates: int, like: Tensor) -> Tensor:
+    return torch.arange(1, candidates + 1, device=like.device) / candidates
+
+
+def statistics_of(observer: Observer) -> Optional[Statistics]:
     """All that observing changes, if loops that hold the values can count them themselves."""
     # An observer made from one of these may do something else.
-    return observer.statistics if type(observer) in (MinMaxObserver, MSEObserver) else None
-
-
-def _finite_magnitude(x: Tensor) -> Tuple[Tensor, Tensor]:
-    """Magnitudes of ``x`` with -1 for what is not finite, and whether there is NaN in it.
-
-    On a GPU nothing waits for a result.
-    """
-    magnitude = x.abs().flatten()
-    top = magnitude.amax()  # NaN if there is any
-    if x.is_cuda or not torch.isfinite(top):
-        magnitude = torch.nan_to_num_(magnitude, nan=-1.0, posinf=-1.0)
-    return magnitude, torch.isnan(top)
-
-
-def _power_of_two_above(largest: Tensor) -> Tensor:
-    """The least power of two above a magnitude, from 2**-20 on; 0 for -1, which is none."""
-    exponent = torch.frexp(largest).exponent.double()
-    limit = torch.where(largest > 0, torch.exp2(exponent), 0.0).clamp(min=2.0**-20)
-    return torch.where(largest < 0, 0.0, limit)
+    counts = type(observer).observe is Criterion.observe
+    return observer.statistics if counts else None
 
 
 def build_observer(config: Union[str, dict]) -> Observer:
@@ -232,6 +334,27 @@ def check_observer(config: Any, where: str) -> None:
         raise BpuError(f'field {where}: {kind} refuses its arguments: {words}') from error
     if not isinstance(observer, Observer):
         raise BpuError(f'field {where}: expected an Observer, found {type(observer).__name__}')
+
+
+def check_criterion(config: Any, where: str) -> None:
+    """As :func:`check_observer`, of one that reads statistics: weights have no batches.
+
+    Raises:
+        BpuError: As there, or it is another observer.
+    """
+    check_observer(config, where)
+    if not isinstance(build_observer(config), Criterion):
+        raise BpuError(f'{where}: expected an observer that reads statistics, found {config!r}')
+
+
+def _check_candidates(candidates: Any) -> None:
+    if not _is_count(candidates, MOST_CANDIDATES):
+        raise BpuError(f'candidates: expected a whole number from 1 to {MOST_CANDIDATES}, found '
+                       f'{candidates!r}')
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _is_count(value: Any, most: int) -> bool:

@@ -19,8 +19,8 @@ class SitePlan:
             image, and constants that share the scale of their group).
         constants (dict[int, str]): Position -> dtype of a constant; its scale is its largest
             magnitude, computed at each call.
-        weight (tuple, optional): Position and dtype of a weight, scaled per output channel, and
-            the groups of a transposed convolution or None.
+        weight (tuple, optional): Position and dtype of a weight, scaled per output channel; the
+            groups of a transposed convolution or None; its public name.
         filled (tuple[str, float], optional): The call puts a number among the integers of this
             quantizer, whose scale is to be multiplied by a factor.
         output_shape (tuple[int]): As it was captured, with one image.
@@ -71,7 +71,8 @@ def build_plan(quantized: QuantizedGraph, captured: CapturedGraph) -> Dict[tuple
                 else:
                     site.constants[position] = quantized.constant_dtype(op, index)
             elif KINDS[op.kind].weight == index:
-                site.weight = (position, WEIGHT_DTYPE, transposed_groups(op))
+                site.weight = (position, WEIGHT_DTYPE, transposed_groups(op),
+                               quantized.weight_name(op))
             else:
                 continue
             plan[op.call] = site

@@ -19,9 +19,10 @@ from mmdet_bpu.quantization.fused.inner_sites import sites_inside
 from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
 from mmdet_bpu.quantization.placement import place
 from mmdet_bpu.quantization.plan import build_plan
-from mmdet_bpu.quantization.qconfig import assign
+from mmdet_bpu.quantization.qconfig import WHOLE, assign, weight_observers
 from mmdet_bpu.quantization.quant_mode import Quantization, QuantizedDetector
 from mmdet_bpu.quantization.refusals import refuse_without_integer_form
+from mmdet_bpu.quantization.repairs import repair
 from mmdet_bpu.quantization.state import input_stage, package_versions
 
 
@@ -44,7 +45,10 @@ def quantized_graph(model: nn.Module, bpu: dict) -> Tuple[QuantizedGraph, Captur
     configs = assign(graph, placement, rules, model)
     refuse_without_integer_form(graph, placement, {
         value: config.dtype for value, config in configs.items()})
-    return QuantizedGraph(graph, placement, configs, rules), captured, folded
+    default = (bpu.get('calibration') or {}).get('weight_observer', WHOLE)
+    quantized = QuantizedGraph(graph, placement, configs, rules)
+    quantized.weight_observers = weight_observers(quantized, model, default)
+    return quantized, captured, folded
 
 
 def fold_saved(model: nn.Module, saved: SavedGraph) -> None:
@@ -53,16 +57,20 @@ def fold_saved(model: nn.Module, saved: SavedGraph) -> None:
 
 
 @paused_collector()
-def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None) -> nn.Module:
+def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None,
+            decide_again: bool = False) -> nn.Module:
     """Insert fake quantizers, in place; the detector is captured once.
 
     Args:
         model (nn.Module): A float mmdet detector with its final weights; with ``saved``, folded by
             :func:`fold_saved` and with the checkpoint's weights.
         bpu (dict): ``input_shape`` (height, width) in px, ``qconfig`` rules, and
-            ``calibration.observer`` (name or dict; :data:`DEFAULT_OBSERVER` by default).
+            ``calibration.observer`` (name or dict; :data:`DEFAULT_OBSERVER` by default), its other fields
+            likewise.
         saved (SavedGraph, optional): What the checkpoint says of its quantized graph; its
             decisions are taken over.
+        decide_again (bool): Only the structure has to be the saved one; dtypes and observers are those
+            of ``bpu``. Defaults to False.
 
     Returns:
         nn.Module: ``model``; its class is now a subclass of its stock class, and all that was
@@ -79,7 +87,7 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None) -> 
     regions, denoising = family.regions(model), family.denoising(model)
     network, captured, folded = quantized_graph(model, bpu)
     if saved is not None:
-        saved.match([network], input_stage(bpu), package_versions())
+        saved.match([network], input_stage(bpu), package_versions(), not decide_again)
         folded = [tuple(pair) for pair in saved.folded]
     observer = (bpu.get('calibration') or {}).get('observer', DEFAULT_OBSERVER)
     quantizers: Dict[str, FakeQuantizer] = {}
@@ -92,6 +100,8 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None) -> 
     quant = Quantization(plan, sites_inside(plan, captured), quantizers, [network], folded, dict(bpu))
     model.add_module('quant', quant.to(device_of(model)))
     quant.remember_weights(model)
+    if saved is None:  # else the weights have been
+        repair(model, quant)
     enter_region_classes(model, regions, QuantizedDetector)
     count_queries(model, denoising)
     return model

@@ -2,21 +2,28 @@
 
 A rule is a dict: ``site`` (glob on the public site name), ``module`` (class name of the enclosing
 module) and ``op`` (kind or torch function name) say what it matches, all given ones must;
-``dtype``, ``observer`` and ``scale`` say what it sets. The first match wins.
+``dtype``, ``observer``, ``scale`` and ``weight_observer`` say what it sets. The first match wins, for
+weights the first that has ``weight_observer``, for all else the first that has something else.
 """
 import fnmatch
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Sequence, Union
 
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.opgraph import Op, OpGraph
-from mmdet_bpu.graph.quantized_graph import Placement, RuleSource, TensorConfig
+from mmdet_bpu.graph.quantized_graph import (Placement, QuantizedGraph, RuleSource,
+                                             TensorConfig)
 from mmdet_bpu.program.dtypes import USER_DTYPES
+from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.quantization.config_checks import (check_accumulators, check_int8,
                                                   check_sampling)
 from mmdet_bpu.quantization.rules import check_rules
 from mmdet_bpu.quantization.template import Template
+
+WHOLE = 'minmax'
+"""Observer by which a weight's integers reach to its largest magnitude."""
+
 
 def _matches(rule: dict, op: Op, model: nn.Module) -> bool:
     if 'site' in rule and not fnmatch.fnmatchcase(op.site, rule['site']):
@@ -43,6 +50,7 @@ def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],
         hits = [i for i, rule in enumerate(rules) if _matches(rule, op, model)]
         for i in hits:
             used[i] = True
+    about_activations = [set(rule) & {'dtype', 'observer', 'scale'} for rule in rules]
     for value in placement.group:
         config = template.dtype(value)
         op = producers.get(value) or Op('input', [], {}, value, 'image')
@@ -52,7 +60,7 @@ def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],
                 used[index] |= hit
             else:
                 hit = _matches(rule, op, model)
-            if hit:
+            if hit and about_activations[index]:
                 config = _ruled(config, rule, index)
                 break
         configs[value] = config
@@ -65,6 +73,27 @@ def assign(graph: OpGraph, placement: Placement, rules: Sequence[dict],
     check_int8(placement, configs, template.narrow)
     check_sampling(graph, placement, configs)
     return configs
+
+
+def weight_observers(quantized: QuantizedGraph, model: nn.Module,
+                     default: Union[str, dict]) -> Dict[str, Union[str, dict]]:
+    """Public name of a weight -> its observer, where that is not the largest magnitude.
+
+    Args:
+        quantized (QuantizedGraph): What is quantized; its rules: the first that matches a product that
+            reads the weight and has ``weight_observer`` wins.
+        model (nn.Module): The detector.
+        default (str | dict): Where no rule says more.
+    """
+    rules = [rule for rule in quantized.rules if 'weight_observer' in rule]
+    ruled, names = {}, []
+    for op in quantized.graph.ops:
+        if KINDS[op.kind].weight is not None:
+            names.append(quantized.weight_name(op))
+            hits = (rule['weight_observer'] for rule in rules if _matches(rule, op, model))
+            ruled.setdefault(names[-1], next(hits, None))
+    found = {name: default if ruled[name] is None else ruled[name] for name in names}
+    return {name: observer for name, observer in found.items() if observer != WHOLE}
 
 
 def _ruled(config: TensorConfig, rule: Dict[str, Any], index: int) -> TensorConfig:

@@ -24,6 +24,7 @@ from mmdet_bpu.quantization.fused.inner_sites import InnerSites
 from mmdet_bpu.quantization.owned_results import RELU, is_unsaved, makes_new
 from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.recomputation import recomputing_alike
+from mmdet_bpu.quantization.weight_reach import WeightReach
 
 
 class Decisions:
@@ -35,13 +36,15 @@ class Decisions:
         opened (dict): Runtime keys of calls that are written out in simpler functions -> the sites
             inside.
         quantizers (dict[str, FakeQuantizer]): By public name.
+        reach (WeightReach): Of the weights.
     """
     PASSES, OPENED = object(), object()
 
     def __init__(self, tracker: SiteTracker, plan: Dict[tuple, SitePlan],
-                 opened: Dict[tuple, InnerSites], quantizers: Dict[str, FakeQuantizer]) -> None:
+                 opened: Dict[tuple, InnerSites], quantizers: Dict[str, FakeQuantizer],
+                 reach: WeightReach) -> None:
         self.tracker, self.plan, self.opened = tracker, plan, opened
-        self.quantizers = quantizers
+        self.quantizers, self.reach = quantizers, reach
         self.of_link: Dict[Link, Any] = {}
         self.shared: Set[int] = set()  # ids of weights that several calls of a forward read
 
@@ -138,8 +141,9 @@ class QuantMode(TorchFunctionMode):
         x[part] = quantized
         return x
 
-    def _weight(self, weight: Tensor, *form: Any) -> Tensor:
+    def _weight(self, weight: Tensor, dtype: str, groups: Optional[int], name: str) -> Tensor:
         """A weight on its grid; once a forward, however many calls read it."""
+        form = dtype, groups, self.decisions.reach.of(name)
         slot = (id(weight), *form, torch.is_grad_enabled())
         if slot not in self._weights:
             self._weights[slot] = None
@@ -225,9 +229,12 @@ class Quantization(nn.Module):
         settings (dict): The ``bpu`` settings the detector was prepared with.
 
     Attributes:
+        statistics (dict | None): What the last calibration saw: public name -> plain data, see
+            :meth:`~mmdet_bpu.quantization.statistics.Statistics.as_plain`.
         untrained (list[str] | None): Quantized sites that prediction alone runs, once a training step has
             been made.
     """
+    statistics: Optional[Dict[str, dict]] = None
     untrained: Optional[List[str]] = None
 
     def __init__(self, plan: Dict[tuple, SitePlan], opened: Dict[tuple, InnerSites],
@@ -238,6 +245,7 @@ class Quantization(nn.Module):
         self.folded, self.settings = folded, settings
         self.state, self._known = QuantState.OFF, False
         self.quantizers = nn.ModuleDict({module_key(k): q for k, q in quantizers.items()})
+        self.reach = WeightReach(networks)
         self._decisions: Optional[Decisions] = None
 
     def quantizer(self, name: str) -> FakeQuantizer:
@@ -246,11 +254,11 @@ class Quantization(nn.Module):
 
     def remember_weights(self, detector: nn.Module) -> None:
         """Note the weights that the networks were captured with."""
-        self._weights = _checksum(detector)
+        self._weights = checksum(detector)
 
     def weights_changed(self, detector: nn.Module) -> bool:
         """Whether ``detector`` has other weights than :meth:`remember_weights` saw."""
-        return self._weights != _checksum(detector)
+        return self._weights != checksum(detector)
 
     def require_scales(self) -> None:
         """Refuse to quantize by scales that nobody set.
@@ -290,6 +298,9 @@ class Quantization(nn.Module):
         mode.seen = set() if first_step else None
         with tracking(mode.tracker), mode, recomputing_alike(mode.tracker, mode):
             yield
+        if self.state.observes:
+            for quantizer in self.quantizers.values():
+                quantizer.observer.end_batch()
         if first_step:
             self.untrained = [site.output for key, site in self.plan.items()
                               if site.output is not None and key not in mode.seen]
@@ -303,7 +314,8 @@ class Quantization(nn.Module):
         if known is None or known.plan is not self.plan \
                 or not known.tracker.belongs_to(detector):
             by_name = {public_name(k): q for k, q in self.quantizers.items()}
-            self._decisions = Decisions(SiteTracker(detector), self.plan, self.opened, by_name)
+            self._decisions = Decisions(SiteTracker(detector), self.plan, self.opened, by_name,
+                                        self.reach)
         return self._decisions
 
     def __deepcopy__(self, memo: dict) -> 'Quantization':
@@ -311,7 +323,7 @@ class Quantization(nn.Module):
         try:
             twin = self.__class__.__new__(self.__class__)
             memo[id(self)] = twin
-            shared = {'plan', 'opened', 'networks', 'folded', 'settings'}
+            shared = {'plan', 'opened', 'networks', 'folded', 'settings', 'statistics'}
             for name, value in self.__dict__.items():
                 twin.__dict__[name] = value if name in shared else deepcopy(value, memo)
             return twin
@@ -328,7 +340,7 @@ class QuantizedDetector:
             return super().forward(*args, **kwargs)
 
 
-def _checksum(detector: nn.Module) -> int:
+def checksum(detector: nn.Module) -> int:
     """Of all weights and buffers that are not ours."""
     state = xxhash.xxh3_64()
     for name, tensor in (*detector.named_parameters(), *detector.named_buffers()):

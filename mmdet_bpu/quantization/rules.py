@@ -5,10 +5,10 @@ from typing import Any, Sequence
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import LARGEST_SCALE, SMALLEST_SCALE
 from mmdet_bpu.program.dtypes import USER_DTYPES
-from mmdet_bpu.quantization.observers import check_observer
+from mmdet_bpu.quantization.observers import check_criterion, check_observer
 
 MATCH_FIELDS = ('site', 'module', 'op')
-SET_FIELDS = ('dtype', 'observer', 'scale')
+SET_FIELDS = ('dtype', 'observer', 'scale', 'weight_observer')
 
 
 def check_rules(rules: Sequence[dict], field: str = 'bpu.qconfig') -> None:
@@ -34,6 +34,8 @@ def check_rules(rules: Sequence[dict], field: str = 'bpu.qconfig') -> None:
                 raise BpuError(f'{where}.{name}: expected a str, found {rule[name]!r}')
         if rule.get('observer') is not None:
             check_observer(rule['observer'], f'{where}.observer')
+        if rule.get('weight_observer') is not None:
+            check_criterion(rule['weight_observer'], f'{where}.weight_observer')
         if rule.get('scale') is not None:
             _check_scale(rule['scale'], f'{where}.scale')
 

@@ -66,7 +66,12 @@ def finish_calibration(model: nn.Module) -> None:
     """
     quant = quantization_of(model)
     for quantizer in quant.quantizers.values():
-        quantizer.finish_calibration()
+        quantizer.reduce()
+    quant.statistics = {public_name(key): quantizer.statistics.as_plain()
+                        for key, quantizer in quant.quantizers.items()
+                        if quantizer.statistics is not None}
+    for quantizer in quant.quantizers.values():
+        quantizer.take_scale()
     try:
         _refuse_unobserved(quant)
     finally:
@@ -75,6 +80,7 @@ def finish_calibration(model: nn.Module) -> None:
             quantizer.seen_nan.zero_()
     for network in quant.networks:
         _no_finer_than_sums(network, quant)
+        quant.reach.choose(network, _with_data_of(_prepared(model), network.graph))
 
 
 def _refuse_unobserved(quant: Quantization) -> None:
@@ -136,7 +142,7 @@ def quantized_graphs(model: nn.Module) -> List[QuantizedGraph]:
         if _holds_computed(graph) and quant.weights_changed(detector):
             graph = _computed_anew(detector, network)
         networks.append(replace(network, graph=_with_data_of(detector, graph))
-                        .with_scales(scale_of))
+                        .with_scales(scale_of, quant.reach.of))
     return networks
 
 

@@ -11,7 +11,8 @@ from mmdet_bpu.errors import BpuError
 def test_absent_fields_get_the_reference_recipe():
     settings = validate_settings(dict(stage='calibration'))
     assert settings.march == 'nash-e'
-    assert settings.calibration == CalibrationSettings(observer='mse', num_batches=100)
+    assert settings.calibration == CalibrationSettings(
+        observer='mse', num_batches=100, weight_observer='minmax', equalize=False)
     assert not settings.qat.closed
     assert set(settings.as_dict()) == set(FIELDS)
 
@@ -71,14 +72,18 @@ def test_validating_leaves_the_config_alone_and_is_idempotent():
     (dict(stage='qat', qat=dict(closed=1)), ['bpu.qat.closed', 'True or False', 'found 1']),
     (dict(stage='qat', calibration=dict(observer='mx')),
      ['calibration.observer', "'minmax'", "'mx'"]),
-    (dict(stage='qat', calibration=dict(observer=dict(type='minmax', bins=8))),
-     ['field bpu.calibration.observer: minmax refuses its arguments', "'bins'"]),
+    (dict(stage='qat', calibration=dict(observer=dict(type='minmax', candidates=8))),
+     ['field bpu.calibration.observer: minmax refuses its arguments', "'candidates'"]),
+    (dict(stage='qat', calibration=dict(weight_observer='mx')),
+     ['bpu.calibration.weight_observer', "'minmax'", "'mx'"]),
+    (dict(stage='qat', calibration=dict(equalize='yes')),
+     ['bpu.calibration.equalize', 'True or False', "'yes'"]),
     (dict(stage='qat', calibration=dict(observer=dict(type='mse', bins=7))),
      ['bpu.calibration.observer', 'bins: expected an even number from 2 to 65536, found 7']),
     (dict(stage='qat', calibration=dict(observer=dict(type='mse', bins=1 << 40))), ['bins']),
     (dict(stage='qat', calibration=dict(observer=dict(type='mse', candidates=0.5))),
      ['candidates: expected a whole number', '0.5']),
-    (dict(stage='qat', calibration=dict(observer=dict(type=['mse']))), ["'minmax', 'mse'"]),
+    (dict(stage='qat', calibration=dict(observer=dict(type=['mse']))), ["'minmax', 'mix'"]),
     (dict(stage='qat', qconfig=[dict(site='*', dtype=[])]), ['bpu.qconfig[0].dtype', '[]']),
     (dict(stage='qat', qconfig=[{'site': '*', 3: 1, None: 2}]),
      ['bpu.qconfig[0]: unknown field 3']),

@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from mmdet_bpu.kernels import compiled_loops
-from mmdet_bpu.quantization.observers import MinMaxObserver, MSEObserver, build_observer
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.quantization.observers import (OBSERVERS, KLObserver, MinMaxObserver, MSEObserver,
+                                              build_observer, divergence, squared_errors)
 
 INT8, INT16 = (-128, 127), (-32768, 32767)
+NAMES = 'minmax', 'moving_average', 'percentile', 'mse', 'kl', 'mix'
 
 
 def squared_error(x: np.ndarray, scale: float, high: int) -> float:
@@ -48,54 +50,7 @@ def test_mse_is_as_good_as_brute_force(name, integers):
     assert squared_error(x, scale, integers[1]) <= 1.05 * best + 1e-9 * (x**2).sum()
 
 
-@pytest.fixture(params=['compiled', 'torch'])
-def path(request, monkeypatch):
-    """Both ways that values are counted on a CPU."""
-    if request.param == 'torch':
-        monkeypatch.setattr(compiled_loops, '_switched_off', True)
-    elif not compiled_loops.usable():
-        pytest.skip('numba is not installed')
-
-
-@pytest.mark.parametrize('threads', [1, 3])
-def test_the_histogram_is_that_of_numpy(path, threads):
-    rng = np.random.default_rng(0)
-    batches = [(rng.standard_normal(size) * size_of).astype(np.float32)
-               for size, size_of in ((5000, 1e-3), (250_001, 1.0), (4096, 30.0), (1, 1e-6))]
-    batches[1][:4] = np.nan, np.inf, -np.inf, 0
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    observer = MSEObserver()
-    nan = [bool(observer.observe(torch.from_numpy(batch))) for batch in batches]
-    torch.set_num_threads(before)
-    assert nan == [False, True, False, False]
-    seen = np.abs(np.concatenate(batches))
-    seen = seen[np.isfinite(seen)]
-    assert observer.largest.item() == seen.max() < observer.limit.item() <= 2 * seen.max()
-    expected, _ = np.histogram(seen, 2048, (0, observer.limit.item()))
-    np.testing.assert_array_equal(observer.counts, expected)
-
-
-def test_order_of_batches_does_not_matter():
-    parts = [torch.full((5, ), value) for value in (0.001, 7.0, 0.3, 130.0)]
-    scales = []
-    for order in (parts, parts[::-1]):
-        observer = MSEObserver()
-        for part in order:
-            observer.observe(part)
-        scales.append((observer.scale(INT8), observer.limit.item(), observer.counts.sum().item()))
-    assert scales[0] == scales[1]
-    assert scales[0][1:] == (256.0, 20.0), 'the histogram widened by doubling and lost nothing'
-
-
-def test_a_value_at_the_limit_of_the_histogram_is_counted():
-    observer = MSEObserver()
-    observer.observe(torch.tensor([1.0]))
-    observer.observe(torch.tensor([2.0, 4.0]))
-    assert observer.counts.sum().item() == 3
-
-
-@pytest.mark.parametrize('name', ['minmax', 'mse'])
+@pytest.mark.parametrize('name', NAMES)
 def test_non_finite_values_are_skipped(name):
     clean, dirty = build_observer(name), build_observer(name)
     x = torch.linspace(-3, 3, 1001)
@@ -105,7 +60,7 @@ def test_non_finite_values_are_skipped(name):
     assert clean.scale(INT8) == dirty.scale(INT8) is not None
 
 
-@pytest.mark.parametrize('name', ['minmax', 'mse'])
+@pytest.mark.parametrize('name', NAMES)
 def test_zeros_have_a_positive_scale_and_nothing_has_none(name):
     observer = build_observer(name)
     assert observer.scale(INT8) is None
@@ -124,8 +79,92 @@ def test_min_max_is_the_largest_magnitude():
     assert observer.scale(INT8) == pytest.approx(6.35 / 127)
 
 
+def seen_by(observer, *batches):
+    for batch in batches:
+        observer.observe(torch.as_tensor(batch, dtype=torch.float32))
+        observer.end_batch()
+    return observer
+
+
+def test_the_moving_average_follows_the_batches_in_order():
+    observer = seen_by(build_observer(dict(type='moving_average', constant=0.25)),
+                       [1.0, -4.0], [8.0], [float('nan')], [-2.0, 1.0])
+    assert observer.scale(INT8) == pytest.approx((4 + 1 - (5 - 2) / 4) / 127)
+
+
+@pytest.mark.parametrize('percentile', [50, 99.9, 100])
+def test_the_percentile_is_that_of_the_values_to_a_bin(percentile):
+    x = DISTRIBUTIONS['long tail'](np.random.default_rng(1)).astype(np.float32)
+    observer = seen_by(build_observer(dict(type='percentile', percentile=percentile)), x)
+    expected = np.percentile(np.abs(x), percentile, method='inverted_cdf')
+    width = observer.statistics.limit.item() / 2048
+    assert expected - 1e-6 <= observer.scale(INT8) * 127 <= expected + 1.01 * width
+    assert observer.scale(INT8) * 127 <= np.abs(x).max() * (1 + 1e-6)
+
+
+def divergence_by_definition(counts, kept, levels):
+    """Of the cut histogram and the one whose integers' bins share their counts."""
+    real = list(counts[:kept])
+    real[-1] += sum(counts[kept:])
+    rounded = [0.0] * kept
+    for level in range(levels):
+        own = [i for i in range(kept) if level * kept // levels <= i < (level + 1) * kept // levels]
+        filled = [i for i in own if counts[i] > 0]
+        for i in filled:
+            rounded[i] = sum(counts[j] for j in own) / len(filled)
+    p, q = (np.array(each) / sum(each) for each in (real, rounded))
+    return sum(a * np.log(a / max(b, 1e-12)) for a, b in zip(p, q) if a > 0)
+
+
+@pytest.mark.parametrize('kept', [16, 40, 64])
+def test_the_divergence_is_that_of_its_definition(kept):
+    counts = np.random.default_rng(kept).poisson(3.0, 64).astype(np.float64)
+    counts[10:20] = 0
+    assert divergence(counts, kept, 16) == pytest.approx(divergence_by_definition(counts, kept, 16))
+
+
+def test_kl_cuts_a_lone_outlier_off_and_int16_keeps_it():
+    x = DISTRIBUTIONS['one outlier'](np.random.default_rng(0))
+    observer = seen_by(KLObserver(), x)
+    assert observer.scale(INT8) * 127 < 34  # the least that is tried
+    assert observer.scale(INT16) == pytest.approx(300 / 32767)
+
+
+@pytest.mark.parametrize('name', DISTRIBUTIONS)
+@pytest.mark.parametrize('integers', [INT8, INT16], ids=['int8', 'int16'])
+def test_the_mix_is_the_best_of_what_it_mixes(name, integers):
+    x = DISTRIBUTIONS[name](np.random.default_rng(0))
+    mixed = ['minmax', 'percentile', 'mse', 'kl']
+    scales = {each: seen_by(build_observer(each), x).scale(integers) for each in (*mixed, 'mix')}
+    statistics = seen_by(MSEObserver(), x).statistics
+    errors = dict(zip(scales, squared_errors(
+        statistics, torch.tensor(list(scales.values())), integers[1]).tolist()))
+    assert scales['mix'] in [scales[each] for each in mixed]
+    assert errors['mix'] == pytest.approx(min(errors.values()))
+
+
+@pytest.mark.parametrize('config, message', [
+    (dict(type='moving_average', constant=0), 'constant: expected a number above 0'),
+    (dict(type='percentile', percentile=101), 'percentile: expected a number above 0'),
+    (dict(type='percentile', percentile='99'), 'percentile: expected a number above 0'),
+    (dict(type='kl', candidates=0), 'candidates: expected a whole number'),
+    (dict(type='mse', bins=3), 'bins: expected an even number'),
+    (dict(type='mix', of=[]), 'of: expected a list of observers'),
+    (dict(type='mix', of=['nothing']), r'of\[0\]: expected one of'),
+])
+def test_bad_arguments_are_named(config, message):
+    with pytest.raises(BpuError, match=message):
+        build_observer(config)
+
+
+def test_every_observer_of_ours_is_tested_here():
+    ours = {name for name, each in OBSERVERS.module_dict.items()
+            if each.__module__ == MSEObserver.__module__}
+    assert ours == set(NAMES)
+
+
 def test_observers_are_configured_by_name_or_dict():
-    assert build_observer(dict(type='mse', bins=64)).bins == 64
+    assert build_observer(dict(type='mse', bins=64)).statistics.bins == 64
     assert isinstance(build_observer('minmax'), MinMaxObserver)
 
 
@@ -141,10 +180,11 @@ def scales_of_rank(rank: int, rendezvous: str, answers) -> None:
     """Observe every second batch, reduce, and send the scales."""
     dist.init_process_group('gloo', init_method=f'file://{rendezvous}', rank=rank, world_size=2)
     scales = {}
-    for name in ('minmax', 'mse'):
+    for name in NAMES:
         observer = build_observer(name)
         for batch in BATCHES[rank::2]:
             observer.observe(batch)
+            observer.end_batch()
         observer.reduce()
         scales[name] = observer.scale(INT8)
     answers.put(scales)
@@ -163,9 +203,11 @@ def test_two_processes_agree_on_the_scales_of_one(tmp_path):
     for rank in ranks:
         rank.join(timeout=60)
     alone = {}
-    for name in ('minmax', 'mse'):
+    for name in NAMES:
         observer = build_observer(name)
-        for batch in BATCHES:
-            observer.observe(batch)
+        for first, second in zip(BATCHES[::2], BATCHES[1::2]):  # what runs at once is one batch
+            observer.observe(first)
+            observer.observe(second)
+            observer.end_batch()
         alone[name] = observer.scale(INT8)
     assert scales[0] == scales[1] == alone

@@ -55,7 +55,7 @@ def test_a_rule_may_fix_the_scale_of_the_image(toy):
 
 def test_a_rule_may_choose_the_observer(toy):
     _, model = rows(toy, [dict(op='exp', observer=dict(type='mse', bins=128))])
-    assert quantization_of(model).quantizer('/exp.0').observer.bins == 128
+    assert quantization_of(model).quantizer('/exp.0').observer.statistics.bins == 128
 
 
 @pytest.mark.parametrize('rule', [

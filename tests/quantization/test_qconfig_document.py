@@ -51,4 +51,4 @@ def test_a_scale_and_an_observer(ruled):
     assert report['image']['scale'] == pytest.approx(0.0207)
     convolutions = [site for site, row in report.items() if row['rule'] == 'qconfig[1]']
     assert convolutions
-    assert {quantization_of(model).quantizer(site).observer.bins for site in convolutions} == {4096}
+    assert {quantization_of(model).quantizer(site).observer.statistics.bins for site in convolutions} == {4096}

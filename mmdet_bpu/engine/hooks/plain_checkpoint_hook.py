@@ -7,9 +7,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from mmdet_bpu.engine.plain_data import to_plain
+from mmdet_bpu.engine.stage_names import CALIBRATION
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.saved_graph import KEY
-from mmdet_bpu.quantization import saved_form
+from mmdet_bpu.quantization import saved_form, saved_statistics
 
 
 @HOOKS.register_module()
@@ -19,7 +20,8 @@ class PlainCheckpointHook(Hook):
     The message hub may hold anything that a metric or a hook has put there. What of it has no plain
     form is left out with a warning; elsewhere that is an error. Reading undoes the conversion
     (:func:`mmdet_bpu.engine.weights.read_checkpoint`). A prepared detector's quantized graph goes with
-    its weights (:mod:`mmdet_bpu.graph.saved_graph`).
+    its weights (:mod:`mmdet_bpu.graph.saved_graph`), and what a calibration has seen
+    (:mod:`mmdet_bpu.quantization.saved_statistics`).
 
     Args:
         stage (str): Stage that is written in ``meta['bpu_stage']``.
@@ -37,6 +39,8 @@ class PlainCheckpointHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if hasattr(model, 'quant'):
             checkpoint[KEY] = saved_form(model)
+            if self.stage == CALIBRATION and model.quant.statistics is not None:
+                checkpoint[saved_statistics.KEY] = saved_statistics.to_plain(model)
         info = checkpoint.get('message_hub', {}).get('runtime_info', {})
         for key in list(info):
             try:

@@ -1,5 +1,5 @@
 """Calibration: observe activations over some batches, then fix their scales."""
-from typing import Dict, Iterator, Union
+from typing import Dict, Iterator, Optional, Union
 
 import torch
 from mmengine.dist import get_world_size
@@ -14,6 +14,11 @@ from mmdet_bpu.engine.model_copies import carry_over_quantization
 from mmdet_bpu.engine.stage_names import CALIBRATION
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization import finish_calibration, set_quant_state
+
+
+class NoImages(tuple):
+    """The data of a calibration that reads no image."""
+    dataset = ()
 
 
 def local_batches(num_batches: int, available: int) -> int:
@@ -86,19 +91,25 @@ class CalibrationLoop(BaseLoop):
             ``bpu.calibration.num_batches``.
         val_begin (int): First epoch after which is validated, as mmengine's training loops have it:
             more than 1 for never. Defaults to 1.
+        from_statistics (str, optional): A calibration's checkpoint. The scales are chosen from what
+            that calibration saw, by this config's observer, rules and dtypes; no image is read,
+            and nothing is validated.
     """
 
     max_epochs = 1
     stop_training = False
 
     def __init__(self, runner, dataloader: Union[DataLoader, Dict], num_batches: int = 0,
-                 val_begin: int = 1) -> None:
-        super().__init__(runner, dataloader)
-        self.val_begin = val_begin
-        num_batches = num_batches or runner.settings.calibration.num_batches
-        self.max_iters = local_batches(num_batches, len(self.dataloader))
+                 val_begin: int = 1, from_statistics: Optional[str] = None) -> None:
+        super().__init__(runner, NoImages() if from_statistics else dataloader)
+        self.val_begin, self.from_statistics = val_begin, from_statistics
         self._epoch = 0
         self._iter = 0
+        if from_statistics:
+            self.max_iters = 0
+            return
+        num_batches = num_batches or runner.settings.calibration.num_batches
+        self.max_iters = local_batches(num_batches, len(self.dataloader))
         if hasattr(self.dataloader.dataset, 'metainfo'):
             runner.visualizer.dataset_meta = self.dataloader.dataset.metainfo
 
@@ -115,7 +126,9 @@ class CalibrationLoop(BaseLoop):
     def run(self) -> nn.Module:
         """Observe, fix scales, save through the hooks, validate."""
         self.runner.call_hook('before_train')
-        if self._epoch < self.max_epochs:
+        if self.from_statistics:
+            self._end_epoch()
+        elif self._epoch < self.max_epochs:
             self.run_epoch()
             if self.runner.val_loop is not None and self._epoch >= self.val_begin:
                 self.runner.val_loop.run()
@@ -131,6 +144,10 @@ class CalibrationLoop(BaseLoop):
                 'after_train_iter', batch_idx=index, data_batch=None, outputs=None)
             self._iter += 1
         finish(self.runner.model)
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        """The model has its scales: save it."""
         self.runner.weights_stage = CALIBRATION
         carry_over_quantization(self.runner)
         self.runner.call_hook('after_train_epoch')

@@ -1,0 +1,108 @@
+"""What a calibration saw, in its checkpoint: other scales can be chosen of it without an image."""
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping
+
+from torch import Tensor, nn
+
+from mmdet_bpu.errors import BpuError, first_names
+from mmdet_bpu.quantization.quant_mode import checksum, public_name
+from mmdet_bpu.quantization.repairs import repairs_of
+from mmdet_bpu.quantization.state import quantization_of
+from mmdet_bpu.quantization.statistics import Statistics
+
+VERSION = 1
+KEY = 'bpu_statistics'
+"""Where a checkpoint keeps it."""
+
+
+def to_plain(model: nn.Module) -> Dict[str, Any]:
+    """Plain data of what a calibrated detector has seen.
+
+    With it goes what it holds for: the weights and how they were repaired. Structure and input stage
+    are in the quantized graph beside it.
+    """
+    quant = quantization_of(model)
+    return dict(version=VERSION, weights=_weights_of(model), repairs=repairs_of(quant.settings),
+                tensors=quant.statistics)
+
+
+def _weights_of(model: nn.Module) -> str:
+    return f'{checksum(model):016x}'
+
+
+@dataclass(frozen=True)
+class SavedStatistics:
+    """What a checkpoint says of a calibration.
+
+    Args:
+        plain (dict): See :func:`to_plain`.
+        path (str): The file, for messages.
+    """
+    plain: Dict[str, Any]
+    path: str
+
+    @classmethod
+    def of(cls, checkpoint: Mapping[str, Any], path: str) -> 'SavedStatistics':
+        """The statistics in a checkpoint.
+
+        Raises:
+            BpuError: There are none, they are of a version that is not known here, or damaged.
+        """
+        plain = checkpoint.get(KEY)
+        if plain is None:
+            raise BpuError(f'checkpoint {path} holds no statistics of a calibration: expected one of '
+                           'stage \'calibration\', written by this version; calibrate again')
+        found = plain.get('version') if isinstance(plain, Mapping) else None
+        if found != VERSION:
+            raise BpuError(f'checkpoint {path}: its statistics are of version {found}, this '
+                           f'mmdet_bpu reads {VERSION}; calibrate again')
+        fields = dict(weights=str, repairs=Mapping, tensors=Mapping)
+        if not all(isinstance(plain.get(name), kind) for name, kind in fields.items()) \
+                or not all(map(_is_whole, plain['tensors'].values())):
+            raise BpuError(f'checkpoint {path}: its statistics are damaged; calibrate again')
+        return cls(dict(plain), path)
+
+    def give(self, model: nn.Module) -> None:
+        """Let the observers of a prepared detector have seen what the calibration saw.
+
+        Raises:
+            BpuError: The detector was repaired otherwise, has other weights, or a tensor that was not seen, or whose observer
+                asks for another number of bins or reads no statistics.
+        """
+        repairs, found = repairs_of(quantization_of(model).settings), _weights_of(model)
+        for name in {**self.plain['repairs'], **repairs}:
+            before, now = self.plain['repairs'].get(name), repairs.get(name)
+            if before != now:
+                self._refuse(f'repairs: bpu.calibration.{name} was {before}, now it is {now}')
+        if found != self.plain['weights']:
+            self._refuse(f'weights: their checksum was {self.plain["weights"]}, now it is {found}')
+        tensors = self.plain['tensors']
+        quantizers = {public_name(key): each
+                      for key, each in quantization_of(model).quantizers.items()}
+        unseen = [name for name in quantizers if name not in tensors]
+        if unseen:
+            self._refuse(f'tensors: it has not seen {first_names(unseen)}')
+        for name, quantizer in quantizers.items():
+            statistics = quantizer.statistics
+            if statistics is None:
+                self._refuse(f'observers: {type(quantizer.observer).__name__} of {name} reads no '
+                             'statistics, only images')
+            if statistics.bins != tensors[name]['bins']:
+                self._refuse(f'observers: that of {name} asks for {statistics.bins} bins, and '
+                             f'{tensors[name]["bins"]} were counted')
+            statistics.take(tensors[name])
+            quantizer.seen.fill_(int(len(tensors[name]['extremes']) > 0))
+
+    def _refuse(self, difference: str) -> None:
+        raise BpuError(f'the statistics of {self.path} do not fit this model, by its {difference}. '
+                       'Restore what has changed, or calibrate again')
+
+
+def _is_whole(tensor: Any) -> bool:
+    """Whether ``tensor`` is what :meth:`Statistics.as_plain` gives."""
+    if not isinstance(tensor, Mapping) or set(tensor) != set(Statistics().as_plain()):
+        return False
+    bins, counts, extremes = tensor['bins'], tensor['counts'], tensor['extremes']
+    return isinstance(bins, int) and isinstance(tensor['limit'], float) \
+        and isinstance(counts, Tensor) and isinstance(extremes, Tensor) \
+        and counts.dim() == extremes.dim() == 1 and len(counts) <= bins
