@@ -55,12 +55,13 @@ def calibrate_again(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict
     """
     statistics = SavedStatistics.of(calibration, calibration_path)
     saved = SavedGraph.of(calibration, calibration_path)
-    if SavedGraph.of(checkpoint, path) is not None:
-        _load_folded(model, saved, checkpoint, path)
-        model = prepare(model, settings, saved, decide_again=True)
-    else:
+    is_float = SavedGraph.of(checkpoint, path) is None
+    if is_float:
         load_strictly(model, checkpoint['state_dict'], path)
-        model = prepare(model, settings, saved, decide_again=True)
+    else:
+        _load_folded(model, saved, checkpoint, path)
+    model = prepare(model, settings, saved, decide_again=True)
+    if is_float:
         repair(model, quantization_of(model))
     statistics.give(model)
     finish_calibration(model)

@@ -54,6 +54,7 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
         weights_stage (str | None): Stage that the model's weights have reached; None for a float
             model that was not loaded.
         is_training (bool): Whether :meth:`train` is running.
+        calibrated_on (dict): Meta data of the images whose statistics give the scales.
         lacking (dict[str, tuple[str]]): What the run cannot do -> config fields that it lacks.
     """
 
@@ -62,6 +63,7 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
     weights_stage: Optional[str] = None
     lacking: Mapping[str, Tuple[str, ...]] = MappingProxyType({})
     is_training = False
+    calibrated_on: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
     def from_cfg(cls, cfg: Union[Config, dict]) -> 'BPURunner':
@@ -126,8 +128,10 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
         """Load float weights, prepare, load quantized weights: one of the two loads, or none."""
         if self.calibrates_again and checkpoint is not None:
             statistics = self.cfg.train_cfg.from_statistics
+            calibration = read_checkpoint(statistics)
             model = calibrate_again(model, self.settings.as_dict(), checkpoint, self.source,
-                                    read_checkpoint(statistics), statistics)
+                                    calibration, statistics)
+            self.calibrated_on = calibration['meta'].get('dataset_meta') or {}
             self.weights_stage = CALIBRATION
             set_quant_state(model, 'quantize')
             return model

@@ -50,6 +50,9 @@ def test_scales_are_those_of_a_calibration_on_images(staged, trained, calibratio
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
+    metas = [read_checkpoint(str(tmp_path / folder / 'epoch_1.pth'))['meta']['dataset_meta']
+             for folder in ('again_calibration', 'images_calibration')]
+    assert metas[0] == metas[1] and metas[0]['classes']
     before = scales(calibration)
     assert any(not torch.equal(tensor, found[name]) for name, tensor in before.items()
                if name in found and name.endswith('scale'))
@@ -84,6 +87,11 @@ def test_other_weights_are_refused(staged, trained, calibration, tmp_path):
 def test_another_input_stage_is_refused(staged, calibration, tmp_path):
     with pytest.raises(BpuError, match=r'does not fit this config: input_shape was \(64, 64\)'):
         again(staged, calibration, tmp_path, bpu__input_shape=(64, 96))
+
+
+def test_another_repair_is_refused(staged, calibration, tmp_path):
+    with pytest.raises(BpuError, match='repairs: bpu.calibration.equalize was False, now it is True'):
+        again(staged, calibration, tmp_path, bpu__calibration__equalize=True)
 
 
 def test_another_number_of_bins_is_refused(staged, calibration, tmp_path):

@@ -1,4 +1,5 @@
 """Calibration: observe activations over some batches, then fix their scales."""
+from types import SimpleNamespace
 from typing import Dict, Iterator, Optional, Union
 
 import torch
@@ -16,9 +17,15 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization import finish_calibration, set_quant_state
 
 
-class NoImages(tuple):
-    """The data of a calibration that reads no image."""
-    dataset = ()
+class NoImages:
+    """The data of a calibration that reads no image.
+
+    Args:
+        metainfo (dict): Classes and the like, of the images that were seen.
+    """
+
+    def __init__(self, metainfo: dict) -> None:
+        self.dataset = SimpleNamespace(metainfo=metainfo)
 
 
 def local_batches(num_batches: int, available: int) -> int:
@@ -101,12 +108,13 @@ class CalibrationLoop(BaseLoop):
 
     def __init__(self, runner, dataloader: Union[DataLoader, Dict], num_batches: int = 0,
                  val_begin: int = 1, from_statistics: Optional[str] = None) -> None:
-        super().__init__(runner, NoImages() if from_statistics else dataloader)
+        super().__init__(runner, NoImages(runner.calibrated_on) if from_statistics else dataloader)
         self.val_begin, self.from_statistics = val_begin, from_statistics
         self._epoch = 0
         self._iter = 0
         if from_statistics:
             self.max_iters = 0
+            runner.visualizer.dataset_meta = runner.calibrated_on
             return
         num_batches = num_batches or runner.settings.calibration.num_batches
         self.max_iters = local_batches(num_batches, len(self.dataloader))
