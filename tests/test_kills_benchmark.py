@@ -17,9 +17,9 @@ def kills(*arguments):
 
 
 def test_every_killed_run_resumes_bit_equal_by_its_own_command_line():
-    code, counts, log = kills('--kills', 10, '--full-disk', 1, '--seed', 0, '--only', 'best',
+    code, counts, log = kills('--kills', 6, '--full-disk', 1, '--seed', 0, '--only', 'best',
                               'within_epochs')
-    assert counts == dict(kills=10, resumed_equal=10, lost=0, disk_full=3, recovered=3), log
+    assert counts == dict(kills=6, resumed_equal=6, lost=0, disk_full=3, recovered=3), log
     assert code == 0
 
 
