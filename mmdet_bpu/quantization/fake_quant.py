@@ -231,7 +231,7 @@ class FakeQuantizer(nn.Module):
 
         None if the observer does not count as they do.
         """
-        statistics = statistics_of(self.observer)
+        statistics = self.statistics
         return None if statistics is None else Tally(parts, *statistics.arrays)
 
     def finish(self, tally: Tally) -> None:

@@ -157,9 +157,8 @@ class PercentileObserver(Criterion):
         return torch.minimum(largest, upper_edge.to(largest))
 
 
-@OBSERVERS.register_module(name='mse')
-class MSEObserver(Criterion):
-    """The scale with the least mean squared error, searched on the histogram.
+class SearchingCriterion(Criterion):
+    """Tries thresholds and takes the best.
 
     Args:
         bins (int): See :class:`Criterion`.
@@ -172,8 +171,15 @@ class MSEObserver(Criterion):
 
     def __init__(self, bins: int = BINS, candidates: int = 128) -> None:
         super().__init__(bins)
-        _check_candidates(candidates)
+        if not _is_count(candidates, MOST_CANDIDATES):
+            raise BpuError(f'candidates: expected a whole number from 1 to {MOST_CANDIDATES}, found '
+                           f'{candidates!r}')
         self.candidates = candidates
+
+
+@OBSERVERS.register_module(name='mse')
+class MSEObserver(SearchingCriterion):
+    """The scale with the least mean squared error, searched on the histogram."""
 
     def threshold(self, largest: Tensor, high: int) -> Tensor:
         thresholds = largest * _ratios(self.candidates, largest)
@@ -181,26 +187,14 @@ class MSEObserver(Criterion):
 
 
 @OBSERVERS.register_module(name='kl')
-class KLObserver(Criterion):
+class KLObserver(SearchingCriterion):
     """The threshold at which the rounded magnitudes are distributed most like the real ones.
 
     By the least Kullback-Leibler divergence, as Migacz, "8-bit inference with TensorRT" (GTC 2017):
     what lies above the threshold counts in the last bin that is kept, and the bins of one integer
     share their counts evenly. Of thresholds below as many bins as there are integers nothing is known:
     they are not tried, and where there is no other the largest magnitude is taken.
-
-    Args:
-        bins (int): See :class:`Criterion`.
-        candidates (int): Number of thresholds tried, as for :class:`MSEObserver`. Defaults to 128.
-
-    Raises:
-        BpuError: One of them is no such number.
     """
-
-    def __init__(self, bins: int = BINS, candidates: int = 128) -> None:
-        super().__init__(bins)
-        _check_candidates(candidates)
-        self.candidates = candidates
 
     def threshold(self, largest: Tensor, high: int) -> Tensor:
         counts = self.statistics.counts.cpu().numpy().copy()
@@ -345,12 +339,6 @@ def check_criterion(config: Any, where: str) -> None:
     check_observer(config, where)
     if not isinstance(build_observer(config), Criterion):
         raise BpuError(f'{where}: expected an observer that reads statistics, found {config!r}')
-
-
-def _check_candidates(candidates: Any) -> None:
-    if not _is_count(candidates, MOST_CANDIDATES):
-        raise BpuError(f'candidates: expected a whole number from 1 to {MOST_CANDIDATES}, found '
-                       f'{candidates!r}')
 
 
 def _is_number(value: Any) -> bool:

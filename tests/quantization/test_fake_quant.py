@@ -68,16 +68,6 @@ def test_the_gradient_passes_inside_the_range_and_nowhere_else(dtype):
     assert x.grad.tolist() == [0, 2, 3, 4, 0, 0]
 
 
-@pytest.fixture(params=['compiled', 'torch'])
-def path(request, monkeypatch):
-    """Both ways that values are computed on a CPU."""
-    if request.param == 'torch':
-        monkeypatch.setattr(compiled_loops, '_switched_off', True)
-    elif not compiled_loops.usable():
-        pytest.skip('numba is not installed')
-    return request.param
-
-
 LAYOUTS = {
     'contiguous': lambda x: x, 'channels last': lambda x: x.to(memory_format=torch.channels_last),
     'transposed': lambda x: x.transpose(1, 3), 'strided': lambda x: x[..., ::2]}

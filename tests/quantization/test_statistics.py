@@ -3,18 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_bpu.kernels import compiled_loops
 from mmdet_bpu.quantization.observers import build_observer
 from mmdet_bpu.quantization.statistics import Statistics
-
-
-@pytest.fixture(params=['compiled', 'torch'])
-def path(request, monkeypatch):
-    """Both ways that values are counted on a CPU."""
-    if request.param == 'torch':
-        monkeypatch.setattr(compiled_loops, '_switched_off', True)
-    elif not compiled_loops.usable():
-        pytest.skip('numba is not installed')
 
 
 @pytest.mark.parametrize('threads', [1, 3])
