@@ -1,0 +1,168 @@
+"""Accuracy of integers by each way to find them, beside the float model: one cell a time, kept.
+
+    python benchmarks/accuracy.py [--set digits|bccd|FOLDER] [--model deformable retinanet ...]
+                                  [--seeds 3] [--methods default qat ...] [--cells PATTERN ...]
+
+A cell is a set, a model, a seed and a method. Methods of one seed share a float model and one calibration on
+images; a method that only chooses scales otherwise takes them from that calibration's statistics. A cell that is
+there, made of the same inputs, is not run again, and a run that was cut goes on where it was. ``FOLDER`` holds a
+packed COCO set, ``train_lmdb`` and ``val_lmdb``. ``--table`` only prints what is in ``--results``, as
+docs/quantization.md has it.
+
+Without training a share is mAP of the integers over that of the float model that they were made of; with
+QAT, over the control: the float model trained on for as many steps with the same recipe.
+"""
+import argparse
+import fnmatch
+import json
+import statistics
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional
+
+from accuracy_methods import CONTROL, METHODS, TRAINED
+from accuracy_sets import DIGITS, MODELS, packed
+
+from mmdet_bpu.errors import BpuError, exit_on_error
+
+RESULTS = Path(__file__).resolve().parent / 'results'
+
+
+class Results:
+    """Cells, by what they are of.
+
+    Args:
+        cells (Iterable[dict]): As written.
+    """
+
+    def __init__(self, cells: Iterable[dict]) -> None:
+        self.by_key: Dict[tuple, Dict[int, dict]] = {}
+        for cell in cells:
+            key = cell['set'], cell['model'], cell['method']
+            self.by_key.setdefault(key, {})[cell['seed']] = cell
+
+    @classmethod
+    def of(cls, folder: Path) -> 'Results':
+        """All cells in a folder."""
+        return cls(json.loads(file.read_text(encoding='utf-8'))
+                   for file in sorted(folder.glob('*.json')))
+
+    @property
+    def columns(self) -> List[tuple]:
+        """(set, model) of all cells."""
+        found = {key[:2] for key in self.by_key}
+        return sorted(found, key=lambda column: (column[0] != DIGITS, list(MODELS).index(column[1])))
+
+    def float_maps(self, column: tuple) -> Dict[int, float]:
+        """Seed -> mAP of the float model."""
+        return {seed: cell['metrics']['float']['mAP'] for key, cells in self.by_key.items()
+                if key[:2] == column for seed, cell in cells.items()}
+
+    def maps(self, column: tuple, method: str) -> Dict[int, float]:
+        """Seed -> mAP of the integers, or of the control."""
+        stage = 'control' if METHODS[method].start == CONTROL else 'int'
+        return {seed: cell['metrics'][stage]['mAP']
+                for seed, cell in self.by_key.get((*column, method), {}).items()}
+
+    def shares(self, column: tuple, method: str) -> Dict[int, float]:
+        """Seed -> share of the float model's mAP, or of the control's."""
+        trained = METHODS[method].start == TRAINED
+        whole = self.maps(column, 'control') if trained else self.float_maps(column)
+        return {seed: found / whole[seed] for seed, found in self.maps(column, method).items()
+                if whole.get(seed)}
+
+    def table(self) -> str:
+        """Markdown: a row a method, a column a set and model."""
+        head = ' | '.join(f'{name}, {model}' for name, model in self.columns)
+        lines = [f'| method | {head} |', '|---' * (len(self.columns) + 1) + '|']
+        texts = [_summary(self.float_maps(column).values()) for column in self.columns]
+        lines.append(f'| float | {" | ".join(texts)} |')
+        methods = [name for name in METHODS if any(key[2] == name for key in self.by_key)]
+        for method in methods:
+            texts = [self._text(column, method) for column in self.columns]
+            lines.append(f'| {method} | {" | ".join(texts)} |')
+        return '\n'.join(lines)
+
+    def _text(self, column: tuple, method: str) -> str:
+        found, shares = self.maps(column, method), self.shares(column, method)
+        share = f' ({statistics.mean(shares.values()):.3f})' if shares else ''
+        return _summary(found.values()) + share
+
+
+def _summary(values: Iterable[float]) -> str:
+    values = list(values)
+    spread = f' ± {statistics.stdev(values):.3f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.3f}{spread}' if values else ''
+
+
+def wanted(name: str, model: str, seed: int, methods: Iterable[str],
+           patterns: Optional[List[str]]) -> List[str]:
+    """Those of ``methods`` whose cell's name, ``SET-MODEL-SEED-METHOD``, fits a pattern."""
+    return [method for method in methods if patterns is None or any(
+        fnmatch.fnmatch(f'{name}-{model}-{seed}-{method}', pattern) for pattern in patterns)]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--set', default=DIGITS, metavar='SET',
+                        help='digits, bccd, or a folder with train_lmdb and val_lmdb (default: digits)')
+    parser.add_argument('--model', nargs='+', choices=MODELS, default=['deformable'])
+    parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds 0 to N - 1 (default: 1)')
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS),
+                        metavar='METHOD', help=f'some of {", ".join(METHODS)} (default: all)')
+    parser.add_argument('--cells', nargs='+', metavar='PATTERN',
+                        help='only those whose name fits, as in digits-retinanet-*-default')
+    parser.add_argument('--input-shape', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'),
+                        help='px (default: the config\'s for digits, else 240 320)')
+    parser.add_argument('--epochs', type=int,
+                        help='of float training (default: as many steps as on the digits)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/accuracy'),
+                        help='folder of everything that is made (default: work_dirs/accuracy)')
+    parser.add_argument('--results', type=Path, default=RESULTS,
+                        help='folder of the cells (default: benchmarks/results)')
+    parser.add_argument('--table', action='store_true', help='print the cells that are there')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+                        help='overrides of the config, in every step')
+    return parser.parse_args()
+
+
+@exit_on_error()
+def main() -> None:
+    args = parse_args()
+    if not args.table:
+        run(args)
+    results = Results.of(args.results)
+    if not results.by_key:
+        raise BpuError(f'--results {args.results}: expected files of cells, found none')
+    print(results.table())
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the cells that were asked for."""
+    from accuracy_cells import Cells, Demo
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+
+    def make_digits(folder: Path) -> None:
+        Demo(args.work_dir, folder).make_data()
+
+    shape = tuple(args.input_shape) if args.input_shape else None
+    data = packed(args.set, args.work_dir, shape, make_digits)
+    made = 0
+    for seed in range(args.seeds):
+        for model in args.model:
+            methods = wanted(data.name, model, seed, args.methods, args.cells)
+            made += len(methods)
+            if methods:
+                cells = Cells(data, model, seed, args.work_dir, args.results, args.epochs,
+                              args.cfg_options)
+                for method in methods:
+                    cell = cells.cell(method)
+                    print(json.dumps({name: cell[name] for name in (
+                        'set', 'model', 'seed', 'method', 'metrics')}), flush=True)
+    if not made:
+        raise BpuError(f'no cell fits --cells {" ".join(args.cells)}: expected names like '
+                       f'{data.name}-{args.model[0]}-0-default')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,148 @@
+"""Cells of the accuracy benchmark: a set, a model, a seed and a method each, kept with what made them."""
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, List, NamedTuple, Optional, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / 'tools'))
+
+from demo import Demo  # noqa: E402
+
+from accuracy_methods import CONTROL, FEW, IMAGES, METHODS, STATISTICS, Method  # noqa: E402
+from accuracy_sets import QAT_BATCH, SPLITS, PackedSet  # noqa: E402
+
+from mmdet_bpu.output_folder import write_json  # noqa: E402
+from mmdet_bpu.version import __version__  # noqa: E402
+
+AS_DEPLOYED = ['--deploy-preprocessing']
+AS_FLOAT = ['bpu.stage=float', 'bpu.deploy_preprocessing=True', 'val_cfg.type=ValLoop',
+            'train_cfg.type=EpochBasedTrainLoop']
+BATCH = f'train_dataloader.batch_size={QAT_BATCH}'
+CALIBRATED_ON = [f'bpu.calibration.num_batches={FEW}', BATCH]
+
+
+def digest(*inputs: Any) -> str:
+    """SHA-256 of what something was made of."""
+    return hashlib.sha256('\n'.join(map(str, inputs)).encode()).hexdigest()
+
+
+class Made(NamedTuple):
+    """A checkpoint, and the digest of what it was made of."""
+    path: Path
+    inputs: str
+
+
+class Cells(Demo):
+    """The cells of one set, model and seed.
+
+    Args:
+        data (PackedSet): To train on and to evaluate.
+        model (str): One of :data:`accuracy_sets.MODELS`.
+        seed (int): Of float training, and of all that follows.
+        work_dir (Path): Where everything is written.
+        results (Path): Folder of the cells.
+        epochs (int, optional): Of float training. Defaults to the config's.
+        overrides (Sequence[str]): Of the config, ``KEY=VALUE``, in every step.
+    """
+
+    def __init__(self, data: PackedSet, model: str, seed: int, work_dir: Path, results: Path,
+                 epochs: Optional[int] = None, overrides: Sequence[str] = ()) -> None:
+        self.packed, self.model, self.seed, self.results = data, model, seed, results
+        folder = work_dir.resolve() / f'{data.name}-{model}-{seed}'
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder, data.folder.resolve())
+        self.config = data.config(model, folder / 'config.py', epochs)
+        self.overrides = [*overrides, f'randomness.seed={seed}']
+
+    def options(self) -> List[str]:
+        """The data, then the overrides."""
+        return [*super().options(), *self.overrides]
+
+    def cell(self, method: str) -> dict:
+        """A cell: made, or as it was kept if it was made of the same."""
+        file = self.results / f'{self.packed.name}-{self.model}-{self.seed}-{method}.json'
+        how = METHODS[method]
+        inputs = digest(self._float_inputs(), self._schedule(), CALIBRATED_ON, *how)
+        if file.is_file():
+            kept = json.loads(file.read_text(encoding='utf-8'))
+            if kept['inputs'] == inputs:
+                return kept
+        trained = self._trained('float', 'float', None)
+        metrics = {'float': self._tested('float', 'float', trained)}
+        if how.start == CONTROL:
+            control = self._trained(method, 'qat', trained, [*self._schedule(), *AS_FLOAT])
+            metrics['control'] = self._tested('control', 'float', control)
+        else:
+            made = self._quantized(method, how, trained)
+            for stage in ('int', *(['hbm'] if how.hbm else [])):
+                model = made if stage == 'int' else self._compiled(method, made)
+                metrics[stage] = self._tested(f'{stage}_{method}', stage, model)
+        cell = dict(set=self.packed.name, model=self.model, seed=self.seed, method=method,
+                    overrides=[*how.overrides], metrics={
+                        name: {key: found[key] for key in ('mAP', 'mAP50')}
+                        for name, found in metrics.items()},
+                    mmdet_bpu=__version__, inputs=inputs)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, cell)
+        return cell
+
+    def _quantized(self, method: str, how: Method, trained: Made) -> Made:
+        """The checkpoint whose integers are evaluated."""
+        if how.start == IMAGES:
+            return self._trained(method, 'calibration', trained, [*CALIBRATED_ON, *how.overrides])
+        base = self._trained('calibration', 'calibration', trained, CALIBRATED_ON)
+        if how.start != STATISTICS:
+            return self._trained(method, 'qat', base, [*self._schedule(), *how.overrides])
+        if not how.overrides:
+            return base
+        return self._trained(method, 'calibration', base, how.overrides,
+                             ['--from-statistics', base.path])
+
+    def _schedule(self) -> List[str]:
+        """The stage's own recipe, 6 epochs with the decay at 5, on fewer steps."""
+        epochs, steps = self.packed.qat_epochs, self.packed.qat_steps
+        return [BATCH, f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}',
+                'param_scheduler.0.by_epoch=False', f'param_scheduler.0.end={steps * epochs}',
+                f'param_scheduler.0.milestones=[{steps * epochs * 5 // 6}]']
+
+    def _float_inputs(self) -> str:
+        from mmengine.config import Config
+        data = [self.packed.store(split).identity for split in SPLITS]
+        return digest(Config.fromfile(self.config).pretty_text, data, self.overrides)
+
+    def _trained(self, name: str, stage: str, source: Optional[Made],
+                 overrides: Sequence[str] = (), arguments: Sequence[Any] = ()) -> Made:
+        """A step's checkpoint, made again only if it is to be made of something else."""
+        inputs = digest(self._float_inputs(), stage, overrides, source and source.inputs)
+        self._forget_other(f'train_{name}', self.folder / name, inputs)
+        path = self.train(name, self.config, source and source.path,
+                          ['--stage', stage, *arguments], overrides)
+        return Made(path, inputs)
+
+    def _tested(self, name: str, stage: str, made: Made) -> dict:
+        self._forget_other(f'test_{name}', self.folder / name / 'metrics.json',
+                           digest(made.inputs, stage))
+        return self.test(name, self.config, made.path, AS_DEPLOYED if stage == 'float' else (),
+                         stage)
+
+    def _compiled(self, method: str, made: Made) -> Made:
+        out = self.folder / f'deploy_{method}'
+        self._forget_other(f'deploy_{method}', out, made.inputs)
+        self.step(f'deploy_{method}', out / 'model.hbm', lambda: self.run(
+            f'deploy_{method}', 'deploy_bpu.py', self.config, made.path, '--out', out))
+        return Made(out / 'model.hbm', made.inputs)
+
+    def _forget_other(self, step: str, result: Path, inputs: str) -> None:
+        """Remove the result of a step that was made of other inputs, then note these."""
+        self.ran = False  # what follows a step is looked at by its inputs
+        note = self.folder / f'{step}.inputs'
+        if not note.is_file() or note.read_text(encoding='utf-8') != inputs:
+            self.state.pop(step, None)
+            if result.is_dir():
+                shutil.rmtree(result)
+            else:
+                result.unlink(missing_ok=True)
+            note.write_text(inputs, encoding='utf-8')

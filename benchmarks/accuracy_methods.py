@@ -1,0 +1,41 @@
+"""Ways to find integers of a float detector, as overrides of its config."""
+from typing import Dict, List, NamedTuple, Tuple
+
+CALIBRATION, QAT = 'bpu.calibration', 'bpu.qat'
+FEW = 25  # batches of 8 to calibrate on
+
+STATISTICS, IMAGES, TRAINED, CONTROL = 'statistics', 'images', 'trained', 'control'
+
+
+class Method(NamedTuple):
+    """One way.
+
+    Attributes:
+        start (str): ``statistics``: another choice from what the default calibration saw; ``images``: a
+            calibration of its own; ``trained``: QAT from the default calibration; ``control``: float
+            training for the steps of QAT.
+        overrides (tuple[str]): ``KEY=VALUE``.
+        hbm (bool): Whether the compiled model is evaluated too. Defaults to False.
+    """
+    start: str
+    overrides: Tuple[str, ...] = ()
+    hbm: bool = False
+
+
+METHODS: Dict[str, Method] = {
+    'control': Method(CONTROL),
+    'default': Method(STATISTICS, hbm=True),
+    **{name: Method(STATISTICS, (f'{CALIBRATION}.observer={name}', )) for name in (
+        'minmax', 'moving_average', 'percentile', 'kl', 'mix')},
+    **{f'weights_{name}': Method(STATISTICS, (f'{CALIBRATION}.weight_observer={name}', ))
+       for name in ('mse', 'kl')},
+    'equalize': Method(IMAGES, (f'{CALIBRATION}.equalize=True', )),
+    'qat': Method(TRAINED, hbm=True),
+    'qat_closed': Method(TRAINED, (f'{QAT}.closed=True', )),
+}
+"""Name -> way, in the order of the table."""
+
+
+def starting_at(*starts: str) -> List[str]:
+    """Names of the methods that start at one of ``starts``."""
+    return [name for name, method in METHODS.items() if method.start in starts]
