@@ -30,6 +30,10 @@ METHODS: Dict[str, Method] = {
     **{f'weights_{name}': Method(STATISTICS, (f'{CALIBRATION}.weight_observer={name}', ))
        for name in ('mse', 'kl')},
     'equalize': Method(IMAGES, (f'{CALIBRATION}.equalize=True', )),
+    'bias_correction': Method(IMAGES, (f'{CALIBRATION}.bias_correction=True', )),
+    'adaround': Method(IMAGES, (f'{CALIBRATION}.adaround=True', )),
+    'all_repairs': Method(IMAGES, tuple(f'{CALIBRATION}.{name}=True' for name in (
+        'equalize', 'adaround', 'bias_correction'))),
     'qat': Method(TRAINED, hbm=True),
     'qat_closed': Method(TRAINED, (f'{QAT}.closed=True', )),
 }

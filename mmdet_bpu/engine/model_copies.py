@@ -5,6 +5,7 @@ of fake quantizers, reaches them only if it is carried over.
 """
 from typing import Iterator
 
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -27,3 +28,14 @@ def carry_over_quantization(runner: Runner) -> None:
     for twin in copied_quantizations(runner):
         twin.load_state_dict(own.state_dict())
         twin.set_state(own.state)
+
+
+def carry_over_repairs(runner: Runner) -> None:
+    """Give every copy of the runner's model the weights that calibration has repaired."""
+    own = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    for hook in runner.hooks:
+        for held in vars(hook).values():
+            if isinstance(held, nn.Module):
+                for twin in held.modules():
+                    if type(twin) is type(own) and twin is not own:
+                        twin.load_state_dict(own.state_dict())

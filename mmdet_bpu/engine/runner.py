@@ -21,7 +21,7 @@ from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
 from mmdet_bpu.engine.loading import check_averages, load_strictly
 from mmdet_bpu.engine.prepared import calibrate_again, prepare_from
 from mmdet_bpu.engine.process_runner import ProcessRunner
-from mmdet_bpu.engine.model_copies import carry_over_quantization
+from mmdet_bpu.engine.model_copies import carry_over_quantization, carry_over_repairs
 from mmdet_bpu.engine.resuming import leave_out_done_batches, settle_resume
 from mmdet_bpu.engine.run_parts import leave_out_incomplete, refuse_incomplete
 from mmdet_bpu.engine.seeded_data import seeded_dataloader
@@ -287,6 +287,7 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
             self.seeded(calibration_dataloader(self.cfg)), seed=self.seed)
         calibrate(self.model, loader, self.settings.calibration.num_batches)
         self.weights_stage = CALIBRATION
+        carry_over_repairs(self)
         carry_over_quantization(self)
 
     def val(self) -> dict:

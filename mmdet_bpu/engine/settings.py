@@ -35,11 +35,16 @@ class CalibrationSettings:
             on their number.
         weight_observer (str | dict): How far the integers of weights reach.
         equalize (bool): Whether channels between two products are given ranges that suit both.
+        adaround (bool | int): Whether weights are rounded as products err least; how many iterations
+            learn it.
+        bias_correction (bool): Whether the mean error of products is taken off their biases.
     """
     observer: Union[str, Dict[str, Any]]
     num_batches: int
     weight_observer: Union[str, Dict[str, Any]]
     equalize: bool
+    adaround: Union[bool, int]
+    bias_correction: bool
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,8 @@ class BpuSettings:
     def as_dict(self) -> Dict[str, Any]:
         """The settings as plain data; :func:`validate_settings` of it gives them back."""
         plain = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields(self)}
-        calibration = plain['calibration']
-        return dict(plain, qconfig=list(plain['qconfig']), calibration=dict(
-            observer=calibration.observer, num_batches=calibration.num_batches,
-            weight_observer=calibration.weight_observer, equalize=calibration.equalize),
-                    qat=dict(closed=plain['qat'].closed))
+        return dict(plain, qconfig=list(plain['qconfig']),
+                    calibration=vars(plain['calibration']), qat=vars(plain['qat']))
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,9 @@ FIELDS: Dict[str, Any] = {
             'the name of an observer that reads statistics, or a dict with it as its type',
             lambda value: isinstance(value, (str, Mapping)), WHOLE, check_criterion),
         'equalize': Field('True or False', lambda value: isinstance(value, bool), False),
+        'adaround': Field('True, False, or a number of iterations',
+                          lambda value: isinstance(value, int) and value >= 0, False),
+        'bias_correction': Field('True or False', lambda value: isinstance(value, bool), False),
     },
     'qat': {
         'closed': Field('True or False', lambda value: isinstance(value, bool), False),

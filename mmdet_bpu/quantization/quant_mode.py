@@ -68,6 +68,7 @@ class QuantMode(TorchFunctionMode):
         self.closed = False  # whether only the result of an opened call is quantized
         self._weights: Dict[tuple, Optional[tuple]] = {}
         self.seen: Optional[Set[tuple]] = None  # keys of sites that ran, if asked for
+        self.products: Optional[Callable] = None  # sees products with weights before they are made
 
     def repeated(self) -> 'QuantMode':
         """The same quantization of calls that run again: what they see was observed before."""
@@ -90,6 +91,8 @@ class QuantMode(TorchFunctionMode):
         if self.seen is not None:
             self.seen.add(link.key)
         given = args[0] if args else None
+        if site.weight and self.products is not None:
+            self.products(link.key, func, args)
         if site.operands or site.constants or site.weight:
             args, kwargs = self._quantize_operands(site, args, kwargs)
         if site.output is None and site.filled is None and (not args or args[0] is given):
@@ -233,9 +236,11 @@ class Quantization(nn.Module):
             :meth:`~mmdet_bpu.quantization.statistics.Statistics.as_plain`.
         untrained (list[str] | None): Quantized sites that prediction alone runs, once a training step has
             been made.
+        products (Callable | None): Sees each product with weights: runtime key, function, arguments.
     """
     statistics: Optional[Dict[str, dict]] = None
     untrained: Optional[List[str]] = None
+    products: Optional[Callable] = None
 
     def __init__(self, plan: Dict[tuple, SitePlan], opened: Dict[tuple, InnerSites],
                  quantizers: Dict[str, FakeQuantizer], networks: List[QuantizedGraph],
@@ -287,12 +292,14 @@ class Quantization(nn.Module):
     @contextmanager
     def running(self, detector: nn.Module) -> Iterator[None]:
         """Apply the plan to what ``detector`` runs inside."""
-        if self.state is QuantState.OFF or active_tracker() is not None:
+        idle = self.state is QuantState.OFF and self.products is None
+        if idle or active_tracker() is not None:
             yield
             return
         if self.state is QuantState.QUANTIZE and not (detector.training and self._known):
             self.require_scales()
         mode = QuantMode(self._decisions_for(detector), self.state.quantizes)
+        mode.products, mode.observes = self.products, self.state.observes or self.products is None
         mode.closed = detector.training and self.state is QuantState.QUANTIZE and self._closes
         first_step = detector.training and self.state.quantizes and self.untrained is None
         mode.seen = set() if first_step else None

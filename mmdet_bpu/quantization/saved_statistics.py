@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError, first_names
 from mmdet_bpu.quantization.quant_mode import checksum, public_name
-from mmdet_bpu.quantization.repairs import repairs_of
+from mmdet_bpu.quantization.repairs import ON_IMAGES, repairs_of, repairs_on_images
 from mmdet_bpu.quantization.state import quantization_of
 from mmdet_bpu.quantization.statistics import Statistics
 
@@ -71,9 +71,11 @@ class SavedStatistics:
         """
         repairs, found = repairs_of(quantization_of(model).settings), _weights_of(model)
         for name in {**self.plain['repairs'], **repairs}:
-            before, now = self.plain['repairs'].get(name), repairs.get(name)
+            before, now = (each.get(name, False) for each in (self.plain['repairs'], repairs))
             if before != now:
                 self._refuse(f'repairs: bpu.calibration.{name} was {before}, now it is {now}')
+        if repairs_on_images(quantization_of(model).settings):
+            self._refuse(f'repairs: {" and ".join(ON_IMAGES)} of bpu.calibration need images')
         if found != self.plain['weights']:
             self._refuse(f'weights: their checksum was {self.plain["weights"]}, now it is {found}')
         tensors = self.plain['tensors']

@@ -54,6 +54,11 @@ class WeightReach(nn.Module):
         """Reach of each channel; None where all of them are 1."""
         return getattr(self, _key(name)) if name in self.names else None
 
+    def whole(self, name: str) -> None:
+        """Let a weight's integers reach to its largest magnitudes from here on."""
+        if name in self.names:
+            getattr(self, _key(name)).fill_(1.0)
+
     @torch.no_grad()
     def choose(self, network: QuantizedGraph, graph: OpGraph) -> None:
         """Choose all reaches from the weights that ``graph``, the network's, holds now."""

@@ -93,6 +93,27 @@ def test_another_repair_is_refused(staged, calibration, tmp_path):
         again(staged, calibration, tmp_path, bpu__calibration__equalize=True)
 
 
+def test_repairs_on_images_reach_copies_and_cannot_be_made_without(staged, trained, tmp_path):
+    asked = dict(bpu__calibration__adaround=5, bpu__calibration__bias_correction=True)
+    source = str(trained / 'tiny_float' / 'epoch_2.pth')
+    folder = tmp_path / 'repaired_calibration'
+    runner = BPURunner.from_cfg(staged('calibration', folder, load_from=source, custom_hooks=[
+        dict(type='EMAHook')], **asked))
+    runner.train()
+    averaged = next(hook for hook in runner.hooks if hasattr(hook, 'ema_model')).ema_model.module
+    weights = averaged.state_dict()
+    for name, tensor in runner.model.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    found = read_checkpoint(str(folder / 'epoch_1.pth'))['state_dict']
+    before = read_checkpoint(source)['state_dict']
+    assert not torch.equal(found['bbox_head.cls_branches.0.bias'],
+                           before['bbox_head.cls_branches.0.bias'])
+    with pytest.raises(BpuError, match='adaround and bias_correction of bpu.calibration need images'):
+        again(staged, folder / 'epoch_1.pth', tmp_path / 'b_calibration', **asked)
+    with pytest.raises(BpuError, match='repairs: bpu.calibration.adaround was 5, now it is False'):
+        again(staged, folder / 'epoch_1.pth', tmp_path / 'c_calibration')
+
+
 def test_another_number_of_bins_is_refused(staged, calibration, tmp_path):
     with pytest.raises(BpuError, match='asks for 64 bins, and 2048 were counted'):
         again(staged, calibration, tmp_path, bpu__calibration__observer=dict(

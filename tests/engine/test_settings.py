@@ -12,7 +12,8 @@ def test_absent_fields_get_the_reference_recipe():
     settings = validate_settings(dict(stage='calibration'))
     assert settings.march == 'nash-e'
     assert settings.calibration == CalibrationSettings(
-        observer='mse', num_batches=100, weight_observer='minmax', equalize=False)
+        observer='mse', num_batches=100, weight_observer='minmax', equalize=False,
+        adaround=False, bias_correction=False)
     assert not settings.qat.closed
     assert set(settings.as_dict()) == set(FIELDS)
 
@@ -78,6 +79,8 @@ def test_validating_leaves_the_config_alone_and_is_idempotent():
      ['bpu.calibration.weight_observer', "'minmax'", "'mx'"]),
     (dict(stage='qat', calibration=dict(equalize='yes')),
      ['bpu.calibration.equalize', 'True or False', "'yes'"]),
+    (dict(stage='qat', calibration=dict(adaround=-1)),
+     ['bpu.calibration.adaround', 'a number of iterations', '-1']),
     (dict(stage='qat', calibration=dict(observer=dict(type='mse', bins=7))),
      ['bpu.calibration.observer', 'bins: expected an even number from 2 to 65536, found 7']),
     (dict(stage='qat', calibration=dict(observer=dict(type='mse', bins=1 << 40))), ['bins']),

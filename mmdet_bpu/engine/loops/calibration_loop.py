@@ -11,10 +11,12 @@ from mmengine.runner import BaseLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmdet_bpu.engine.model_copies import carry_over_quantization
+from mmdet_bpu.engine.model_copies import carry_over_quantization, carry_over_repairs
 from mmdet_bpu.engine.stage_names import CALIBRATION
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.quantization import finish_calibration, set_quant_state
+from mmdet_bpu.quantization import finish_calibration, quantization_of, set_quant_state
+from mmdet_bpu.quantization.repairs import (repair_calibrated, repairs_on_images,
+                                            watch_products)
 
 
 class NoImages:
@@ -52,13 +54,21 @@ def observe(model: nn.Module, dataloader: DataLoader, batches: int) -> Iterator[
         dataloader (DataLoader): Calibration data.
         batches (int): How many of its batches.
     """
-    module = model.module if is_model_wrapper(model) else model
-    set_quant_state(module, 'observe')
+    set_quant_state(_inner(model), 'observe')
+    yield from run(model, dataloader, batches)
+
+
+def run(model: nn.Module, dataloader: DataLoader, batches: int) -> Iterator[int]:
+    """Run ``batches`` batches in eval mode; yields after each one."""
     model.eval()
     for index, data_batch in zip(range(batches), dataloader):
         with torch.no_grad():
-            module.test_step(data_batch)
+            _inner(model).test_step(data_batch)
         yield index
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 def calibrate(model: nn.Module, dataloader: DataLoader, num_batches: int) -> None:
@@ -70,18 +80,29 @@ def calibrate(model: nn.Module, dataloader: DataLoader, num_batches: int) -> Non
         num_batches (int): Batches over all processes together.
     """
     batches = local_batches(num_batches, len(dataloader))
-    logger = MMLogger.get_current_instance()
     for index in observe(model, dataloader, batches):
-        if (index + 1) % 10 == 0 or index + 1 == batches:
-            logger.info(f'calibration: batch {index + 1} of {batches}')
-    finish(model)
+        _say('calibration', index, batches)
+    finish(model, dataloader, batches)
 
 
-def finish(model: nn.Module) -> None:
-    """Turn what was observed into scales, and quantize from here on."""
-    module = model.module if is_model_wrapper(model) else model
+def finish(model: nn.Module, dataloader: DataLoader, batches: int) -> None:
+    """Turn what was observed into scales, repair by the same images, and quantize from here on."""
+    module = _inner(model)
     finish_calibration(module)
+    quant = quantization_of(module)
+    if repairs_on_images(quant.settings):
+        inputs = watch_products(quant)
+        with inputs.watching(quant):
+            for index in run(model, dataloader, batches):
+                _say('repairs', index, batches)
+        inputs.reduce()
+        repair_calibrated(module, quant, inputs)
     set_quant_state(module, 'quantize')
+
+
+def _say(what: str, index: int, batches: int) -> None:
+    if (index + 1) % 10 == 0 or index + 1 == batches:
+        MMLogger.get_current_instance().info(f'{what}: batch {index + 1} of {batches}')
 
 
 @LOOPS.register_module()
@@ -151,7 +172,8 @@ class CalibrationLoop(BaseLoop):
             self.runner.call_hook(
                 'after_train_iter', batch_idx=index, data_batch=None, outputs=None)
             self._iter += 1
-        finish(self.runner.model)
+        finish(self.runner.model, self.dataloader, self.max_iters)
+        carry_over_repairs(self.runner)
         self._end_epoch()
 
     def _end_epoch(self) -> None:

@@ -1,0 +1,104 @@
+"""Learned rounding of weights: each goes to one of its two neighbours, so that a product errs least.
+
+With inputs of second moments H, a row of weights that is off by e errs by ``e H e'`` in mean square. Rounding
+to the nearest takes each weight alone; here up or down is chosen for all of a row. Nagel et al., "Up or Down?
+Adaptive Rounding for Post-Training Quantization" (ICML 2020): a soft choice is learned with a regularizer that
+drives it to 0 or 1 (eq. 21 to 24); then single weights change sides as long as that lessens the error. A row that
+errs more than rounded to the nearest is rounded so.
+"""
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from mmdet_bpu.graph.scales import weight_scale
+from mmdet_bpu.program.dtypes import integer_range
+
+STRETCH = -0.1, 1.1  # of the soft choice, eq. 23
+BETA = 20.0, 2.0  # of the regularizer, from first to last
+WARM_UP = 0.2  # share of the iterations without it
+WEIGHT = 0.01  # of the regularizer
+RATE = 1e-2
+SWEEPS = 20
+ITERATIONS = 200
+
+
+@torch.no_grad()
+def round_best(weight: Tensor, products: Tensor, reach: Optional[Tensor] = None,
+               iterations: int = ITERATIONS, dtype: str = 'int8') -> Tensor:
+    """Weights on their grid, rounded up or down as the product errs least, shaped as given.
+
+    Args:
+        weight (Tensor): Output channels first.
+        products (Tensor): Second moments of the input's columns, (groups, K, K), K weights a row.
+        reach (Tensor, optional): Of each channel; see :func:`~mmdet_bpu.graph.scales.weight_scale`.
+        iterations (int): Of learning. Defaults to :data:`ITERATIONS`.
+        dtype (str): ``int8`` or ``int16``.
+    """
+    high = integer_range(dtype)[1]
+    low = -high  # a magnitude beyond would be the one that the scale is found by
+    scale = weight_scale(weight, dtype, reach).view(-1, *(1, ) * (weight.dim() - 1))
+    exact = torch.div(weight.float(), scale)
+    groups = len(products)
+    rows = exact.view(groups, len(weight) // groups, -1)
+    below = rows.floor()
+    fixed = (below < low) | (below >= high) | (rows == below)
+    nearest = rows.round().clamp(low, high)
+    # What reaches to the end of the grid stays there: the scale is found by it.
+    fixed |= nearest.abs() == high
+    moments = products / products.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-30).view(-1, 1, 1)
+    start = nearest.clone()
+    if iterations:
+        up = _learned(rows, below, moments, iterations)
+        start = torch.where(fixed, nearest, below + up)
+    found = _descend(start, rows, below, fixed, moments)
+    better = _error(found - rows, moments) < _error(nearest - rows, moments)
+    best = torch.where(better.unsqueeze(-1), found, nearest)
+    return best.view(weight.shape) * scale
+
+
+def _error(off: Tensor, moments: Tensor) -> Tensor:
+    """Mean square of each row's error, (groups, rows)."""
+    return (torch.bmm(off, moments) * off).sum(-1)
+
+
+def _learned(rows: Tensor, below: Tensor, moments: Tensor, iterations: int) -> Tensor:
+    """0 or 1 for each weight: whether it goes up."""
+    low, high = STRETCH
+    part = (rows - below).clamp(0.01, 0.99)
+    choice = torch.logit((part - low) / (high - low)).requires_grad_()
+    optimizer = torch.optim.Adam([choice], lr=RATE)
+    begin = int(iterations * WARM_UP)
+    for step in range(iterations):
+        with torch.enable_grad():
+            soft = (torch.sigmoid(choice) * (high - low) + low).clamp(0, 1)
+            loss = _error(below + soft - rows, moments).sum()
+            if step >= begin:
+                done = (step - begin) / (iterations - begin)
+                beta = BETA[1] + (BETA[0] - BETA[1]) * (1 - done)
+                loss = loss + WEIGHT * (1 - (2 * soft - 1).abs().pow(beta)).sum()
+            gradient, = torch.autograd.grad(loss, choice)
+        choice.grad = gradient
+        optimizer.step()
+    return (choice >= 0).to(rows)
+
+
+def _descend(found: Tensor, rows: Tensor, below: Tensor, fixed: Tensor, moments: Tensor) -> Tensor:
+    """Let one column of weights after the other change sides where a row then errs less."""
+    slope = torch.bmm(found - rows, moments)  # half the gradient of the error
+    curvature = moments.diagonal(dim1=1, dim2=2)
+    for _ in range(SWEEPS):
+        changed = False
+        for column in range(rows.shape[2]):
+            other = torch.where(found[..., column] > below[..., column],
+                                below[..., column], below[..., column] + 1)
+            step = other - found[..., column]
+            gain = 2 * step * slope[..., column] + step.square() * curvature[:, column, None]
+            step = torch.where((gain < 0) & ~fixed[..., column], step, 0.0)
+            if step.any():
+                changed = True
+                found[..., column] += step
+                slope += step.unsqueeze(-1) * moments[:, column, None, :]
+        if not changed:
+            break
+    return found
