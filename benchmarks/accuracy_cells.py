@@ -111,7 +111,8 @@ class Cells(Demo):
     def _float_inputs(self) -> str:
         from mmengine.config import Config
         data = [self.packed.store(split).identity for split in SPLITS]
-        return digest(Config.fromfile(self.config).pretty_text, data, self.overrides)
+        config = json.dumps(Config.fromfile(self.config).to_dict(), sort_keys=True)
+        return digest(config, data, self.overrides)
 
     def _trained(self, name: str, stage: str, source: Optional[Made],
                  overrides: Sequence[str] = (), arguments: Sequence[Any] = ()) -> Made:

@@ -44,8 +44,8 @@ class PackedSet:
         from mmdet_bpu.datasets.lmdb_store import open_store
         path = self.folder / f'{split}_lmdb'
         if not path.exists():
-            raise BpuError(f'--set {self.folder}: expected a folder with train_lmdb and val_lmdb, '
-                           f'found no {path.name}; pack it first: tools/pack_coco_lmdb.py '
+            raise BpuError(f'--set {self.folder}: expected a folder with train_lmdb and val_lmdb, found '
+                           f'no {path.name}; pack it first: tools/pack_coco_lmdb.py '
                            f'--data-root {self.folder} --split {split}')
         return open_store(path)
 
@@ -128,10 +128,13 @@ def _schedule(cfg: Any, steps: int, epochs: Optional[int]) -> None:
     all_steps = max(scheduler['end'] for scheduler in cfg.param_scheduler)
     before = cfg.train_cfg.max_epochs
     epochs = epochs or math.ceil(all_steps / steps)
+    last = steps * epochs
     for scheduler in cfg.param_scheduler:
         if scheduler['end'] == all_steps:
-            scheduler['end'] = steps * epochs
-            scheduler['T_max'] = steps * epochs - scheduler['begin']
+            begin = min(scheduler['begin'], last // 2)
+            scheduler.update(begin=begin, end=last, T_max=last - begin)
+        else:  # the warm-up
+            scheduler['end'] = max(min(scheduler['end'], last // 2), 1)
     cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
     for hook in cfg.get('custom_hooks', ()):
         if 'switch_epoch' in hook:
