@@ -22,6 +22,9 @@ def parse_args() -> argparse.Namespace:
     source = parser.add_argument_group('what to pack')
     source.add_argument('--img-dir', metavar='DIR', help='folder of the images')
     source.add_argument('--ann', metavar='FILE', help='COCO annotation file (JSON)')
+    source.add_argument('--unlabelled', action='store_true',
+                        help='in place of --ann: pictures that nobody has annotated, all of --img-dir, at '
+                        'any depth; for calibration, and for QAT with bpu.qat.labels=False')
     source.add_argument('--out', metavar='DIR',
                         help='database to write; appears under this name only when complete')
     source.add_argument('--data-root', metavar='DIR',
@@ -64,8 +67,10 @@ def parse_args() -> argparse.Namespace:
         root, name = Path(args.data_root), f'{args.split}{YEAR}'
         args.img_dir, args.ann = root / name, root / 'annotations' / f'instances_{name}.json'
         args.out = args.out or root / f'{args.split}_lmdb'
-    needed = {'--img-dir': args.img_dir, '--ann': args.ann, '--out': args.out}
-    missing = [name for name, value in needed.items() if value is None]
+    if args.unlabelled and args.ann is not None:
+        parser.error('--unlabelled stands in place of --ann, --data-root and --split')
+    needed = {'--img-dir': args.img_dir, '--ann': args.unlabelled or args.ann, '--out': args.out}
+    missing = [name for name, value in needed.items() if not value]
     if missing:
         parser.error(f'packing needs {", ".join(missing)} (or --data-root and --split; or check '
                      'with --verify DIR)')

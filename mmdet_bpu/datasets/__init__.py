@@ -1,8 +1,8 @@
 """COCO in LMDB: packing, reading, and the data set, transforms and metric that mmdet sees.
 
 Importing this package registers ``CocoLMDBDataset``, ``LoadImageFromLMDB``,
-``LoadResizedImageFromLMDB``, ``Letterbox``, ``CocoLMDBMetric`` and the storage backend ``coco_lmdb`` of
-mmengine.
+``LoadResizedImageFromLMDB``, ``Letterbox``, ``CocoLMDBMetric``, ``PictureFolder``, ``WithoutAnnotations``
+and the storage backend ``coco_lmdb`` of mmengine.
 """
 import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
 from mmdet_bpu.datasets.coco_lmdb import CocoLMDBDataset
@@ -12,10 +12,12 @@ from mmdet_bpu.datasets.lmdb_backend import CocoLMDBBackend
 from mmdet_bpu.datasets.lmdb_packer import pack_coco
 from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
 from mmdet_bpu.datasets.loading import LoadImageFromLMDB, read_images_from_lmdb
+from mmdet_bpu.datasets.picture_folder import PictureFolder
 from mmdet_bpu.datasets.scaled_loading import LoadResizedImageFromLMDB
+from mmdet_bpu.datasets.without_annotations import WithoutAnnotations
 
 __all__ = [
     'CocoLMDBBackend', 'CocoLMDBDataset', 'CocoLMDBMetric', 'CocoStore', 'Letterbox',
-    'LoadImageFromLMDB', 'LoadResizedImageFromLMDB', 'coco_api', 'open_store', 'pack_coco',
-    'read_images_from_lmdb'
+    'LoadImageFromLMDB', 'LoadResizedImageFromLMDB', 'PictureFolder', 'WithoutAnnotations',
+    'coco_api', 'open_store', 'pack_coco', 'read_images_from_lmdb'
 ]

@@ -16,6 +16,7 @@ from mmdet_bpu.datasets.lmdb_store import CocoStore, open_store
 from mmdet_bpu.datasets.loading import read_images_from_lmdb
 from mmdet_bpu.datasets.packed_path import PackedPath
 from mmdet_bpu.datasets.scaled_loading import LoadResizedImageFromLMDB
+from mmdet_bpu.datasets.without_annotations import refuse_annotations
 from mmdet_bpu.errors import BpuError
 
 
@@ -32,6 +33,9 @@ class CocoLMDBDataset(CocoDataset):
     In test mode ``PackDetInputs`` also hands on ``instances``, which is what mmdet's ``CocoMetric``
     without an annotation file makes its ground truth from.
 
+    A database of pictures that nobody has annotated has no categories; ``metainfo`` may name classes all
+    the same, and the pipeline loads no annotations.
+
     Class names come from ``metainfo``; without it from the database, if its categories are not
     those of COCO.
 
@@ -45,7 +49,11 @@ class CocoLMDBDataset(CocoDataset):
 
     Raises:
         BpuError: If the database cannot be used, ``metainfo`` names a class that it lacks or one
-            twice, or two of its categories share the name of a class.
+            twice, two of its categories share the name of a class, or annotations are to be loaded and it
+            has none.
+
+    Attributes:
+        labelled (bool): Whether the database has categories.
     """
 
     def __init__(self,
@@ -58,6 +66,9 @@ class CocoLMDBDataset(CocoDataset):
         store = open_store(self.lmdb, fresh=True)
         self._identity = store.identity
         self._categories = store.coco_fields()['categories']
+        self.labelled = bool(self._categories)
+        if not self.labelled and not kwargs.get('test_mode', False):
+            refuse_annotations(pipeline, type(self).__name__, self.lmdb)
         if metainfo is None or 'classes' not in metainfo:
             metainfo = {**self._classes_of_database(), **(metainfo or {})}
         kwargs.setdefault('data_prefix', dict(img=''))
@@ -119,7 +130,7 @@ class CocoLMDBDataset(CocoDataset):
             return self.data_list
         index = self.store.read_index()
         keep = np.minimum(index.widths, index.heights) >= self.filter_cfg.get('min_size', 0)
-        if self.filter_cfg.get('filter_empty_gt', False):
+        if self.labelled and self.filter_cfg.get('filter_empty_gt', False):
             selected = set(self.cat_ids)
             keep &= index.has_any_category(
                 [k for k, category in enumerate(self._categories) if category['id'] in selected])
@@ -226,6 +237,8 @@ class CocoLMDBDataset(CocoDataset):
 
     def _selected_category_ids(self) -> list[int]:
         """Ids of the chosen classes in the database's order, which is what ``CocoDataset`` does."""
+        if not self.labelled:
+            return []
         classes = list(self._metainfo['classes'])
         ids = {category['name']: category['id'] for category in self._categories}
         unknown = [name for name in classes if name not in ids]

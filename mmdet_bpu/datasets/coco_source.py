@@ -1,14 +1,19 @@
 """A COCO data set as files: the annotation file, read and checked, and the images it names."""
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmdet_bpu.datasets.coco_annotations import (check_annotation_file, complete_crowd_flags,
-                                                 read_json)
+from mmdet_bpu.datasets.coco_annotations import (check_annotation_file, check_entries,
+                                                 complete_crowd_flags, read_json)
 from mmdet_bpu.datasets.packing_report import PackingReport, first_names
+from mmdet_bpu.datasets.picture_files import find_pictures, picture_size
 from mmdet_bpu.errors import BpuError
 
 MISSING = 'is missing'
+NO_PICTURE = 'is no picture'
+UNANNOTATED = 'no annotations'
+"""Stands where the name of an annotation file would."""
 ORPHAN = 'annotation points at no image, left out'
 
 
@@ -77,6 +82,42 @@ class CocoSource:
         for orphan in orphans:
             source.report.notice(ORPHAN, orphan)
         source._look_for_images(skip_faults)
+        return source
+
+    @classmethod
+    def of_pictures(cls, img_dir: str | Path, subset: int | None = None,
+                    skip_faults: bool = False) -> 'CocoSource':
+        """A folder of pictures, at any depth, that nobody has annotated: no categories.
+
+        Args:
+            img_dir (str | Path): The folder.
+            subset (int, optional): Only the first so many pictures by name. Defaults to None: all.
+            skip_faults (bool): Leave out what is no picture instead of raising. Defaults to False.
+
+        Raises:
+            BpuError: If there is no picture, or one cannot be read.
+        """
+        images, faults = [], []
+        for number, picture in enumerate(find_pictures(img_dir)):
+            image = dict(id=number, file_name=picture.name.as_posix())
+            try:
+                height, width = picture_size(picture.path)
+            except BpuError:
+                if not skip_faults:
+                    raise
+                faults.append(image)
+                height = width = 1
+            images.append(dict(image, width=width, height=height))
+        check_entries(f'{img_dir}: ', 'images', images)
+        if subset is not None:
+            images = cls._first_images(Path(img_dir), images, subset)
+        listed = hashlib.sha256('\n'.join(image['file_name'] for image in images).encode(
+            'utf-8', 'surrogateescape'))
+        source = cls(Path(UNANNOTATED), Path(img_dir), images, {image['id']: [] for image in images},
+                     dict(categories=[]), listed.hexdigest(), subset)
+        for image in faults:
+            if image['id'] in source.annotations:
+                source.leave_out(image, NO_PICTURE)
         return source
 
     def image_path(self, image: dict) -> Path:

@@ -42,7 +42,7 @@ NOTICES = {
 
 
 def pack_coco(img_dir: str | Path,
-              ann_file: str | Path,
+              ann_file: str | Path | None,
               out_dir: str | Path,
               overwrite: bool = False,
               progress: bool = False,
@@ -60,7 +60,8 @@ def pack_coco(img_dir: str | Path,
 
     Args:
         img_dir (str | Path): Folder that the ``file_name`` fields of the annotation file refer to.
-        ann_file (str | Path): COCO detection annotations, JSON.
+        ann_file (str | Path, optional): COCO detection annotations, JSON; None for pictures that nobody
+            has annotated, all of ``img_dir`` at any depth.
         out_dir (str | Path): Folder to create.
         overwrite (bool): Replace an earlier database; without ``resume`` also discard an
             interrupted packing. Defaults to False.
@@ -90,7 +91,7 @@ def pack_coco(img_dir: str | Path,
     check_target(out, overwrite)
     # The readers first: they are forks, and should hold neither the annotations nor the claim.
     with ImageReaders(check_images, processes) as readers, _disk_errors(out):
-        source = CocoSource.read(ann_file, img_dir, subset, on_error == 'skip')
+        source = _source(ann_file, img_dir, subset, on_error == 'skip')
         out.parent.mkdir(parents=True, exist_ok=True)
         with claimed(out):
             recover_replaced(out)
@@ -110,6 +111,12 @@ def pack_coco(img_dir: str | Path,
             check_target(out, overwrite)
             move_into_place(partial, out)
     return meta
+
+
+def _source(ann_file: str | Path | None, img_dir: str | Path, *options) -> CocoSource:
+    if ann_file is None:
+        return CocoSource.of_pictures(img_dir, *options)
+    return CocoSource.read(ann_file, img_dir, *options)
 
 
 @dataclass

@@ -21,6 +21,8 @@ SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 MOST_BYTES = 1 << 28
 MOST_PIXELS = 1 << 27  # 384 MiB in three channels; what is drawn takes a few times as much
 LONGEST_SIDE = 1 << 16
+ORIENTATION = 0x0112  # an EXIF tag; 5 to 8 exchange width and height
+SIDEWAYS = (5, 6, 7, 8)
 NOT_FILES = {stat.S_ISFIFO: 'a pipe', stat.S_ISDIR: 'a folder', stat.S_ISSOCK: 'a socket',
              stat.S_ISCHR: 'a device', stat.S_ISBLK: 'a device'}
 
@@ -84,6 +86,22 @@ def read_picture(path: Path) -> np.ndarray:
         return decode_image(content, 'color', 'cv2')
     except (DecodeError, cv2.error, MemoryError) as error:
         raise BpuError(f'{words} cannot be decoded ({len(content)} bytes); expected one of '
+                       f'{", ".join(SUFFIXES)}') from error
+
+
+def picture_size(path: Union[str, Path]) -> Tuple[int, int]:
+    """(height, width) px by the header of a file, turned as its EXIF orientation says.
+
+    Raises:
+        BpuError: It is no file or no picture.
+    """
+    words = f'picture {shown(path)}'
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ORIENTATION, 1) in SIDEWAYS
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # the readers of formats share no class of errors
+        raise BpuError(f'{words} cannot be read ({type(error).__name__}); expected one of '
                        f'{", ".join(SUFFIXES)}') from error
 
 

@@ -1,15 +1,20 @@
 """The classes of the data and of the head: as many, or labels mean something else."""
-from typing import Any
+from typing import Any, Tuple
 
 from mmengine.config import Config
 
-from mmdet_bpu.engine.stage_names import CALIBRATION
+from mmdet_bpu.engine.settings import BpuSettings
+from mmdet_bpu.engine.stage_names import CALIBRATION, QAT
 from mmdet_bpu.errors import BpuError, first_names
 from mmdet_bpu.families.class_names import head_classes
 
-LABELLED_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-UNREAD_LABELS = ('train_dataloader', CALIBRATION)
-"""Loader and stage: pictures of any kind calibrate."""
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def labelled_loaders(settings: BpuSettings) -> Tuple[str, ...]:
+    """Loaders whose labels a run reads: pictures of any kind calibrate, and teach without labels."""
+    unread = settings.stage == CALIBRATION or settings.stage == QAT and not settings.qat.labels
+    return LOADERS[1:] if unread else LOADERS
 
 
 def check_classes(cfg: Config, field: str, dataset: Any) -> None:

@@ -31,7 +31,7 @@ def prepare_from(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict[st
     """
     saved = SavedGraph.of(checkpoint, path)
     if saved is not None:
-        _load_folded(model, saved, checkpoint, path)
+        load_folded(model, saved, checkpoint, path)
     model = prepare(model, settings, saved)
     load_strictly(model, checkpoint['state_dict'], path)
     return model
@@ -59,7 +59,7 @@ def calibrate_again(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict
     if is_float:
         load_strictly(model, checkpoint['state_dict'], path)
     else:
-        _load_folded(model, saved, checkpoint, path)
+        load_folded(model, saved, checkpoint, path)
     model = prepare(model, settings, saved, decide_again=True)
     if is_float:
         repair(model, quantization_of(model))
@@ -68,9 +68,13 @@ def calibrate_again(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict
     return model
 
 
-def _load_folded(model: nn.Module, saved: SavedGraph, checkpoint: Dict[str, Any],
+def load_folded(model: nn.Module, saved: SavedGraph, checkpoint: Dict[str, Any],
                  path: str) -> None:
-    """Fold as the checkpoint was and load its weights, but nothing that quantization adds."""
+    """Fold a stock detector as the checkpoint was and load its weights, but nothing that quantization adds.
+
+    Raises:
+        BpuError: They do not fit.
+    """
     fold_saved(model, saved)
     load_strictly(model, {name: tensor for name, tensor in checkpoint['state_dict'].items()
                           if not name.removeprefix('module.').startswith(OURS)}, path)

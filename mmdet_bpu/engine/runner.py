@@ -12,10 +12,11 @@ from torch import nn
 from mmdet_bpu.compat import has_compiled_ext
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector
 from mmdet_bpu.engine.config_errors import field_of, present_files
-from mmdet_bpu.engine.data_classes import LABELLED_LOADERS, UNREAD_LABELS, check_classes
+from mmdet_bpu.engine.data_classes import check_classes, labelled_loaders
+from mmdet_bpu.engine.distillation import distillation_hook, train_reached_alone
 from mmdet_bpu.engine.download import connected, fetch_pretrained
 from mmdet_bpu.engine.hooks import (DueValidationHook, PlainCheckpointHook, QuantStateHook,
-                                    RandomStateHook, StageMetricHook)
+                                    RandomStateHook, ScalesHook, StageMetricHook)
 from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
 from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
 from mmdet_bpu.engine.loading import check_averages, load_strictly
@@ -24,11 +25,13 @@ from mmdet_bpu.engine.process_runner import ProcessRunner
 from mmdet_bpu.engine.model_copies import carry_over_quantization, carry_over_repairs
 from mmdet_bpu.engine.resuming import leave_out_done_batches, settle_resume
 from mmdet_bpu.engine.run_parts import leave_out_incomplete, refuse_incomplete
+from mmdet_bpu.engine.scale_group import group_scales
 from mmdet_bpu.engine.seeded_data import seeded_dataloader
 from mmdet_bpu.engine.settings import BpuSettings
-from mmdet_bpu.engine.stage_names import CALIBRATION, FLOAT, SOURCE_STAGES
+from mmdet_bpu.engine.stage_names import CALIBRATION, FLOAT, QAT, SOURCE_STAGES
 from mmdet_bpu.engine.stages import calibration_dataloader, complete_config
 from mmdet_bpu.engine.sources import find_source
+from mmdet_bpu.engine.unlabelled_data import refuse_unlabelled
 from mmdet_bpu.engine.weights import check_stage, read_checkpoint, stage_of
 from mmdet_bpu.engine.whole_checkpoints import WholeCheckpointRunner
 from mmdet_bpu.errors import BpuError
@@ -94,13 +97,8 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
             BpuError: The detector cannot be deployed, there are no weights to start from, or they
                 do not fit.
         """
-        model = super().build_model(model)
+        model = self._stock(model)
         refuse_model(model, self.cfg)
-        if not has_compiled_ext():
-            open_deformable_convolution(model)
-            if torch.cuda.is_available():
-                # Stock deformable attention calls mmcv's op there; on CPU it is plain torch.
-                open_deformable_attention(model)
         stage = self.settings.stage
         if self.settings.is_executable:
             self._load_from = None
@@ -122,7 +120,20 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
             if checkpoint is not None:
                 load_strictly(model, checkpoint['state_dict'], self.source)
             return model
-        return self._quantized(model, checkpoint)
+        model = self._quantized(model, checkpoint)
+        if stage == QAT:
+            train_reached_alone(model, self.settings.qat)
+        return model
+
+    def _stock(self, model: Union[nn.Module, Dict]) -> nn.Module:
+        """The detector of a config, with what this machine needs in order to run it."""
+        model = super().build_model(model)
+        if not has_compiled_ext():
+            open_deformable_convolution(model)
+            if torch.cuda.is_available():
+                # Stock deformable attention calls mmcv's op there; on CPU it is plain torch.
+                open_deformable_attention(model)
+        return model
 
     def _quantized(self, model: nn.Module, checkpoint: Optional[dict]) -> nn.Module:
         """Load float weights, prepare, load quantized weights: one of the two loads, or none."""
@@ -180,6 +191,8 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
         ]
         if self.settings.is_quantized:
             own.append(QuantStateHook())
+        if stage == QAT:
+            own.append(ScalesHook(self.settings.qat.freeze_scales))
         for hook in own:
             if not any(isinstance(present, type(hook)) for present in self.hooks):
                 self.register_hook(hook)
@@ -193,13 +206,21 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
                            f"'calibration', found {type(loop).__name__!r}, which would train")
         return loop
 
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """As in mmengine; learned scales get a group of their own."""
+        built = super().build_optim_wrapper(optim_wrapper)
+        if self.settings.stage == QAT:
+            group_scales(built, self.model)
+        return built
+
     def build_dataloader(self, dataloader: Any, *args, **kwargs) -> Any:
         """As in mmengine; absent files and classes that are not the head's are the config's fault."""
         field = field_of(self, dataloader, 'dataloader')
         with present_files(field):
             built = super().build_dataloader(dataloader, *args, **kwargs)
-        if field in LABELLED_LOADERS and (field, self.settings.stage) != UNREAD_LABELS:
+        if field in labelled_loaders(self.settings):
             check_classes(self.cfg, field, built.dataset)
+            refuse_unlabelled(field, built.dataset, self.settings.stage)
         return built
 
     def build_evaluator(self, evaluator: Any) -> Any:
@@ -264,6 +285,8 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
             self._refuse_weights(sources, 'start')
         if self.calibrates_again:
             self._val_loop = None  # it would read images
+        if stage == QAT and self.settings.qat.distill is not None:
+            self._have_taught()
         self.is_training = True
         try:
             model = super().train()
@@ -271,6 +294,13 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
             self.is_training = False
         self.weights_stage = stage
         return model
+
+    def _have_taught(self) -> None:
+        """Register the hook of this run's teacher."""
+        stock = self._stock(self.cfg.model)
+        self.open_synchronized_norms(stock)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        self.register_hook(distillation_hook(model, stock, self.settings.qat, self.source))
 
     def load_or_resume(self) -> None:
         """As in mmengine; then calibrate, if QAT is about to start from float weights.

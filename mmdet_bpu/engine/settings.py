@@ -5,11 +5,12 @@ found; an unknown field is refused with the closest known one. Observers are bui
 model will. What a valid section says is one frozen :class:`BpuSettings`.
 """
 import copy
-import difflib
 from dataclasses import dataclass, fields
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from mmdet_bpu.compiler.march import DEFAULT_MARCH, MARCHES
+from mmdet_bpu.engine.qat_settings import QAT_FIELDS, QATSettings, qat_settings
+from mmdet_bpu.engine.setting_fields import Field, is_count, one_of, validate_section
 from mmdet_bpu.engine.stage_names import (EXECUTABLE_STAGES, FLOAT, QUANTIZED_STAGES, STAGES,
                                           TRAINING_STAGES)
 from mmdet_bpu.errors import BpuError
@@ -45,17 +46,6 @@ class CalibrationSettings:
     equalize: bool
     adaround: Union[bool, int]
     bias_correction: bool
-
-
-@dataclass(frozen=True)
-class QATSettings:
-    """``bpu.qat``.
-
-    Attributes:
-        closed (bool): Whether training leaves out the quantizers inside softmax, norms and deformable
-            sampling.
-    """
-    closed: bool
 
 
 @dataclass(frozen=True)
@@ -96,34 +86,8 @@ class BpuSettings:
     def as_dict(self) -> Dict[str, Any]:
         """The settings as plain data; :func:`validate_settings` of it gives them back."""
         plain = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields(self)}
-        return dict(plain, qconfig=list(plain['qconfig']),
-                    calibration=vars(plain['calibration']), qat=vars(plain['qat']))
-
-
-@dataclass(frozen=True)
-class Field:
-    """One field under ``bpu``.
-
-    Attributes:
-        expected (str): What a value has to be, in words.
-        accepts (Callable): Whether a value fits.
-        default (Any): Value when the field is absent.
-        check (Callable, optional): Called with a value that fits and the name of the field; raises
-            BpuError for what cannot be built of it.
-    """
-    expected: str
-    accepts: Callable[[Any], bool]
-    default: Any = None
-    check: Optional[Callable[[Any, str], None]] = None
-
-
-def _one_of(choices: tuple, default: Any = None) -> Field:
-    return Field('one of ' + ', '.join(map(repr, choices)),
-                 lambda value: isinstance(value, str) and value in choices, default)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return dict(plain, qconfig=list(plain['qconfig']), calibration=vars(plain['calibration']),
+                    qat=self.qat.as_dict())
 
 
 def _is_rule_list(value: Any) -> bool:
@@ -131,12 +95,12 @@ def _is_rule_list(value: Any) -> bool:
 
 
 FIELDS: Dict[str, Any] = {
-    'stage': _one_of(STAGES),
-    'march': _one_of(tuple(MARCHES), DEFAULT_MARCH),
+    'stage': one_of(STAGES),
+    'march': one_of(tuple(MARCHES), DEFAULT_MARCH),
     # These three default to what the config's own test pipeline and data preprocessor do.
     'input_shape': Field(INPUT_SHAPE, is_input_shape),
-    'input_format': _one_of(INPUT_FORMATS),
-    'resize': _one_of((STRETCH, LETTERBOX)),
+    'input_format': one_of(INPUT_FORMATS),
+    'resize': one_of((STRETCH, LETTERBOX)),
     'qconfig': Field('a list of rules (dicts)', _is_rule_list, (), check_rules),
     'deploy_preprocessing': Field(
         'True, False, or None (every stage but float)',
@@ -146,7 +110,7 @@ FIELDS: Dict[str, Any] = {
             'one of ' + ', '.join(map(repr, sorted(OBSERVERS.module_dict)))
             + ', or a dict with one of them as its type',
             lambda value: isinstance(value, (str, Mapping)), DEFAULT_OBSERVER, check_observer),
-        'num_batches': Field('a positive integer', _is_count, 100),
+        'num_batches': Field('a positive integer', is_count, 100),
         'weight_observer': Field(
             'the name of an observer that reads statistics, or a dict with it as its type',
             lambda value: isinstance(value, (str, Mapping)), WHOLE, check_criterion),
@@ -155,9 +119,7 @@ FIELDS: Dict[str, Any] = {
                           lambda value: isinstance(value, int) and value >= 0, False),
         'bias_correction': Field('True or False', lambda value: isinstance(value, bool), False),
     },
-    'qat': {
-        'closed': Field('True or False', lambda value: isinstance(value, bool), False),
-    },
+    'qat': QAT_FIELDS,
 }
 
 
@@ -170,7 +132,7 @@ def validate_settings(bpu: Any) -> BpuSettings:
     Raises:
         BpuError: A field is unknown, absent or holds a value of the wrong kind.
     """
-    values = _validate_section(bpu, FIELDS, 'bpu')
+    values = validate_section(bpu, FIELDS, 'bpu')
     if values['deploy_preprocessing'] is None:
         values['deploy_preprocessing'] = values['stage'] != FLOAT
     if values['stage'] != FLOAT and not values['deploy_preprocessing']:
@@ -181,36 +143,4 @@ def validate_settings(bpu: Any) -> BpuSettings:
         values['input_shape'] = tuple(values['input_shape'])
     return BpuSettings(**dict(values, qconfig=tuple(values['qconfig']),
                               calibration=CalibrationSettings(**values['calibration']),
-                              qat=QATSettings(**values['qat'])))
-
-
-def _validate_section(section: Any, known: Mapping, path: str) -> Dict[str, Any]:
-    if not isinstance(section, Mapping):
-        raise BpuError(f'field {path}: expected a dict with {", ".join(known)}, found {section!r}')
-    for name in section:
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f'did you mean {path}.{close[0]}?' if close else f'known: {", ".join(known)}'
-            raise BpuError(f'unknown field {path}.{name} (value {section[name]!r}); {hint}')
-    result = {}
-    for name, field in known.items():
-        if isinstance(field, Mapping):
-            result[name] = _validate_section(section.get(name, {}), field, f'{path}.{name}')
-            continue
-        value = section.get(name, field.default)
-        if value is not field.default or name == 'stage':
-            if not field.accepts(value):
-                raise BpuError(f'field {path}.{name}: expected {field.expected}, found {value!r}')
-        result[name] = _plain(value)
-        if field.check is not None:
-            field.check(result[name], f'{path}.{name}')
-    return result
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        kept: List[Any] = [_plain(item) for item in value]
-        return kept
-    return value
+                              qat=qat_settings(values['qat'])))

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Optional
 
 from mmengine.config import Config, ConfigDict
 
+from mmdet_bpu.datasets.without_annotations import without_annotations
 from mmdet_bpu.engine.deploy_preprocessing import (rewrite_data_preprocessor, rewrite_dataset,
                                                    rewrite_switched_pipelines)
 from mmdet_bpu.engine.config_files import import_named_modules, read_config
@@ -25,6 +26,7 @@ from mmdet_bpu.engine.settings import BpuSettings, validate_settings
 from mmdet_bpu.engine.stage_hooks import hooks_of_stage
 from mmdet_bpu.engine.stage_names import (CALIBRATION, EXECUTABLE_STAGES, FLOAT, QAT, STAGES,
                                           TRAINING_STAGES)
+from mmdet_bpu.engine.unlabelled_data import read_no_labels
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.config_reading import data_preprocessor, innermost
 from mmdet_bpu.families.fitting_shape import shape_as_tested
@@ -133,6 +135,8 @@ def complete_config(cfg: Config) -> BpuSettings:
         settings = _with_deployed_data(cfg, settings)
     if cfg.get('custom_hooks') is not None:
         cfg.custom_hooks = hooks_of_stage(cfg.custom_hooks, settings.stage)
+    if settings.stage == QAT and not settings.qat.labels:
+        read_no_labels(cfg)
     if settings.stage == CALIBRATION and cfg.get('train_dataloader') is not None:
         cfg.train_dataloader = calibration_dataloader(cfg)
     cfg.bpu = settings.as_dict()
@@ -183,8 +187,8 @@ def calibration_dataloader(cfg: Config) -> ConfigDict:
         raise BpuError('field val_dataloader.dataset: expected a pipeline, found none')
     while dataset.get('dataset') is not None:  # repeating or mixing: here each image counts once
         dataset = dataset.dataset
-    for member in dataset.get('datasets') or [dataset]:
-        innermost(member).pipeline = copy.deepcopy(pipeline)
+    for member in dataset.get('datasets') or [dataset]:  # annotated or not
+        innermost(member).pipeline = without_annotations(copy.deepcopy(pipeline))
     loader.dataset = dataset
     return loader
 

@@ -17,6 +17,7 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.meanings import Meaning, meaning_of
 from mmdet_bpu.families.output_tree import Tree, fill, name_tensors
 
 # px at top, bottom, left and right. CenterNet asks for what its stock test pipeline pads (by
@@ -60,6 +61,11 @@ class Family:
     def output_tree(self, model: nn.Module, deployed: Any) -> Tree:
         """Public names in the nesting of the deployed outputs."""
         return name_tensors(deployed, self.outputs or argument_names(model.bbox_head))
+
+    def meanings(self, model: nn.Module) -> Dict[str, Meaning]:
+        """What the outermost outputs mean, by their public names; others mean just values."""
+        names = self.outputs or argument_names(model.bbox_head)
+        return {name: meaning_of(name, model.bbox_head) for name in names}
 
     def restore(self, tree: Tree, outputs: Mapping[str, Tensor]) -> List[Any]:
         """Arguments of the stock head's ``predict_by_feat`` before the images' metadata.

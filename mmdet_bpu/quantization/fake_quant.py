@@ -5,6 +5,7 @@ from typing import Optional, Union
 
 import torch
 import torch.distributed as dist
+from mmengine.registry import Registry
 from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError
@@ -176,6 +177,12 @@ def fake_quantize_constant(x: Tensor, dtype: str) -> Tensor:
     return fake_quantize(x, constant_scale(x, dtype), dtype)
 
 
+# Detectors run in mmdet's scope, where names are looked up.
+QUANTIZERS = Registry('bpu fake quantizer', scope='mmdet')
+"""By what becomes of their scale in training."""
+
+
+@QUANTIZERS.register_module('fixed')
 class FakeQuantizer(nn.Module):
     """Quantizes the activations of one group of tensors that share a scale.
 
@@ -213,8 +220,19 @@ class FakeQuantizer(nn.Module):
         if self.state.observes:
             self._observe(x.detach())
         if self.state.quantizes and self.dtype != 'int32':
-            return fake_quantize(x, self.scale, self.dtype, owned)
+            return self._rounded(x, owned)
         return x
+
+    def _rounded(self, x: Tensor, owned: bool = False, factor: float = 1.0,
+                 rectified: bool = False) -> Tensor:
+        """``x`` on the grid of ``factor`` scales; see :func:`fake_quantize`."""
+        scale = self.scale if factor == 1.0 else self.scale * factor
+        return fake_quantize(x, scale, self.dtype, owned, rectified)
+
+    @property
+    def rounds_alone(self) -> bool:
+        """Whether quantizing is to round on the scale and nothing else, so that other code may do it."""
+        return type(self) is FakeQuantizer
 
     def _observe(self, x: Tensor) -> None:
         nan = self.observer.observe(x)
@@ -242,14 +260,13 @@ class FakeQuantizer(nn.Module):
         """``x`` rounded to this quantizer's integers, in units of ``factor`` scales; no observing."""
         if self.dtype == 'int32':
             return x
-        scale = self.scale if factor == 1.0 else self.scale * factor
-        return fake_quantize(x, scale, self.dtype, owned)
+        return self._rounded(x, owned, factor)
 
     def rectified(self, x: Tensor, owned: bool = False) -> Tensor:
         """``relu(x)`` rounded; no observing."""
         if self.dtype == 'int32':
             return torch.relu(x)
-        return fake_quantize(x, self.scale, self.dtype, owned, rectified=True)
+        return self._rounded(x, owned, rectified=True)
 
     @property
     def statistics(self) -> Optional[Statistics]:

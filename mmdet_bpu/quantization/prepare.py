@@ -23,6 +23,7 @@ from mmdet_bpu.quantization.qconfig import WHOLE, assign, weight_observers
 from mmdet_bpu.quantization.quant_mode import Quantization, QuantizedDetector
 from mmdet_bpu.quantization.refusals import refuse_without_integer_form
 from mmdet_bpu.quantization.repairs import repair
+from mmdet_bpu.quantization.trained_scales import build_quantizer
 from mmdet_bpu.quantization.state import input_stage, package_versions
 
 
@@ -66,7 +67,7 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None,
             :func:`fold_saved` and with the checkpoint's weights.
         bpu (dict): ``input_shape`` (height, width) in px, ``qconfig`` rules, and
             ``calibration.observer`` (name or dict; :data:`DEFAULT_OBSERVER` by default), its other fields
-            likewise.
+            likewise; with ``stage`` 'qat' also ``qat.scales``.
         saved (SavedGraph, optional): What the checkpoint says of its quantized graph; its
             decisions are taken over.
         decide_again (bool): Only the structure has to be the saved one; dtypes and observers are those
@@ -90,12 +91,13 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None,
         saved.match([network], input_stage(bpu), package_versions(), not decide_again)
         folded = [tuple(pair) for pair in saved.folded]
     observer = (bpu.get('calibration') or {}).get('observer', DEFAULT_OBSERVER)
+    scales = (bpu.get('qat') or {}).get('scales', 'fixed') if bpu.get('stage') == 'qat' else 'fixed'
     quantizers: Dict[str, FakeQuantizer] = {}
     for value in network.own_values():
         name, config = network.name(value), network.configs[value]
         if name not in quantizers:
-            quantizers[name] = FakeQuantizer(config.dtype, config.observer or observer,
-                                             config.scale)
+            quantizers[name] = build_quantizer(scales, config.dtype, config.observer or observer,
+                                               config.scale)
     plan = build_plan(network, captured)
     quant = Quantization(plan, sites_inside(plan, captured), quantizers, [network], folded, dict(bpu))
     model.add_module('quant', quant.to(device_of(model)))

@@ -24,6 +24,7 @@ from mmdet_bpu.quantization.fused.inner_sites import InnerSites
 from mmdet_bpu.quantization.owned_results import RELU, is_unsaved, makes_new
 from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.recomputation import recomputing_alike
+from mmdet_bpu.quantization.trained_scales import LearnedScale, reach_steps
 from mmdet_bpu.quantization.weight_reach import WeightReach
 
 
@@ -237,7 +238,11 @@ class Quantization(nn.Module):
         untrained (list[str] | None): Quantized sites that prediction alone runs, once a training step has
             been made.
         products (Callable | None): Sees each product with weights: runtime key, function, arguments.
+        supervision (Supervision | None): A float teacher that training has beside the labels or in their
+            place; copies share it.
+        learns (bool): Whether scales are learned.
     """
+    supervision: Optional[Any] = None
     statistics: Optional[Dict[str, dict]] = None
     untrained: Optional[List[str]] = None
     products: Optional[Callable] = None
@@ -251,6 +256,7 @@ class Quantization(nn.Module):
         self.state, self._known = QuantState.OFF, False
         self.quantizers = nn.ModuleDict({module_key(k): q for k, q in quantizers.items()})
         self.reach = WeightReach(networks)
+        self.learns = any(isinstance(each, LearnedScale) for each in quantizers.values())
         self._decisions: Optional[Decisions] = None
 
     def quantizer(self, name: str) -> FakeQuantizer:
@@ -330,7 +336,8 @@ class Quantization(nn.Module):
         try:
             twin = self.__class__.__new__(self.__class__)
             memo[id(self)] = twin
-            shared = {'plan', 'opened', 'networks', 'folded', 'settings', 'statistics'}
+            shared = {'plan', 'opened', 'networks', 'folded', 'settings', 'statistics',
+                      'supervision'}
             for name, value in self.__dict__.items():
                 twin.__dict__[name] = value if name in shared else deepcopy(value, memo)
             return twin
@@ -343,8 +350,13 @@ class QuantizedDetector:
 
     def forward(self, *args, **kwargs):
         """mmdet's forward in any mode."""
-        with self.quant.running(self):
-            return super().forward(*args, **kwargs)
+        quant = self.quant
+        if kwargs.get('mode') == 'loss' and quant.supervision is not None:
+            losses = quant.supervision.losses(self, super().forward, *args, **kwargs)
+        else:
+            with quant.running(self):
+                losses = super().forward(*args, **kwargs)
+        return reach_steps(losses, quant) if quant.learns and kwargs.get('mode') == 'loss' else losses
 
 
 def checksum(detector: nn.Module) -> int:

@@ -82,7 +82,7 @@ def tallies_of(quantizers: Optional[Sequence[FakeQuantizer]], parts: int) -> Opt
 
 def _is_in(quantizer: FakeQuantizer, state: QuantState) -> bool:
     """Whether a call of ``quantizer`` does what our class does in this state: nobody watches it."""
-    return type(quantizer) is FakeQuantizer and quantizer.state is state \
+    return quantizer.rounds_alone and quantizer.state is state \
         and not quantizer._forward_hooks and not quantizer._forward_pre_hooks
 
 

@@ -1,0 +1,128 @@
+"""``bpu.qat``: its fields, their defaults and what they exclude."""
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
+
+from mmdet_bpu.engine.setting_fields import Field, is_weight, one_of
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.quantization.fake_quant import QUANTIZERS
+from mmdet_bpu.quantization.trained_scales import FIXED, check_quantizer, kind_of
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """``bpu.qat.distill``.
+
+    Attributes:
+        outputs (float): Weight of what the deployed outputs lose against the teacher's.
+        features (float): Weight of what the results of modules lose.
+        modules (tuple[str]): Globs of those modules' paths.
+        teacher (str | None): Checkpoint of a float detector of the same config; None: the one that QAT
+            starts from.
+    """
+    outputs: float = 1.0
+    features: float = 0.0
+    modules: Tuple[str, ...] = ()
+    teacher: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class FreezeSettings:
+    """``bpu.qat.freeze_scales``.
+
+    Attributes:
+        by (str): ``'epoch'`` or ``'iter'``.
+        at (int): The first one, counted from 0, in which scales do not move.
+    """
+    by: str
+    at: int
+
+
+@dataclass(frozen=True)
+class QATSettings:
+    """``bpu.qat``.
+
+    Attributes:
+        closed (bool): Whether training leaves out the quantizers inside softmax, norms and deformable
+            sampling.
+        labels (bool): Whether ground truth is trained on.
+        distill (DistillSettings | None): What is learned of a float teacher.
+        scales (str | dict): What becomes of activation scales.
+        freeze_scales (FreezeSettings | None): From when on they stay.
+    """
+    closed: bool
+    labels: bool = True
+    distill: Optional[DistillSettings] = None
+    scales: Union[str, Dict[str, Any]] = FIXED
+    freeze_scales: Optional[FreezeSettings] = None
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Plain data; :func:`qat_settings` of it gives the settings back."""
+        plain = asdict(self)
+        if self.distill is not None:
+            plain['distill']['modules'] = list(self.distill.modules)
+        return plain
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+DISTILL_FIELDS: Dict[str, Field] = {
+    'outputs': Field('a number from 0 on', is_weight, 1.0),
+    'features': Field('a number from 0 on', is_weight, 0.0),
+    'modules': Field('a list of globs of module paths', lambda value: isinstance(
+        value, (list, tuple)) and all(isinstance(glob, str) for glob in value), ()),
+    'teacher': Field('the file of a float checkpoint, or None',
+                     lambda value: value is None or isinstance(value, str)),
+}
+
+FREEZE_FIELDS: Dict[str, Field] = {
+    'by': one_of(('epoch', 'iter'), 'epoch'),
+    'at': Field('a whole number from 0 on', lambda value: isinstance(value, int)
+                and not isinstance(value, bool) and value >= 0, 0),
+}
+
+QAT_FIELDS: Dict[str, Any] = {
+    'closed': Field('True or False', _is_flag, False),
+    'labels': Field('True or False', _is_flag, True),
+    'distill': Field(f'None, or a dict with {", ".join(DISTILL_FIELDS)}',
+                     lambda value: value is None or isinstance(value, Mapping),
+                     within=DISTILL_FIELDS),
+    'scales': Field('one of ' + ', '.join(map(repr, sorted(QUANTIZERS.module_dict)))
+                    + ', or a dict with one of them as its type',
+                    lambda value: isinstance(value, (str, Mapping)), FIXED, check_quantizer),
+    'freeze_scales': Field("None, or a dict with by ('epoch' or 'iter') and at",
+                           lambda value: value is None or isinstance(value, Mapping),
+                           within=FREEZE_FIELDS),
+}
+
+
+def qat_settings(values: Mapping[str, Any]) -> QATSettings:
+    """The settings of a section whose fields are valid one by one.
+
+    Raises:
+        BpuError: Nothing is left to learn from, features of no module are asked for, or scales that do
+            not move are to be frozen.
+    """
+    distill, freeze = values['distill'], values['freeze_scales']
+    if freeze is not None:
+        freeze = FreezeSettings(**freeze)
+        if kind_of(values['scales']) == FIXED:
+            raise BpuError("field bpu.qat.freeze_scales: expected None where bpu.qat.scales is 'fixed': "
+                           f'nothing moves, found {values["freeze_scales"]}')
+    if distill is not None:
+        distill = DistillSettings(**dict(distill, modules=tuple(distill['modules'])))
+    elif not values['labels']:
+        distill = DistillSettings()
+    settings = QATSettings(**dict(values, distill=distill, freeze_scales=freeze))
+    if distill is None:
+        return settings
+    if distill.features and not distill.modules:
+        raise BpuError(f'field bpu.qat.distill.modules: expected globs of the modules whose features '
+                       f'bpu.qat.distill.features = {distill.features} compares, found none')
+    if not distill.outputs and not distill.features:
+        if not settings.labels:
+            raise BpuError('field bpu.qat.distill: expected outputs or features above 0 where '
+                           'bpu.qat.labels is False, found neither: nothing is left to learn from')
+        return replace(settings, distill=None)
+    return settings

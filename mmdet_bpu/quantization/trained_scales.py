@@ -1,0 +1,255 @@
+"""Fake quantizers whose scale moves while QAT trains: learned by gradient, or following the values.
+
+A step of an optimizer is as large as its rate, whatever the gradient, and scales span many powers of
+two. So what is trained of a scale ``s`` is a step ``p`` of its logarithm, 0 whenever a forward
+begins::
+
+    q = clamp(round(x / (s * exp(p)))) * s * exp(p)     forward: p = 0
+    s <- s * exp(p); p <- 0                             after each step of the optimizer
+
+The scale stays positive, ``p`` needs no place in a checkpoint, and the optimizer's moments are those of
+relative changes. Only int8 moves: rounding to int16 is 256 times finer and costs nothing to speak of,
+and what softmax, norms and sampling hold inside stays one compiled function.
+"""
+from math import sqrt
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.scales import LARGEST_SCALE, SMALLEST_SCALE
+from mmdet_bpu.program.dtypes import integer_range
+from mmdet_bpu.quantization.fake_quant import QUANTIZERS, FakeQuantizer
+from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
+from mmdet_bpu.quantization.statistics import reduced
+
+FIXED = 'fixed'
+MOVES = ('int8', )
+STEP = 'step'
+
+
+class TrainedScale(FakeQuantizer):
+    """A fake quantizer whose scale moves in training.
+
+    Attributes:
+        moving (bool): Whether it moves now; whoever trains says so. It does not where no gradients
+            are asked for.
+    """
+
+    def __init__(self, dtype: str, observer=DEFAULT_OBSERVER, scale=None) -> None:
+        super().__init__(dtype, observer, scale)
+        self.moving = False
+
+    @property
+    def rounds_alone(self) -> bool:
+        return type(self) in (LearnedScale, FollowingScale) and not self._moves
+
+    @property
+    def _moves(self) -> bool:
+        return self.moving and torch.is_grad_enabled()
+
+
+class _LearnedOnGrid(torch.autograd.Function):
+    """``clamp(round(x / scale)) * scale`` with the gradient of the scale's logarithm too.
+
+    LSQ (Esser et al., ICLR 2020, equation 3): the derivative by the scale is ``round(v) - v`` inside the
+    range and the end of the range outside of it, for ``v = x / scale``. Its gradient is multiplied by
+    1 / sqrt(elements * largest integer) (section 2.2).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, step: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+        exact = torch.div(x, scale)
+        ctx.save_for_backward(exact, scale)
+        ctx.range = low, high
+        return exact.round().clamp_(low, high).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple:
+        exact, scale = ctx.saved_tensors
+        low, high = ctx.range
+        rounded = exact.round()
+        clamped = rounded.clamp(low, high)
+        inside = rounded == clamped
+        by_scale = torch.where(inside, clamped - exact, clamped)
+        factor = scale / sqrt(max(exact.numel(), 1) * high)
+        of_step = (gradient * by_scale).sum().reshape(1) * factor
+        return gradient * inside, of_step, None, None, None
+
+
+@QUANTIZERS.register_module('learned')
+class LearnedScale(TrainedScale):
+    """LSQ: the scale is learned with the weights.
+
+    Args:
+        dtype (str): ``int8``.
+        observer (str | dict): Of calibration, which it begins at.
+        scale (float, optional): See :class:`FakeQuantizer`.
+        lr_mult (float): Rate of the scale's logarithm over that of the weights. Defaults to 10.
+
+    Attributes:
+        step (Parameter): float32 (1, ); 0 but between an optimizer's step and :func:`take_steps`.
+    """
+
+    def __init__(self, dtype: str, observer=DEFAULT_OBSERVER, scale=None,
+                 lr_mult: float = 10.0) -> None:
+        super().__init__(dtype, observer, scale)
+        self.lr_mult = _number_from(lr_mult, 'lr_mult', 0.0)
+        self.step = nn.Parameter(torch.zeros(1))
+
+    def _rounded(self, x: Tensor, owned: bool = False, factor: float = 1.0,
+                 rectified: bool = False) -> Tensor:
+        if not self._moves:
+            return super()._rounded(x, owned, factor, rectified)
+        x = torch.relu(x.float()) if rectified else x.float()
+        return _LearnedOnGrid.apply(x, self.step, self.scale * factor, *integer_range(self.dtype))
+
+    def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.pop(prefix + STEP, None)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict({**state_dict, prefix + STEP: torch.zeros_like(self.step)}, prefix,
+                                      *rest)
+
+
+@QUANTIZERS.register_module('following')
+class FollowingScale(TrainedScale):
+    """The scale is a moving average of what the observer finds in each batch.
+
+    Args:
+        dtype (str): ``int8``.
+        observer (str | dict): Of calibration and of each batch.
+        scale (float, optional): See :class:`FakeQuantizer`.
+        constant (float): Weight of a batch, above 0 and up to 1. Defaults to 0.01.
+    """
+
+    def __init__(self, dtype: str, observer=DEFAULT_OBSERVER, scale=None,
+                 constant: float = 0.01) -> None:
+        super().__init__(dtype, observer, scale)
+        self.constant = _number_from(constant, 'constant', 0.0)
+        if not 0 < self.constant <= 1:
+            raise BpuError(f'constant: expected a number above 0 and up to 1, found {constant!r}')
+
+    def forward(self, x: Tensor, owned: bool = False) -> Tensor:
+        if self._moves and self.state.quantizes and not self.state.observes:
+            self.observer.observe(x.detach())
+        return super().forward(x, owned)
+
+    def rectified(self, x: Tensor, owned: bool = False) -> Tensor:
+        """``relu(x)`` rounded, and observed where the scale moves."""
+        return self.forward(torch.relu(x), True) if self._moves else super().rectified(x, owned)
+
+
+def _number_from(value: Any, name: str, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < 1e9:
+        raise BpuError(f'{name}: expected a number from {least:g} on, found {value!r}')
+    return float(value)
+
+
+def build_quantizer(config: Union[str, Mapping[str, Any]], dtype: str, observer: Union[str, dict],
+                    scale: Optional[float] = None) -> FakeQuantizer:
+    """A fake quantizer of a tensor.
+
+    Args:
+        config (str | dict): ``bpu.qat.scales``. What moves is int8 of no fixed scale; the rest is fixed.
+        dtype (str): ``int8``, ``int16`` or ``int32``.
+        observer (str | dict): How its scale is found.
+        scale (float, optional): A fixed scale.
+    """
+    if dtype not in MOVES or scale is not None:
+        return FakeQuantizer(dtype, observer, scale)
+    config = dict(type=config) if isinstance(config, str) else dict(config)
+    return QUANTIZERS.build(dict(config, dtype=dtype, observer=observer))
+
+
+def kind_of(config: Union[str, Mapping[str, Any]]) -> Any:
+    """Name of the kind of fake quantizer that ``bpu.qat.scales`` names."""
+    return config.get('type') if isinstance(config, Mapping) else config
+
+
+def check_quantizer(config: Any, where: str) -> None:
+    """Build a fake quantizer as a prepared model will.
+
+    Args:
+        config (Any): What a config has for ``bpu.qat.scales``.
+        where (str): The config's field, for the message.
+
+    Raises:
+        BpuError: It is no name or config of a registered kind, or that refuses its arguments.
+    """
+    kind = kind_of(config)
+    if not isinstance(kind, str) or QUANTIZERS.get(kind) is None:
+        raise BpuError(f'field {where}: expected one of '
+                       f'{", ".join(map(repr, sorted(QUANTIZERS.module_dict)))}, or a dict with one of '
+                       f'them as its type, found {config!r}')
+    try:
+        build_quantizer(config, MOVES[0], DEFAULT_OBSERVER)
+    except Exception as error:  # a kind of a user refuses its arguments in its own way
+        words = ' '.join(str(error).split())
+        raise BpuError(f'field {where}: {kind} refuses its arguments: {words}') from error
+
+
+def trained_scales(quant: nn.Module) -> List[TrainedScale]:
+    """Fake quantizers of a detector's quantization whose scale can move."""
+    return [each for each in quant.quantizers.values() if isinstance(each, TrainedScale)]
+
+
+def move_scales(quant: nn.Module, moving: bool) -> None:
+    """Let scales move in the steps that come, or stay."""
+    for each in trained_scales(quant):
+        each.moving = moving
+
+
+def steps_of(quant: nn.Module) -> Iterator[nn.Parameter]:
+    """What an optimizer trains of learned scales."""
+    return (each.step for each in trained_scales(quant) if isinstance(each, LearnedScale))
+
+
+def reach_steps(losses: Dict[str, Any], quant: nn.Module) -> Dict[str, Any]:
+    """The same losses, of which the steps of all learned scales are a part, if with a gradient of 0.
+
+    Some scales are frozen, or of sites that prediction alone runs, and DDP waits for all gradients.
+    """
+    steps = list(steps_of(quant))
+    if steps:
+        nothing, name = 0.0 * torch.cat(steps).sum(), next(iter(losses))
+        first = losses[name]
+        losses[name] = first + nothing if isinstance(first, Tensor) else \
+            [each + nothing for each in first]
+    return losses
+
+
+@torch.no_grad()
+def take_steps(quant: nn.Module) -> None:
+    """Move the scales as a training step, which has ended, says; on all ranks alike.
+
+    Scales that stay forget what an optimizer's momentum would still do to them.
+    """
+    trained = trained_scales(quant)
+    learned = [each for each in trained if isinstance(each, LearnedScale)]
+    if learned:
+        scales, steps = [each.scale for each in learned], [each.step.data for each in learned]
+        if learned[0].moving:
+            torch._foreach_mul_(scales, torch._foreach_exp(steps))
+            torch._foreach_clamp_min_(scales, SMALLEST_SCALE)
+            torch._foreach_clamp_max_(scales, LARGEST_SCALE)
+        torch._foreach_zero_(steps)
+    _follow([each for each in trained if isinstance(each, FollowingScale)])
+
+
+def _follow(following: List[FollowingScale]) -> None:
+    """Towards the mean over the ranks of what their observers found."""
+    if not following or not following[0].moving:
+        return
+    found = [each.observer.scale(integer_range(each.dtype)) for each in following]
+    sums = torch.tensor([[0.0 if scale is None else scale for scale in found],
+                         [scale is not None for scale in found]], dtype=torch.float64,
+                        device=following[0].scale.device)
+    reduced(sums, dist.ReduceOp.SUM)
+    for each, total, ranks in zip(following, *sums.tolist()):
+        if ranks:
+            each.scale.lerp_(torch.full_like(each.scale, total / ranks), each.constant)
+        each.observer.reset()
