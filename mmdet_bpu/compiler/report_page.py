@@ -1,4 +1,7 @@
-"""The HTML page of the report; ``<!--name-->`` marks are filled by ``report_html.render``."""
+"""The HTML pages of reports: their style, and the one of a deployment.
+
+``<!--name-->`` marks of that are filled by ``report_html.render``.
+"""
 
 _STYLE = '''
 :root{--bg:#fbfbf9;--fg:#1d2327;--dim:#667078;--line:#dfe3e6;--card:#fff;--accent:#2f6f8f;
@@ -93,7 +96,13 @@ the planned arena. Point at a bar for its step and site.</p>
 <!--published-->
 '''
 
-PAGE = ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<title><!--title--> on a BPU</title><style>' + _STYLE + '</style></head><body><main>'
-        + _BODY + '</main><script>' + _SCRIPT + '</script></body></html>\n')
+
+def document(title: str, body: str) -> str:
+    """A whole page in the style of the reports; both are HTML."""
+    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
+            f'<title>{title}</title><style>{_STYLE}</style></head><body><main>{body}</main>'
+            f'<script>{_SCRIPT}</script></body></html>\n')
+
+
+PAGE = document('<!--title--> on a BPU', _BODY)
