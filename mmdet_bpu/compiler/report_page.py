@@ -36,6 +36,12 @@ pre{background:var(--card);border:1px solid var(--line);border-radius:8px;paddin
 overflow:auto;max-height:420px;font-size:12.5px}
 input[type=search]{margin:0 0 8px;padding:6px 10px;width:260px;border:1px solid var(--line);
 border-radius:6px;background:var(--card);color:var(--fg)}
+.lines{fill:none;stroke:var(--warning);stroke-width:1.5}svg .poor{fill:var(--error)}
+.after{fill:none;stroke:var(--fg);stroke-width:1}.range{stroke:var(--error);stroke-dasharray:3 3}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(430px,1fr));gap:12px}
+.charts figure,.worst figure{margin:0;background:var(--card);border:1px solid var(--line);
+border-radius:8px;padding:10px 12px}figcaption{font-size:12.5px;overflow-wrap:anywhere}
+figcaption small{color:var(--dim)}.worst{display:grid;gap:12px}.worst img{max-width:100%;height:auto}
 '''
 
 _SCRIPT = '''
