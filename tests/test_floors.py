@@ -80,8 +80,13 @@ IMPORTS = {name: imports_of(path) for name, path in MODULES.items()}
 
 
 def package_of(module: str) -> str:
-    """Its room: the folder under the package, a file at its root, or ``tools``."""
+    """Its room: the folder under the package, a file at its root, or ``tools``.
+
+    A subcommand of a tool lies beside what it does and belongs to the tools.
+    """
     parts = module.split('.')
+    if parts[-1].endswith('_command'):
+        return 'tools'
     return parts[0] if parts[0] == 'tools' else parts[1] if len(parts) > 1 else 'version'
 
 

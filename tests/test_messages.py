@@ -37,7 +37,8 @@ def texts(path: Path) -> list[str]:
 
 
 SOURCES = [path for path in sorted(PACKAGE.rglob('*.py'))
-           if '.mim' not in path.parts and path not in (STYLE_SHEET, PACKAGE / 'command_line.py')]
+           if '.mim' not in path.parts and path not in (STYLE_SHEET, PACKAGE / 'command_line.py')
+           and not path.stem.endswith('_command')]
 
 
 def options_of(tool: Path) -> dict[str, str]:
@@ -64,7 +65,9 @@ def test_every_parameter_that_the_library_names_is_an_option_of_some_command():
 
 @pytest.mark.parametrize('tool', TOOLS, ids=lambda path: path.name)
 def test_options_that_a_command_speaks_of_are_its_own(tool):
-    shown = subprocess.run([sys.executable, tool, '--help'], text=True, capture_output=True).stdout
+    verbs = runpy.run_path(str(tool)).get('COMMANDS', {})
+    shown = ''.join(subprocess.run([sys.executable, tool, *words, '--help'], text=True,
+                                   capture_output=True).stdout for words in ([], *zip(verbs)))
     for option in options_of(tool).values():
         assert re.search(rf'{option}\b', shown), option
 

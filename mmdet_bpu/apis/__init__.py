@@ -7,6 +7,7 @@ parse arguments and call these.
 data                                :func:`pack`, :func:`verify`, :func:`make_digits`
 training                            :func:`train`
 is it any good, are they equal      :func:`evaluate`, :func:`compare_stages`
+where it loses by quantization      :func:`compare`
 can it be deployed, what it costs   :func:`check_model`, :func:`sites_of`, :func:`count_flops`
 how it is trained                   :func:`recipes_of`, :func:`recipe_lines`
 deployment                          :func:`export`, :func:`deploy`
@@ -18,6 +19,7 @@ import importlib
 from typing import Any, List
 
 _HOMES = {
+    'mmdet_bpu.apis.quant_comparison': ('compare', ),
     'mmdet_bpu.apis.checks': ('CHECK_STEPS', 'check_model', 'count_flops', 'recipes_of',
                               'sites_of'),
     'mmdet_bpu.apis.configs': ('load_config', ),

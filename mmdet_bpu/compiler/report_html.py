@@ -4,6 +4,7 @@ from dataclasses import asdict
 from html import escape
 
 from mmdet_bpu.compiler.estimate import Estimate, OpTime
+from mmdet_bpu.compiler.html_table import cards, table
 from mmdet_bpu.compiler.legality import Finding
 from mmdet_bpu.compiler.published import SOURCE
 from mmdet_bpu.compiler.report import Report
@@ -12,8 +13,6 @@ from mmdet_bpu.compiler.report_page import PAGE
 CHART_WIDTH, CHART_HEIGHT, CHART_LEFT = 960, 180, 64
 # One rectangle per step up to here; longer programs show the largest value of each bin.
 CHART_BINS = 480
-# Lists up to this length (shapes) are printed whole, longer ones (scales per channel) as a range.
-SHOWN_VALUES = 6
 
 
 def render(report: Report) -> str:
@@ -28,12 +27,12 @@ def render(report: Report) -> str:
         'ops': _op_bars(report.estimate.by_op()),
         'timeline': _timeline(report),
         'findings': _findings(report.findings),
-        'layers': _table('layers', _layer_rows(report.estimate)),
+        'layers': table('layers', _layer_rows(report.estimate)),
         'contract': _contract(report),
         'quantization': _quantization(report.quantization),
-        'figures': _table('figures', [{'figure': name, **asdict(figure)}
-                                      for name, figure in march.figures().items()]),
-        'published': _table('published', report.published_rows()),
+        'figures': table('figures', [{'figure': name, **asdict(figure)}
+                                     for name, figure in march.figures().items()]),
+        'published': table('published', report.published_rows()),
         'published_source': escape(SOURCE),
     }
     page = PAGE
@@ -53,7 +52,7 @@ def human_bytes(nbytes: float) -> str:
 
 def _cards(report: Report) -> str:
     estimate, counts = report.estimate, report.finding_counts()
-    cards = (
+    shown = (
         ('Latency, one core', f'{estimate.latency_ms:.3f} ms', 'estimate'),
         ('Throughput', f'{estimate.images_per_second:.1f} FPS', 'estimate, one core'),
         ('Operations', f'{2 * estimate.macs / 1e9:.2f} GOPs', '2 per multiply-accumulate'),
@@ -67,8 +66,7 @@ def _cards(report: Report) -> str:
         ('Legality', f'{counts["error"]} errors', f'{counts["warning"]} warnings, '
          f'{counts["note"]} notes'),
     )
-    return ''.join(f'<div class="card"><span>{escape(name)}</span><b>{escape(value)}</b>'
-                   f'<small>{escape(detail)}</small></div>' for name, value, detail in cards)
+    return cards(shown)
 
 
 def _op_bars(rows: list[OpTime]) -> str:
@@ -113,7 +111,7 @@ def _timeline(report: Report) -> str:
 def _findings(findings: list[Finding]) -> str:
     if not findings:
         return '<p>Every op is within the published limits.</p>'
-    return _table('findings', [finding.as_dict() for finding in findings])
+    return table('findings', [finding.as_dict() for finding in findings])
 
 
 def _layer_rows(estimate: Estimate) -> list[dict]:
@@ -131,45 +129,12 @@ def _contract(report: Report) -> str:
                           ensure_ascii=False, default=str)
     inputs, outputs = ([asdict(row) for row in rows]
                        for rows in (report.inputs(), report.outputs()))
-    return (f'<h3>Inputs</h3>{_table("inputs", inputs)}'
-            f'<h3>Outputs</h3>{_table("outputs", outputs)}'
+    return (f'<h3>Inputs</h3>{table("inputs", inputs)}'
+            f'<h3>Outputs</h3>{table("outputs", outputs)}'
             f'<h3>Before and after the model</h3><pre>{escape(metadata)}</pre>')
 
 
 def _quantization(rows: list[dict]) -> str:
     if not rows:
         return '<p>No quantization report was given to the compiler.</p>'
-    return _table('quantization', rows)
-
-
-def _table(name: str, rows: list[dict]) -> str:
-    if not rows:
-        return '<p>None.</p>'
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    head = ''.join(f'<th{_numeric_class(rows, column)}>{escape(str(column))}</th>'
-                   for column in columns)
-    body = ''.join(f'<tr>{"".join(_cell(row.get(column)) for column in columns)}</tr>'
-                   for row in rows)
-    search = (f'<input type="search" placeholder="filter {len(rows)} rows" data-for="{name}">'
-              if len(rows) > 12 else '')
-    return (f'{search}<div class="scroll"><table id="{name}" class="sortable"><thead><tr>{head}'
-            f'</tr></thead><tbody>{body}</tbody></table></div>')
-
-
-def _numeric_class(rows: list[dict], column: str) -> str:
-    values = [row.get(column) for row in rows]
-    numbers = [isinstance(value, (int, float)) and not isinstance(value, bool)
-               for value in values if value is not None]
-    return ' class="n"' if numbers and all(numbers) else ''
-
-
-def _cell(value) -> str:
-    if isinstance(value, bool) or value is None:
-        return f'<td>{"" if value is None else value}</td>'
-    if isinstance(value, (int, float)):
-        shown = f'{value:,}' if isinstance(value, int) else f'{value:.6g}'
-        return f'<td class="n" data-v="{value}">{shown}</td>'
-    if isinstance(value, (list, tuple)) and len(value) > SHOWN_VALUES:
-        value = f'{len(value)} values, {min(value):.4g} to {max(value):.4g}'
-    kind = f' class="{value}"' if value in ('error', 'warning', 'note') else ''
-    return f'<td{kind}>{escape(str(value))}</td>'
+    return table('quantization', rows)

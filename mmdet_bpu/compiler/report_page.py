@@ -1,4 +1,7 @@
-"""The HTML page of the report; ``<!--name-->`` marks are filled by ``report_html.render``."""
+"""The HTML pages of reports: their style, and the one of a deployment.
+
+``<!--name-->`` marks of that are filled by ``report_html.render``.
+"""
 
 _STYLE = '''
 :root{--bg:#fbfbf9;--fg:#1d2327;--dim:#667078;--line:#dfe3e6;--card:#fff;--accent:#2f6f8f;
@@ -33,6 +36,12 @@ pre{background:var(--card);border:1px solid var(--line);border-radius:8px;paddin
 overflow:auto;max-height:420px;font-size:12.5px}
 input[type=search]{margin:0 0 8px;padding:6px 10px;width:260px;border:1px solid var(--line);
 border-radius:6px;background:var(--card);color:var(--fg)}
+.lines{fill:none;stroke:var(--warning);stroke-width:1.5}svg .poor{fill:var(--error)}
+.after{fill:none;stroke:var(--fg);stroke-width:1}.range{stroke:var(--error);stroke-dasharray:3 3}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(430px,1fr));gap:12px}
+.charts figure,.worst figure{margin:0;background:var(--card);border:1px solid var(--line);
+border-radius:8px;padding:10px 12px}figcaption{font-size:12.5px;overflow-wrap:anywhere}
+figcaption small{color:var(--dim)}.worst{display:grid;gap:12px}.worst img{max-width:100%;height:auto}
 '''
 
 _SCRIPT = '''
@@ -93,7 +102,13 @@ the planned arena. Point at a bar for its step and site.</p>
 <!--published-->
 '''
 
-PAGE = ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<title><!--title--> on a BPU</title><style>' + _STYLE + '</style></head><body><main>'
-        + _BODY + '</main><script>' + _SCRIPT + '</script></body></html>\n')
+
+def document(title: str, body: str) -> str:
+    """A whole page in the style of the reports; both are HTML."""
+    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
+            f'<title>{title}</title><style>{_STYLE}</style></head><body><main>{body}</main>'
+            f'<script>{_SCRIPT}</script></body></html>\n')
+
+
+PAGE = document('<!--title--> on a BPU', _BODY)

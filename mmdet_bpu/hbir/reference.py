@@ -5,7 +5,7 @@ maps channels last. A fake quantizer rounds ``x / scale`` half to even, as the t
 The integer form is judged against this, op by op (:mod:`mmdet_bpu.analysis.qat_vs_int`).
 """
 import math
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -215,11 +215,11 @@ class FloatReference:
     def __init__(self, module: ModuleOp, quantize: bool = True) -> None:
         self.quantize = quantize
         function = find_function(module)
-        self._arguments = dict(zip(_names(function.arg_attrs), function.body.block.args))
+        self._arguments = dict(zip(public_names(function.arg_attrs), function.body.block.args))
         returned = next(op for op in function.body.block.ops if isinstance(op, ReturnOp))
-        self._outputs = dict(zip(_names(function.res_attrs), returned.operands))
+        self._outputs = dict(zip(public_names(function.res_attrs), returned.operands))
         self._operations = list(operations(module))
-        self._dead = self._last_uses()
+        self._dead = last_uses(self._operations, self._outputs.values())
 
     @torch.no_grad()
     def run(self, inputs: Mapping[str, Tensor]) -> Dict[str, Tensor]:
@@ -252,17 +252,18 @@ class FloatReference:
                 del values[value]
         return {name: values[value] for name, value in self._outputs.items()}
 
-    def _last_uses(self) -> List[List[SSAValue]]:
-        """Per operation, the values that nothing needs after it."""
-        kept = set(self._outputs.values())
-        dead = []
-        for op in reversed(self._operations):
-            values = dict.fromkeys(v for v in (*op.operands, *op.results) if v not in kept)
-            kept.update(values)
-            dead.append(list(values))
-        return dead[::-1]
+
+def last_uses(ops: Sequence[Operation], outputs: Iterable[SSAValue]) -> List[List[SSAValue]]:
+    """Per operation, the values that nothing needs after it; ``outputs`` are needed to the end."""
+    kept = set(outputs)
+    dead = []
+    for op in reversed(ops):
+        values = dict.fromkeys(v for v in (*op.operands, *op.results) if v not in kept)
+        kept.update(values)
+        dead.append(list(values))
+    return dead[::-1]
 
 
-def _names(attributes) -> List[str]:
+def public_names(attributes) -> List[str]:
+    """Names of a function's arguments or results, of their attributes."""
     return [entry.data[NAME].data for entry in attributes.data]
-

@@ -1,6 +1,8 @@
 """Every command explains itself, at once."""
 import argparse
+import importlib
 import resource
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +41,24 @@ def test_help_describes_the_command_and_each_argument(tool, name, monkeypatch):
         if action.help is not argparse.SUPPRESS:
             assert action.help, action.dest
             assert (action.option_strings or [action.metavar or action.dest])[0] in shown
+
+
+VERBS = [(name, verb) for name in TOOLS
+         for verb in runpy.run_path(str(FOLDER / name)).get('COMMANDS', ())]
+
+
+@pytest.mark.parametrize('name, verb', VERBS)
+def test_help_describes_each_argument_of_a_command_of_a_tool(tool, name, verb):
+    module = importlib.import_module(runpy.run_path(str(FOLDER / name))['COMMANDS'][verb])
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    done = tool(name, verb, '--help')
+    shown = ' '.join(done.out.split())
+    assert (done.code, done.err) == (0, '')
+    assert module.DESCRIPTION.splitlines()[0] in shown
+    for action in parser._actions:
+        assert action.help, action.dest
+        assert (action.option_strings or [action.metavar or action.dest])[0] in shown
 
 
 @pytest.mark.parametrize('name', TOOLS)
