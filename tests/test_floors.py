@@ -80,9 +80,12 @@ IMPORTS = {name: imports_of(path) for name, path in MODULES.items()}
 
 
 def package_of(module: str) -> str:
-    """Its room: the folder under the package, a file at its root, or ``tools``."""
+    """Its room: the folder under the package, a file at its root, or ``tools``.
+
+    What stands behind a command of ``tools`` in a file of its own is a part of it.
+    """
     parts = module.split('.')
-    return parts[0] if parts[0] == 'tools' else parts[1] if len(parts) > 1 else 'version'
+    return 'tools' if parts[-1].endswith('_command') else parts[0] if parts[0] == 'tools' else parts[1] if len(parts) > 1 else 'version'
 
 
 def outside(module: str) -> set[str]:

@@ -9,6 +9,7 @@ training                            :func:`train`
 is it any good, are they equal      :func:`evaluate`, :func:`compare_stages`
 can it be deployed, what it costs   :func:`check_model`, :func:`sites_of`, :func:`count_flops`
 how it is trained                   :func:`recipes_of`, :func:`recipe_lines`
+where accuracy is lost              :func:`sensitivity`
 deployment                          :func:`export`, :func:`deploy`
 detection in pictures               :func:`infer`
 ==================================  ====================================================
@@ -18,6 +19,8 @@ import importlib
 from typing import Any, List
 
 _HOMES = {
+    'mmdet_bpu.analysis.sensitivity_files': ('write_sensitivity', ),
+    'mmdet_bpu.apis.analysis': ('load_with_statistics', 'sensitivity'),
     'mmdet_bpu.apis.checks': ('CHECK_STEPS', 'check_model', 'count_flops', 'recipes_of',
                               'sites_of'),
     'mmdet_bpu.apis.configs': ('load_config', ),

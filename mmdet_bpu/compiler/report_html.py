@@ -28,12 +28,12 @@ def render(report: Report) -> str:
         'ops': _op_bars(report.estimate.by_op()),
         'timeline': _timeline(report),
         'findings': _findings(report.findings),
-        'layers': _table('layers', _layer_rows(report.estimate)),
+        'layers': table('layers', _layer_rows(report.estimate)),
         'contract': _contract(report),
         'quantization': _quantization(report.quantization),
-        'figures': _table('figures', [{'figure': name, **asdict(figure)}
+        'figures': table('figures', [{'figure': name, **asdict(figure)}
                                       for name, figure in march.figures().items()]),
-        'published': _table('published', report.published_rows()),
+        'published': table('published', report.published_rows()),
         'published_source': escape(SOURCE),
     }
     page = PAGE
@@ -113,7 +113,7 @@ def _timeline(report: Report) -> str:
 def _findings(findings: list[Finding]) -> str:
     if not findings:
         return '<p>Every op is within the published limits.</p>'
-    return _table('findings', [finding.as_dict() for finding in findings])
+    return table('findings', [finding.as_dict() for finding in findings])
 
 
 def _layer_rows(estimate: Estimate) -> list[dict]:
@@ -131,18 +131,24 @@ def _contract(report: Report) -> str:
                           ensure_ascii=False, default=str)
     inputs, outputs = ([asdict(row) for row in rows]
                        for rows in (report.inputs(), report.outputs()))
-    return (f'<h3>Inputs</h3>{_table("inputs", inputs)}'
-            f'<h3>Outputs</h3>{_table("outputs", outputs)}'
+    return (f'<h3>Inputs</h3>{table("inputs", inputs)}'
+            f'<h3>Outputs</h3>{table("outputs", outputs)}'
             f'<h3>Before and after the model</h3><pre>{escape(metadata)}</pre>')
 
 
 def _quantization(rows: list[dict]) -> str:
     if not rows:
         return '<p>No quantization report was given to the compiler.</p>'
-    return _table('quantization', rows)
+    return table('quantization', rows)
 
 
-def _table(name: str, rows: list[dict]) -> str:
+def table(name: str, rows: list[dict]) -> str:
+    """Rows under their columns, sortable, with a filter where there are many.
+
+    Args:
+        name (str): Id in the page.
+        rows (list[dict]): Column -> value.
+    """
     if not rows:
         return '<p>None.</p>'
     columns = list(dict.fromkeys(column for row in rows for column in row))

@@ -1,4 +1,7 @@
-"""The HTML page of the report; ``<!--name-->`` marks are filled by ``report_html.render``."""
+"""The look of HTML reports, and the page of the deploy report.
+
+Its ``<!--name-->`` marks are filled by ``report_html.render``.
+"""
 
 _STYLE = '''
 :root{--bg:#fbfbf9;--fg:#1d2327;--dim:#667078;--line:#dfe3e6;--card:#fff;--accent:#2f6f8f;
@@ -93,7 +96,18 @@ the planned arena. Point at a bar for its step and site.</p>
 <!--published-->
 '''
 
-PAGE = ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<title><!--title--> on a BPU</title><style>' + _STYLE + '</style></head><body><main>'
-        + _BODY + '</main><script>' + _SCRIPT + '</script></body></html>\n')
+
+def document(title: str, body: str) -> str:
+    """A complete page in the report's style; tables of class ``sortable`` sort and filter.
+
+    Args:
+        title (str): HTML, as ``body``.
+        body (str): What is in the page.
+    """
+    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
+            f'<title>{title}</title><style>{_STYLE}</style></head><body><main>'
+            f'{body}</main><script>{_SCRIPT}</script></body></html>\n')
+
+
+PAGE = document('<!--title--> on a BPU', _BODY)
