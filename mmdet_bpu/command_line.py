@@ -68,6 +68,13 @@ def key_value(text: str) -> str:
     return text
 
 
+def positive(text: str) -> int:
+    """Check a number of things."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a positive whole number, found {text!r}')
+    return int(text)
+
+
 def march(name: str) -> str:
     """Check the name of a march."""
     try:

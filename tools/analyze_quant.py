@@ -1,8 +1,8 @@
 """What does quantization cost a model, where, and how is it repaired?
 
-    tools/analyze_quant.py compare CONFIG CHECKPOINT --out DIR
+    tools/analyze_quant.py COMMAND CONFIG CHECKPOINT --out DIR
 
-`tools/analyze_quant.py COMMAND --help` explains each of the commands.
+`tools/analyze_quant.py COMMAND --help` says what each command does and takes.
 """
 import argparse
 import importlib
@@ -12,6 +12,7 @@ from mmdet_bpu.errors import exit_on_error
 
 COMMANDS = {
     'compare': 'mmdet_bpu.analysis.compare_command',
+    'sensitivity': 'mmdet_bpu.analysis.sensitivity_command',
 }
 
 
@@ -28,7 +29,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@exit_on_error('against', 'images', 'int_images', 'score_thr', 'cfg_options', out_dir='--out',
+@exit_on_error('against', 'images', 'int_images', 'score_thr', 'cfg_options', 'march',
+               'first_order_images', 'tensors', 'work_dir', out_dir='--out',
                float_checkpoint='--float')
 def main() -> None:
     args = parse_args()

@@ -9,7 +9,7 @@ from mmdet_bpu.analysis.level_histograms import LevelHistograms
 from mmdet_bpu.analysis.network_parts import part_of
 from mmdet_bpu.analysis.qat_vs_int import compare_qat_int
 from mmdet_bpu.analysis.rounding_walk import RoundingWalk, grid_of
-from mmdet_bpu.analysis.tensor_errors import Distance, Grid, TensorErrors
+from mmdet_bpu.analysis.tensor_errors import Distance, TensorErrors
 from mmdet_bpu.hbir.builder import site_of
 from mmdet_bpu.hbir.passes.conversion import Conversion
 from mmdet_bpu.hbir.qnt_dialect import fake_quant_range, fake_quant_scale

@@ -7,7 +7,7 @@ parse arguments and call these.
 data                                :func:`pack`, :func:`verify`, :func:`make_digits`
 training                            :func:`train`
 is it any good, are they equal      :func:`evaluate`, :func:`compare_stages`
-where it loses by quantization      :func:`compare`
+where accuracy is lost              :func:`compare`, :func:`sensitivity`
 can it be deployed, what it costs   :func:`check_model`, :func:`sites_of`, :func:`count_flops`
 how it is trained                   :func:`recipes_of`, :func:`recipe_lines`
 deployment                          :func:`export`, :func:`deploy`
@@ -19,7 +19,8 @@ import importlib
 from typing import Any, List
 
 _HOMES = {
-    'mmdet_bpu.apis.quant_comparison': ('compare', ),
+    'mmdet_bpu.analysis.sensitivity_files': ('write_sensitivity', ),
+    'mmdet_bpu.apis.analysis': ('load_with_statistics', 'sensitivity'),
     'mmdet_bpu.apis.checks': ('CHECK_STEPS', 'check_model', 'count_flops', 'recipes_of',
                               'sites_of'),
     'mmdet_bpu.apis.configs': ('load_config', ),
@@ -28,6 +29,7 @@ _HOMES = {
     'mmdet_bpu.apis.models': ('build_detector', 'deployable_detector', 'export_hbir',
                               'load_executable', 'load_quantized', 'metadata_of', 'settings_of'),
     'mmdet_bpu.apis.serving': ('infer', 'load_predictor'),
+    'mmdet_bpu.apis.quant_comparison': ('compare', ),
     'mmdet_bpu.apis.packing': ('make_digits', 'pack', 'report_lines', 'verify'),
     'mmdet_bpu.apis.training': ('recipe_lines', 'train'),
     'mmdet_bpu.compiler.legality': ('refuse_errors', ),

@@ -1,2 +1,2 @@
 """Toys for these tests."""
-from tests.stock_detectors import toy  # noqa: F401
+from tests.stock_detectors import calibrated, toy  # noqa: F401

@@ -1,0 +1,286 @@
+"""What the loss and the outputs of a detector lose when one of its tensors alone is quantized.
+
+Of every tensor the loss is measured on some batches, with all else in float. What rounding changes to
+first order is had of all tensors at once (:mod:`mmdet_bpu.analysis.first_order`), so on many more
+batches. Both together are a control variate: with d the change that was measured and f the first-order one,
+
+    change = mean of d + b (mean of f over all batches - mean of f over those of d)
+    b      = sum(d f) / sum(f f), held within [0, 1]
+
+Where rounding is fine f explains d and the many batches count; where it is coarse b is small and the
+measurement stands.
+"""
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from math import inf, log10, sqrt
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from mmdet_bpu.analysis.alone import Alone
+from mmdet_bpu.analysis.detector_loss import as_in_training, given_features, loss_and_outputs
+from mmdet_bpu.analysis.first_order import Changes, first_order_changes
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.quantized_graph import WEIGHT_DTYPE
+from mmdet_bpu.program.kinds import KINDS
+from mmdet_bpu.quantization import quantization_of, quantized_graphs
+from mmdet_bpu.quantization.scale_choice import ScaleChoice, weight_names
+from mmdet_bpu.steps import progress_bar
+
+EXTRACT = 'extract_feat'
+ACTIVATION, WEIGHT = 'activation', 'weight'
+DTYPES = ('int8', 'int16')
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one tensor in one dtype costs, alone.
+
+    Attributes:
+        loss_change (float): Of the mean loss of a batch.
+        standard_error (float, optional): Of ``loss_change`` by the batches that were measured; None
+            for a single one.
+        sqnr_db (float, optional): Signal to quantization noise of the deployed output that suffers
+            most, dB; None where nothing changes.
+    """
+    loss_change: float
+    standard_error: Optional[float]
+    sqnr_db: Optional[float]
+
+
+@dataclass(frozen=True)
+class TensorSensitivity:
+    """A tensor and what it costs in each dtype.
+
+    Attributes:
+        tensor (str): Public name of its quantizer, or of the weight.
+        kind (str): ``'activation'`` or ``'weight'``.
+        op (str): What makes it, or reads the weight.
+        shape (list[int]): Of the first of its group.
+        dtype (str): As it is configured.
+        rule (str): What chose that.
+        costs (dict[str, Cost]): dtype -> cost; of a weight int8 only.
+    """
+    tensor: str
+    kind: str
+    op: str
+    shape: List[int]
+    dtype: str
+    rule: str
+    costs: Dict[str, Cost] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        """What it is ranked by: change of the loss in int8."""
+        return self.costs['int8'].loss_change
+
+    @property
+    def as_configured(self) -> float:
+        """Change of the loss in the dtype that it has; an accumulator is never rounded."""
+        return self.costs[self.dtype].loss_change if self.dtype in self.costs else 0.0
+
+    @property
+    def given_back(self) -> Optional[float]:
+        """Loss that int16 in the place of int8 gives back; None of a weight."""
+        if 'int16' not in self.costs:
+            return None
+        return self.costs['int8'].loss_change - self.costs['int16'].loss_change
+
+    def as_row(self, rank: int) -> Dict[str, Any]:
+        """Flat form for tables."""
+        costs = {f'{dtype} {name}': value for dtype in DTYPES
+                 for name, value in asdict(self.costs.get(dtype, Cost(None, None, None))).items()}
+        return dict(rank=rank, tensor=self.tensor, kind=self.kind, op=self.op, shape=self.shape,
+                    dtype=self.dtype, **{'as configured': self.as_configured,
+                                         'given back by int16': self.given_back},
+                    **costs, rule=self.rule)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """All tensors of a detector, those that int8 costs most first.
+
+    Attributes:
+        tensors (list[TensorSensitivity]): Ranked.
+        loss (float): Mean loss of a batch in float.
+        images (int): Images on which every tensor was measured.
+        first_order_images (int): Images of the first-order changes.
+        labels (str): What the loss was computed from.
+    """
+    tensors: List[TensorSensitivity]
+    loss: float
+    images: int
+    first_order_images: int
+    labels: str
+
+    def rows(self) -> List[Dict[str, Any]]:
+        """Flat form, ranked from 1."""
+        return [tensor.as_row(rank) for rank, tensor in enumerate(self.tensors, 1)]
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Plain form for JSON."""
+        return dict(loss=self.loss, images=self.images, first_order_images=self.first_order_images,
+                    labels=self.labels,
+                    tensors=[dict(asdict(tensor), score=tensor.score,
+                                  as_configured=tensor.as_configured, given_back=tensor.given_back)
+                             for tensor in self.tensors])
+
+
+class TensorMeasurement:
+    """Measures a detector with single tensors quantized on the same batches, again and again.
+
+    Args:
+        model (nn.Module): A prepared detector.
+        choice (ScaleChoice): Its scales.
+        batches (Sequence[dict]): Labelled images.
+    """
+
+    def __init__(self, model: nn.Module, choice: ScaleChoice,
+                 batches: Sequence[Dict[str, Any]]) -> None:
+        self.model, self.choice, self.batches = model, choice, batches
+        self.alone = Alone(model)
+        self.features: List[Any] = []
+        with as_in_training(model), torch.no_grad():
+            for batch in batches:
+                with self.alone.quantizing({}):
+                    self.features.append(model.extract_feat(batch['inputs']))
+            self.versions = [_versions(features) for features in self.features]
+            self.float = self._run({}, (), len(batches))
+
+    def changes(self, name: str, dtype: str, count: int) -> List[Tuple[float, Optional[float]]]:
+        """Change of the loss, and SQNR of the worst output in dB, of the first ``count`` batches."""
+        weights = set(weight_names(self.model))
+        activations = {} if name in weights else {name: (dtype, self.choice.scale(name, dtype))}
+        with as_in_training(self.model), torch.no_grad():
+            found = self._run(activations, {name} & weights, count)
+        return [(loss - before, _worst_sqnr(outputs, clean))
+                for (loss, outputs), (before, clean) in zip(found, self.float)]
+
+    def _run(self, activations: Mapping[str, Tuple[str, float]], weights: Iterable[str],
+             count: int) -> List[Tuple[float, List[Tensor]]]:
+        begins_later = EXTRACT not in self.alone.regions(activations, weights)
+        found = []
+        for batch, features, versions in zip(self.batches[:count], self.features, self.versions):
+            # What a part behind the neck has overwritten is of no use.
+            known = features if begins_later and _versions(features) == versions else None
+            with self.alone.quantizing(activations, weights), given_features(self.model, known):
+                found.append(loss_and_outputs(self.model, batch))
+        return found
+
+
+def measure_sensitivity(model: nn.Module, choice: ScaleChoice, direct: Sequence[Dict[str, Any]],
+                        others: Iterable[Dict[str, Any]], other_images: int, labels: str,
+                        named: str = '*') -> Sensitivity:
+    """Rank all tensors of a detector by what int8 costs them.
+
+    Args:
+        model (nn.Module): A prepared detector with its scales.
+        choice (ScaleChoice): Gives those of other dtypes.
+        direct (Sequence[dict]): Batches on which every tensor is measured.
+        others (Iterable[dict]): More batches, for the first-order changes alone.
+        other_images (int): How many images they hold.
+        labels (str): Where the labels are from, for the report.
+        named (str): Which tensors, as a glob. Defaults to all.
+
+    Raises:
+        BpuError: There are none of that name.
+    """
+    tensors = [tensor for tensor in describe(model) if fnmatchcase(tensor.tensor, named)]
+    if not tensors:
+        raise BpuError(f'parameter tensors={named!r} matches nothing; tools/check_model.py CONFIG '
+                       '--sites lists the sites that tensors are named after')
+    scales = {tensor.tensor: {dtype: choice.scale(tensor.tensor, dtype) for dtype in DTYPES}
+              for tensor in tensors if tensor.kind == ACTIVATION}
+    weights = [tensor.tensor for tensor in tensors if tensor.kind == WEIGHT]
+    measurement = TensorMeasurement(model, choice, direct)
+    images = sum(len(batch['inputs']) for batch in direct)
+    first = _first_order(measurement, [*direct], others, images + other_images, scales, weights)
+    forwards = sum(len(direct) + (1 if tensor.kind == ACTIVATION else 0) for tensor in tensors)
+    with progress_bar('one tensor alone', forwards, items='forwards') as advance:
+        for tensor in tensors:
+            for dtype in (DTYPES if tensor.kind == ACTIVATION else DTYPES[:1]):
+                # int16 is fine enough for the first order to say the rest.
+                count = len(direct) if dtype == 'int8' else 1
+                measured = measurement.changes(tensor.tensor, dtype, count)
+                tensor.costs[dtype] = cost_of(
+                    measured, [changes[tensor.tensor, dtype] for changes in first])
+                advance(count)
+    tensors.sort(key=lambda tensor: -tensor.score)
+    losses = [loss for loss, _ in measurement.float]
+    return Sensitivity(tensors, sum(losses) / len(losses), images, images + other_images, labels)
+
+
+def _first_order(measurement: TensorMeasurement, direct: List[Dict[str, Any]],
+                 others: Iterable[Dict[str, Any]], images: int,
+                 scales: Mapping[str, Mapping[str, float]], weights: List[str]) -> List[Changes]:
+    """First-order changes of every batch, those that are measured first."""
+    found = []
+    with progress_bar('first order', images) as advance, as_in_training(measurement.model):
+        for batches in (direct, others):
+            for batch in batches:
+                found.append(first_order_changes(measurement.model, measurement.alone, batch,
+                                                 scales, weights))
+                advance(len(batch['inputs']))
+    return found
+
+
+def cost_of(measured: Sequence[Tuple[float, Optional[float]]],
+            first_order: Sequence[float]) -> Cost:
+    """The cost by the control variate of this module's text.
+
+    Args:
+        measured (Sequence[tuple]): Of some batches: change of the loss, SQNR in dB.
+        first_order (Sequence[float]): Of the same batches, and then of others.
+    """
+    changes = [change for change, _ in measured]
+    known = first_order[:len(changes)]
+    squares = sum(f * f for f in known)
+    share = sum(d * f for d, f in zip(changes, known)) / squares if squares else 0.0
+    share = min(max(share, 0.0), 1.0)
+    mean, everywhere = _mean(changes), _mean(first_order)
+    rest = [d - share * f for d, f in zip(changes, known)]
+    error = None
+    if len(rest) > 1:
+        error = sqrt(sum((r - _mean(rest))**2 for r in rest) / (len(rest) - 1) / len(rest))
+    decibels = [value for _, value in measured if value is not None]
+    return Cost(mean + share * (everywhere - _mean(known)), error,
+                _mean(decibels) if decibels else None)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def describe(model: nn.Module) -> List[TensorSensitivity]:
+    """The tensors of a prepared detector, in graph order, without costs: groups, then weights."""
+    rows: Dict[str, TensorSensitivity] = {}
+    for network in quantized_graphs(model):
+        for row in network.rows:
+            rows.setdefault(row['quantizer'], TensorSensitivity(
+                row['quantizer'], ACTIVATION, row['op'], row['shape'], row['dtype'], row['rule']))
+    for network in quantization_of(model).networks:
+        for op in network.graph.ops:
+            if KINDS[op.kind].weight is None:
+                continue
+            shape = network.graph.values[op.inputs[KINDS[op.kind].weight]].shape
+            rows.setdefault(network.weight_name(op), TensorSensitivity(
+                network.weight_name(op), WEIGHT, op.kind, list(shape), WEIGHT_DTYPE,
+                'weights are int8, with a scale per output channel'))
+    return list(rows.values())
+
+
+def _versions(features: Any) -> List[int]:
+    return [feature._version for feature in features]
+
+
+def _worst_sqnr(outputs: Sequence[Tensor], clean: Sequence[Tensor]) -> Optional[float]:
+    """Of the output that suffers most, dB; None if none changes."""
+    worst = inf
+    for found, expected in zip(outputs, clean):
+        finite = torch.isfinite(expected) & torch.isfinite(found)
+        signal = expected[finite].double().square().sum().item()
+        noise = (found - expected)[finite].double().square().sum().item()
+        if noise and signal:
+            worst = min(worst, 10 * log10(signal / noise))
+    return None if worst == inf else worst
