@@ -1,6 +1,7 @@
 """What does quantization cost a model, where, and how is it repaired?
 
-    tools/analyze_quant.py COMMAND CONFIG CHECKPOINT --out DIR
+    tools/analyze_quant.py compare CONFIG CHECKPOINT --out DIR
+    tools/analyze_quant.py sensitivity CONFIG CHECKPOINT --out DIR
 
 `tools/analyze_quant.py COMMAND --help` says what each command does and takes.
 """
@@ -29,8 +30,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@exit_on_error('against', 'images', 'int_images', 'score_thr', 'cfg_options', 'march',
-               'first_order_images', 'tensors', 'work_dir', out_dir='--out',
+@exit_on_error('against', 'images', 'int_images', 'score_thr', 'cfg_options',
+               'first_order_images', 'tensors', out_dir='--out',
                float_checkpoint='--float')
 def main() -> None:
     args = parse_args()
