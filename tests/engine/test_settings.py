@@ -110,7 +110,8 @@ def test_a_bad_field_is_named_with_what_was_expected_and_found(bpu, words):
 
 
 def test_an_observer_of_a_user_refuses_its_arguments_in_its_own_words():
-    from mmdet_bpu.quantization.observers import OBSERVERS, MinMaxObserver
+    from mmdet_bpu.quantization.criteria import MinMaxObserver
+    from mmdet_bpu.quantization.observers import OBSERVERS
 
     @OBSERVERS.register_module(name='odd', force=True)
     class OddObserver(MinMaxObserver):

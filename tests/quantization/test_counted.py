@@ -7,7 +7,8 @@ from mmdet_bpu.kernels import compiled_loops
 from mmdet_bpu.mmcv_operators.level_sampling import weighted_samples
 from mmdet_bpu.quantization import prepare, set_quant_state
 from mmdet_bpu.quantization.fused.composites import COUNTED
-from mmdet_bpu.quantization.observers import OBSERVERS, MinMaxObserver
+from mmdet_bpu.quantization.criteria import MinMaxObserver
+from mmdet_bpu.quantization.observers import OBSERVERS
 
 LEVELS, HEADS, CHANNELS, POINTS, SHAPE = [(4, 6), (2, 3)], 2, 8, 4, (8, 12)
 PICTURES = torch.randn(2, 3, *SHAPE, generator=torch.Generator().manual_seed(4))

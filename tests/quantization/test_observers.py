@@ -7,8 +7,9 @@ import torch
 import torch.distributed as dist
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.quantization.observers import (OBSERVERS, KLObserver, MinMaxObserver, MSEObserver,
-                                              build_observer, divergence, squared_errors)
+from mmdet_bpu.quantization.criteria import (KLObserver, MinMaxObserver, MSEObserver, divergence,
+                                             squared_errors)
+from mmdet_bpu.quantization.observers import OBSERVERS, build_observer
 
 INT8, INT16 = (-128, 127), (-32768, 32767)
 NAMES = 'minmax', 'moving_average', 'percentile', 'mse', 'kl', 'mix'
