@@ -22,6 +22,9 @@ class Method(NamedTuple):
     hbm: bool = False
 
 
+REPAIRED = tuple(f'{CALIBRATION}.{name}=True' for name in (
+    'equalize', 'adaround', 'bias_correction'))
+
 METHODS: Dict[str, Method] = {
     'control': Method(CONTROL),
     'default': Method(STATISTICS, hbm=True),
@@ -32,10 +35,13 @@ METHODS: Dict[str, Method] = {
     'equalize': Method(IMAGES, (f'{CALIBRATION}.equalize=True', )),
     'bias_correction': Method(IMAGES, (f'{CALIBRATION}.bias_correction=True', )),
     'adaround': Method(IMAGES, (f'{CALIBRATION}.adaround=True', )),
-    'all_repairs': Method(IMAGES, tuple(f'{CALIBRATION}.{name}=True' for name in (
-        'equalize', 'adaround', 'bias_correction'))),
+    'all_repairs': Method(IMAGES, REPAIRED),
     'qat': Method(TRAINED, hbm=True),
     'qat_closed': Method(TRAINED, (f'{QAT}.closed=True', )),
+    'qat_learned_scales': Method(TRAINED, (f'{QAT}.scales=learned', )),
+    'qat_following_scales': Method(TRAINED, (f'{QAT}.scales=following', )),
+    'qat_distilled': Method(TRAINED, (f'{QAT}.distill.outputs=1.0', )),
+    'qat_without_labels': Method(TRAINED, (f'{QAT}.labels=False', )),
 }
 """Name -> way, in the order of the table."""
 
