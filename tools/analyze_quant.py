@@ -13,6 +13,7 @@ from mmdet_bpu.command_line import command
 from mmdet_bpu.errors import exit_on_error
 
 COMMANDS = {
+    'search': 'mmdet_bpu.analysis.search_command',
     'sensitivity': 'mmdet_bpu.analysis.sensitivity_command',
 }
 
@@ -28,7 +29,8 @@ def parse_args(modules: Dict[str, ModuleType]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-@exit_on_error('cfg_options', 'march', 'images', 'first_order_images', 'tensors', 'work_dir', out_dir='--out')
+@exit_on_error('cfg_options', 'march', 'images', 'first_order_images', 'tensors', 'evaluations', 'target_map',
+               'work_dir', out_dir='--out')
 def main() -> None:
     modules = {name: importlib.import_module(home) for name, home in COMMANDS.items()}
     args = parse_args(modules)
