@@ -1,10 +1,11 @@
 """Hooks: one per file."""
 from mmdet_bpu.engine.hooks.due_validation_hook import DueValidationHook
 from mmdet_bpu.engine.hooks.plain_checkpoint_hook import PlainCheckpointHook
+from mmdet_bpu.engine.hooks.quant_monitor_hook import QuantMonitorHook
 from mmdet_bpu.engine.hooks.quant_state_hook import QuantStateHook
 from mmdet_bpu.engine.hooks.random_state_hook import RandomStateHook
 from mmdet_bpu.engine.hooks.stage_metric_hook import StageMetricHook
 from mmdet_bpu.engine.hooks.test_progress_hook import TestProgressHook
 
-__all__ = ['DueValidationHook', 'PlainCheckpointHook', 'QuantStateHook', 'RandomStateHook',
-           'StageMetricHook', 'TestProgressHook']
+__all__ = ['DueValidationHook', 'PlainCheckpointHook', 'QuantMonitorHook', 'QuantStateHook',
+           'RandomStateHook', 'StageMetricHook', 'TestProgressHook']
