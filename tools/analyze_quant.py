@@ -1,8 +1,9 @@
 """Find out what quantization costs a model, and where.
 
-    tools/analyze_quant.py COMMAND CONFIG CHECKPOINT --out DIR
+    tools/analyze_quant.py sensitivity CONFIG CALIBRATED.pth --out DIR
+    tools/analyze_quant.py search CONFIG CALIBRATED.pth --out DIR
 
-`tools/analyze_quant.py COMMAND --help` says what each command does and takes.
+`tools/analyze_quant.py COMMAND --help` says what a command does and takes.
 """
 import argparse
 import importlib
