@@ -11,7 +11,7 @@ validation images. Sensitivities choose what is tried, they decide nothing.
 """
 import random
 from statistics import median
-from typing import Any, Callable, Dict, List, MutableMapping, Optional
+from typing import Callable, Dict, List, MutableMapping, Optional
 
 from mmdet_bpu.analysis.measurement_cache import digest
 from mmdet_bpu.analysis.search_result import (INT8, INT16, TEMPLATE, TOLERANCE, Bound, Point,
