@@ -40,6 +40,7 @@ from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
 from mmdet_bpu.quantization import prepare, set_quant_state
+from mmdet_bpu.quantization.trained_scales import FIXED, kind_of
 
 
 @RUNNERS.register_module()
@@ -191,7 +192,7 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
         ]
         if self.settings.is_quantized:
             own.append(QuantStateHook())
-        if stage == QAT:
+        if stage == QAT and kind_of(self.settings.qat.scales) != FIXED:
             own.append(ScalesHook(self.settings.qat.freeze_scales))
         for hook in own:
             if not any(isinstance(present, type(hook)) for present in self.hooks):

@@ -13,9 +13,10 @@ from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.families.meanings import Meaning
 from mmdet_bpu.quantization import finish_calibration, prepare, set_quant_state
 from mmdet_bpu.quantization.distillation import divergences
-from mmdet_bpu.quantization.distillation.losses import deployed_rows
+from mmdet_bpu.quantization.distillation.losses import OutputLosses, deployed_rows
 from mmdet_bpu.quantization.distillation.reached import freeze_unreached
 from mmdet_bpu.quantization.distillation.selections import at, shared_rows
+from mmdet_bpu.quantization.distillation.signals import Signals
 from mmdet_bpu.quantization.distillation.supervision import Supervision, matching_modules
 
 SHAPE = (64, 96)
@@ -74,6 +75,34 @@ def test_values_of_a_position_come_last():
     assert torch.equal(found[1, 1, 2, 3], x[1, 3:, 2, 3])
     queries = x[0]
     assert divergences.by_position(queries, 4) is queries
+
+
+@pytest.mark.parametrize('scores', [Meaning.SIGMOID, Meaning.SOFTMAX])
+def test_levels_of_a_dense_head_are_compared_anchor_by_anchor(scores):
+    names = ['cls_scores.0', 'cls_scores.1', 'bbox_preds.0', 'bbox_preds.1', 'centernesses.0',
+             'centernesses.1', 'others']
+    classes = 3
+    losses = OutputLosses(names, dict(cls_scores=scores, bbox_preds=Meaning.BOXES,
+                                      centernesses=Meaning.PRESENCE), classes)
+    theirs = [drawn(1, channels, side, side, seed=seed) for seed, (channels, side) in enumerate(
+        [(6, 4), (6, 2), (8, 4), (8, 2), (2, 4), (2, 2), (5, 3)])]
+    theirs[0][0, classes:] = -20.0  # the second anchor of the first level sees nothing: its classes, or
+    theirs[0][0, -1] = -20.0 if scores is Meaning.SIGMOID else 20.0  # all but the background
+
+    def change(index, channels):
+        ours = [each.clone() for each in theirs]
+        ours[index][0, channels] += 1.0
+        return {name: float(loss) for name, loss in losses(Signals(ours), Signals(theirs)).items()}
+
+    none = change(0, slice(0, 0))
+    assert set(none) == {'cls_scores', 'bbox_preds', 'centernesses', 'others'}
+    assert all(abs(loss) < 1e-6 for loss in none.values())
+    assert change(2, slice(4, 8))['bbox_preds'] < 1e-6  # boxes of what sees nothing
+    assert change(2, slice(0, 4))['bbox_preds'] > 0.1
+    for index, name in enumerate(names):
+        found = change(index, slice(0, 1))
+        changed = {each for each, loss in found.items() if loss > 1e-4}
+        assert changed == {name.partition('.')[0]}, name
 
 
 def test_rows_are_compared_position_by_position():

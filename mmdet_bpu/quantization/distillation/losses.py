@@ -21,13 +21,21 @@ class OutputLosses:
     """Compares what is deployed: every output by what it means, then what was selected on the way.
 
     Args:
-        model (nn.Module): The prepared detector.
+        names (Sequence[str]): Of the outputs: the outermost one's and, behind a dot, the part of it (the
+            level).
+        meanings (Mapping[str, Meaning]): Of the outermost ones; those that are absent mean just values.
+        classes (int): Scores of one position.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.names = leaves(model.quant.networks[0].graph.output_tree)
-        self.meanings = FAMILIES.of(model).meanings(model)
-        self.classes = getattr(model.bbox_head, 'cls_out_channels', 1)
+    def __init__(self, names: Sequence[str], meanings: Mapping[str, Meaning], classes: int) -> None:
+        self.names, self.meanings, self.classes = names, meanings, classes
+
+    @classmethod
+    def of(cls, model: nn.Module) -> 'OutputLosses':
+        """Those of a prepared detector."""
+        return cls(leaves(model.quant.networks[0].graph.output_tree),
+                   FAMILIES.of(model).meanings(model),
+                   getattr(model.bbox_head, 'cls_out_channels', 1))
 
     def __call__(self, student: Signals, teacher: Signals) -> Dict[str, Tensor]:
         """Losses by the name of the outermost output, and of the selections.

@@ -39,7 +39,7 @@ class Supervision:
         self.labels, self.outputs, self.features = labels, outputs, features
         self.modules = list(modules) if features else []
         self.selects = any(op.kind == 'topk' for op in student.quant.networks[0].graph.ops)
-        self._of_outputs = OutputLosses(student)
+        self._of_outputs = OutputLosses.of(student)
 
     def losses(self, detector: nn.Module, stock: Callable[..., Dict[str, Any]], inputs: Tensor,
                data_samples: Optional[list] = None, mode: str = 'loss') -> Dict[str, Any]:
