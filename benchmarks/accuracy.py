@@ -10,7 +10,8 @@ packed COCO set, ``train_lmdb`` and ``val_lmdb``. ``--table`` only prints what i
 docs/quantization.md has it.
 
 Without training a share is mAP of the integers over that of the float model that they were made of; with
-QAT, over the control: the float model trained on for as many steps with the same recipe.
+QAT, over the control: the float model trained on for as many steps with the same recipe. QAT without labels has the float
+model for its teacher, and is held against that.
 """
 import argparse
 import fnmatch
@@ -20,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional
 
-from accuracy_methods import CONTROL, METHODS, TRAINED
+from accuracy_methods import CONTROL, METHODS, TRAINED, WITHOUT_LABELS
 from accuracy_sets import DIGITS, MODELS, packed
 
 from mmdet_bpu.errors import BpuError, exit_on_error
@@ -66,7 +67,7 @@ class Results:
 
     def shares(self, column: tuple, method: str) -> Dict[int, float]:
         """Seed -> share of the float model's mAP, or of the control's."""
-        trained = METHODS[method].start == TRAINED
+        trained = METHODS[method].start == TRAINED and method not in WITHOUT_LABELS
         whole = self.maps(column, 'control') if trained else self.float_maps(column)
         return {seed: found / whole[seed] for seed, found in self.maps(column, method).items()
                 if whole.get(seed)}

@@ -45,6 +45,9 @@ METHODS: Dict[str, Method] = {
 }
 """Name -> way, in the order of the table."""
 
+WITHOUT_LABELS = ('qat_without_labels', )
+"""What learns of the float model alone, and so is held against that."""
+
 
 def starting_at(*starts: str) -> List[str]:
     """Names of the methods that start at one of ``starts``."""
