@@ -19,7 +19,7 @@ BETA = 20.0, 2.0  # of the regularizer, from first to last
 WARM_UP = 0.2  # share of the iterations without it
 WEIGHT = 0.01  # of the regularizer
 RATE = 1e-2
-SWEEPS = 20
+SWEEPS, BLOCK = 20, 64
 ITERATIONS = 200
 
 
@@ -66,19 +66,20 @@ def _learned(rows: Tensor, below: Tensor, moments: Tensor, iterations: int) -> T
     """0 or 1 for each weight: whether it goes up."""
     low, high = STRETCH
     part = (rows - below).clamp(0.01, 0.99)
-    choice = torch.logit((part - low) / (high - low)).requires_grad_()
+    choice = torch.logit((part - low) / (high - low))
     optimizer = torch.optim.Adam([choice], lr=RATE)
     begin = int(iterations * WARM_UP)
     for step in range(iterations):
-        with torch.enable_grad():
-            soft = (torch.sigmoid(choice) * (high - low) + low).clamp(0, 1)
-            loss = _error(below + soft - rows, moments).sum()
-            if step >= begin:
-                done = (step - begin) / (iterations - begin)
-                beta = BETA[1] + (BETA[0] - BETA[1]) * (1 - done)
-                loss = loss + WEIGHT * (1 - (2 * soft - 1).abs().pow(beta)).sum()
-            gradient, = torch.autograd.grad(loss, choice)
-        choice.grad = gradient
+        share = torch.sigmoid(choice)
+        stretched = share * (high - low) + low
+        soft = stretched.clamp(0, 1)
+        # By hand: the gradient of the error takes one product of matrices, autograd three.
+        gradient = 2 * torch.bmm(below + soft - rows, moments)
+        if step >= begin:
+            beta = BETA[1] + (BETA[0] - BETA[1]) * (1 - (step - begin) / (iterations - begin))
+            away = 2 * soft - 1
+            gradient -= WEIGHT * 2 * beta * away.abs().pow(beta - 1) * away.sign()
+        choice.grad = gradient * (share * (1 - share) * (high - low)) * (stretched == soft)
         optimizer.step()
     return (choice >= 0).to(rows)
 
@@ -86,19 +87,30 @@ def _learned(rows: Tensor, below: Tensor, moments: Tensor, iterations: int) -> T
 def _descend(found: Tensor, rows: Tensor, below: Tensor, fixed: Tensor, moments: Tensor) -> Tensor:
     """Let one column of weights after the other change sides where a row then errs less."""
     slope = torch.bmm(found - rows, moments)  # half the gradient of the error
-    curvature = moments.diagonal(dim1=1, dim2=2)
     for _ in range(SWEEPS):
         changed = False
-        for column in range(rows.shape[2]):
-            other = torch.where(found[..., column] > below[..., column],
-                                below[..., column], below[..., column] + 1)
-            step = other - found[..., column]
-            gain = 2 * step * slope[..., column] + step.square() * curvature[:, column, None]
-            step = torch.where((gain < 0) & ~fixed[..., column], step, 0.0)
+        for first in range(0, rows.shape[2], BLOCK):
+            block = slice(first, first + BLOCK)
+            before = found[..., block].clone()
+            _descend_block(found[..., block], below[..., block], fixed[..., block],
+                           slope[..., block].clone(), moments[:, block, block])
+            step = found[..., block] - before
             if step.any():
                 changed = True
-                found[..., column] += step
-                slope += step.unsqueeze(-1) * moments[:, column, None, :]
+                slope += torch.bmm(step, moments[:, block])
         if not changed:
             break
     return found
+
+
+def _descend_block(found: Tensor, below: Tensor, fixed: Tensor, slope: Tensor,
+                   moments: Tensor) -> None:
+    """Some columns, in place; ``slope`` follows for these alone."""
+    curvature = moments.diagonal(dim1=1, dim2=2)
+    for column in range(found.shape[2]):
+        now = found[..., column]
+        step = torch.where(now > below[..., column], -1.0, 1.0)
+        gain = 2 * step * slope[..., column] + curvature[:, column, None]
+        step = torch.where((gain < 0) & ~fixed[..., column], step, 0.0)
+        now += step
+        slope += step.unsqueeze(-1) * moments[:, column, None, :]
