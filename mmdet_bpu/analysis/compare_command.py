@@ -67,7 +67,7 @@ def summary(report: Mapping[str, Any]) -> List[str]:
               f'{row["saturated"]:9.3%}  {row["zeroed"]:6.1%}  {row["max_lsb"]:7.2f}'
               for row in worst]
     for row in report['findings'][:WORST]:
-        if row['cause'] != 'dead':
+        if not row['try_first'].startswith('nothing'):
             lines.append(f'{row["site"]}: {row["cause"]}; try {row["try_first"]}')
     lines += [f'float to quantized, {row["output"]}: {_db(row["sqnr_db"], 0)} dB, largest difference '
               f'{row["max_difference"]:.4g}' for row in report['outputs']]

@@ -3,6 +3,7 @@
 Every finding is read off one row of :meth:`mmdet_bpu.analysis.quant_comparison.QuantComparison.tensors`
 by thresholds that stand here.
 """
+import math
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 POOR = 20.0
@@ -17,12 +18,19 @@ all do, a few values are all of the signal, and no ratio shows it."""
 
 ADVICE = {
     'outlier channel': 'bpu.calibration.equalize, or a rule with dtype int16 for it',
-    'range too wide': 'a rule with observer percentile or mse for it, or dtype int16',
+    'range too wide': 'a rule with observer percentile for it; if most of it is zero still, with dtype '
+    'int16 too, or with a fixed scale',
     'saturated': 'a rule with observer minmax for it, or dtype int16',
     'too few levels': 'a rule with dtype int16 for it',
+    'extremes cut': 'nothing, where outputs and detections are well; else dtype int16 with observer '
+    'minmax for it',
     'dead': 'nothing: quantization loses nothing here, but the tensor does no work',
 }
 """Cause -> what to try, the cheapest first."""
+
+
+HARMLESS = ('extremes cut', 'dead')
+"""Causes that need no repair by themselves."""
 
 
 def cause_of(row: Mapping[str, Any]) -> Optional[str]:
@@ -30,14 +38,20 @@ def cause_of(row: Mapping[str, Any]) -> Optional[str]:
     if row['rms_lsb'] == 0:
         return 'dead'
     whole, typical = row['sqnr_db'], row['channel_sqnr_db']
-    poor = any(ratio is not None and ratio < POOR for ratio in (whole, typical))
+    poor = any(_below(ratio, POOR) for ratio in (whole, typical))
     if poor and row['saturated'] >= SATURATED:
         return 'saturated'
+    if poor and row['saturated'] and not _below(row['inside_sqnr_db'], POOR):
+        return 'extremes cut'
     if poor and None not in (whole, typical) and whole - typical >= CHANNEL_GAP:
         return 'outlier channel'
     if row['zeroed'] >= (ZEROED if poor else NEARLY_ALL):
         return 'range too wide'
     return 'too few levels' if poor else None
+
+
+def _below(ratio: Optional[float], limit: float) -> bool:
+    return ratio is not None and ratio < limit
 
 
 def findings(rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
@@ -54,6 +68,6 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
 
 
 def _severity(row: Mapping[str, Any]) -> float:
-    if row['cause'] == 'dead':
-        return float('inf')
+    if row['cause'] in HARMLESS:
+        return math.inf
     return min(row[name] for name in ('sqnr_db', 'channel_sqnr_db') if row[name] is not None)

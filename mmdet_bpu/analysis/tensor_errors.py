@@ -33,19 +33,23 @@ class Distance:
         noise (float): Sum of (x - y)^2.
         largest (float): Largest \\|x - y\\|.
         elements (int): Finite ones that were compared.
+        last (tuple[float, float]): Signal and noise of the image that was added last.
     """
 
     def __init__(self) -> None:
         self.signal = self.noise = self.other = self.product = self.largest = 0.0
         self.elements = 0
+        self.last = 0.0, 0.0
 
     def add(self, x: Tensor, y: Tensor) -> Optional[float]:
         """Take in one image's tensors, float64 of one shape and finite; returns its own SQNR."""
+        self.last = 0.0, 0.0
         if not x.numel():
             return None
         x, y = x.flatten(), y.flatten()
         difference = x - y
         signal, noise = torch.dot(x, x).item(), torch.dot(difference, difference).item()
+        self.last = signal, noise
         self.signal += signal
         self.noise += noise
         self.other += torch.dot(y, y).item()
@@ -93,6 +97,7 @@ class TensorErrors:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
         self.local, self.accumulated = Distance(), Distance()
+        self._inside = [0.0, 0.0]  # signal, noise of what is inside the range
         self.elements = self.below = self.above = self.nonzero = self.zeroed = 0
         self.channels: Optional[Tuple[Tensor, Tensor]] = None  # signal, noise of each
         self.worst: Optional[Tuple[float, int]] = None
@@ -107,25 +112,35 @@ class TensorErrors:
             rounded (Tensor): What it made of that.
         """
         self.elements += given.numel()
-        self._add_saturated(given)
+        cut = self._add_saturated(given)
         nonzero = int(given.count_nonzero())
         self.nonzero += nonzero
         self.zeroed += nonzero - int(rounded.count_nonzero())
         given, rounded = given.double(), rounded.double()
         self._add_channels(given, rounded)
         self.local.add(*_finite(given, rounded))
+        inside = Distance() if cut is not None else self.local
+        if cut is not None:
+            inside.add(*_finite(given[~cut], rounded[~cut]))
+        self._inside = [known + new for known, new in zip(self._inside, inside.last)]
         ratio = self.accumulated.add(*_finite(reference.double(), rounded))
         if ratio is not None and (self.worst is None or ratio < self.worst[0]):
             self.worst = ratio, image
 
-    def _add_saturated(self, given: Tensor) -> None:
+    def _add_saturated(self, given: Tensor) -> Optional[Tensor]:
+        """Count what lies beyond the range; a mask of it, None if nothing does."""
+        if not given.numel():
+            return None
         low, high = self.grid.low - 0.5, self.grid.high + 0.5
         ends = torch.stack(given.aminmax()) / torch.tensor(self.grid.scale)
         if ends[0] >= low and ends[1] <= high:
-            return
+            return None
         levels = given / torch.tensor(self.grid.scale)
-        self.below += int((levels < low).sum())
-        self.above += int((levels > high).sum())
+        below, above = levels < low, levels > high
+        self.below += int(below.sum())
+        self.above += int(above.sum())
+        cut = below | above
+        return cut
 
     def _add_channels(self, given: Tensor, rounded: Tensor) -> None:
         """Signal and noise of each slice of the last axis, where a feature map has its channels."""
@@ -138,6 +153,11 @@ class TensorErrors:
         if self.channels is not None:
             sums = tuple(known + new for known, new in zip(self.channels, sums))
         self.channels = sums
+
+    @property
+    def inside_sqnr(self) -> Optional[float]:
+        """SQNR of the elements inside the range alone, dB; None where nothing differs there."""
+        return ratio_db(*self._inside)
 
     @property
     def channel_sqnr(self) -> Optional[float]:
@@ -159,7 +179,8 @@ class TensorErrors:
         total, lsb = max(self.elements, 1), self.grid.scale
         channels = None if self.channels is None else self.channels[0]
         return dict(
-            sqnr_db=self.local.sqnr, channel_sqnr_db=self.channel_sqnr, cosine=self.local.cosine,
+            sqnr_db=self.local.sqnr, channel_sqnr_db=self.channel_sqnr,
+            inside_sqnr_db=self.inside_sqnr, cosine=self.local.cosine,
             saturated=(self.below + self.above) / total, saturated_below=self.below / total,
             saturated_above=self.above / total, zeroed=self.zeroed / max(self.nonzero, 1),
             max_lsb=self.local.largest / lsb,

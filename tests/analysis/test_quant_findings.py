@@ -33,6 +33,7 @@ CASES = {
     'range too wide': (FINE, 1e4 / 127),
     'saturated': (FINE, 0.3 / 127),
     'too few levels': (FINE, 0.9),
+    'extremes cut': (torch.cat([FINE.repeat(8, 1), torch.full((1, 16), 1e6)]), 4 / 127),
     'dead': (torch.zeros(4, 4), 1.0),
 }
 

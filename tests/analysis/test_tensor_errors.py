@@ -55,6 +55,16 @@ def test_saturation_is_counted_on_each_side_and_infinities_count_as_that_alone()
     assert row['max_lsb'] == pytest.approx(0.52, abs=1e-4)  # infinities would be the largest
 
 
+def test_the_ratio_inside_the_range_leaves_out_what_is_cut():
+    given = torch.tensor([1.2, -3.4, 1e6, -7e5, 5.1])
+    other = torch.tensor([0.7, 2.1, 0.0, 3.3, -9.9])
+    row = errors_of(given, other).row()
+    inside = torch.cat([given[[0, 1, 4]], other])
+    pairs = [(x.item(), y.item()) for x, y in zip(inside, rounded(inside, INT8))]
+    assert row['inside_sqnr_db'] == pytest.approx(exact_sqnr(pairs), rel=1e-9)
+    assert row['sqnr_db'] < 1
+
+
 def test_values_that_become_zero_are_a_share_of_those_that_are_not():
     row = errors_of(torch.tensor([0.0, 0.0, 0.1, -0.2, 0.3, 5.0])).row()
     assert row['zeroed'] == 2 / 4
