@@ -3,9 +3,9 @@
     python benchmarks/sensitivity.py CONFIG CALIBRATED.pth sensitivity.json --seed 0
 
 Draws tensors from equal thirds of a ranking and quantizes each alone, in int8, on all validation
-images: the change of the loss, in runs whose batches hold the images in other orders, and the change of
-mAP. Prints one JSON object: Spearman's correlation of the ranking's score with the mean change of the
-loss, over those whose change exceeds twice the spread of the runs; how many these are; and whether
+images: the change of the loss, in runs whose batches hold the images in other orders, and the change
+of mAP. Prints one JSON object: Spearman's correlation of the ranking's score with the mean change of
+the loss, over those whose change exceeds twice the spread of the runs; how many these are; and whether
 every tensor that costs 0.005 mAP or more is in the first fifth of the ranking. Each tensor's part is
 kept in ``--work-dir`` as soon as it is measured, so a run that was cut off goes on.
 """

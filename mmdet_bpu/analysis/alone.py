@@ -20,8 +20,8 @@ Grid = Tuple[str, float]
 class Alone:
     """Runs a detector whose quantizers do nothing but those that are asked for.
 
-    What is asked for is a part of the detector's own plan, so a tensor is rounded at the very places
-    where it is rounded in the whole. Constant operands stay in float.
+    What is asked for is a part of the detector's own plan, so a tensor is rounded at the very
+    places where it is rounded in the whole. Constant operands stay in float.
 
     Args:
         model (nn.Module): A prepared detector.

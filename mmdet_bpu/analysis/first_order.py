@@ -109,7 +109,8 @@ def first_order_changes(model: nn.Module, alone: Alone, batch: Dict[str, Any],
     """Change of a batch's loss by each tensor alone, to first order.
 
     Args:
-        model (nn.Module): A prepared detector, :func:`~mmdet_bpu.analysis.detector_loss.as_in_training`.
+        model (nn.Module): A prepared detector, in
+            :func:`~mmdet_bpu.analysis.detector_loss.as_in_training`.
         alone (Alone): Of it.
         batch (dict): ``inputs`` (N, C, H, W), normalised, and ``data_samples`` with labels.
         scales (Mapping): Public name of a quantizer -> dtype -> scale.

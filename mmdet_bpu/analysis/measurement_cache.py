@@ -1,4 +1,4 @@
-"""What an analysis has measured, on the disk as soon as it is known: one that was killed goes on."""
+"""What an analysis has measured, on the disk as soon as it is known: a killed one goes on."""
 import hashlib
 import json
 from collections.abc import MutableMapping

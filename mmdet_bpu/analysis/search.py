@@ -55,7 +55,7 @@ class Search:
         return (self.costs[name].given_back or 0.0) / max(self.prices[name], 1.0)
 
     def run(self, bound: Bound) -> SearchResult:
-        """Search for the best setting by a bound; without one, the cheapest at the template's mAP."""
+        """The best setting by a bound; without one, the cheapest at the template's mAP."""
         with progress_bar('settings', self.evaluations, items='settings') as self._advance:
             template = self.point(self.space.template, TEMPLATE)
             cheapest = self.point(self.space.all_of('int8'), INT8)

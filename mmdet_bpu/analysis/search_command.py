@@ -12,11 +12,11 @@ Find int8 and int16 for every tensor: the cheapest that keeps an mAP, or the bes
     tools/analyze_quant.py search CONFIG CALIBRATED.pth --target-map 0.56 --out DIR
     tools/analyze_quant.py search CONFIG CALIBRATED.pth --max-latency 0.53 --out DIR
 
-Latency is the cost model's, mAP is measured on the validation images, scales come from the statistics
-of the calibration. Without a bound, the template's mAP is kept (within 0.002). Writes search.json, .csv
-and .html, and searched_qconfig.py, whose rules a config inherits. A search that was cut goes on from what
-it has measured. Exit code 2 where the bound cannot be kept: the best setting that was found is written all
-the same.
+Latency is the cost model's, mAP is measured on the validation images, scales come from the
+statistics of the calibration. Without a bound, the template's mAP is kept (within 0.002). Writes
+search.json, .csv and .html, and searched_qconfig.py, whose rules a config inherits. A search that was
+cut goes on from what it has measured. Exit code 2 where the bound cannot be kept: the best setting that
+was found is written all the same.
 '''
 
 
@@ -25,13 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint of stage calibration')
     add_out_folder(parser)
-    parser.add_argument('--target-map', type=share, metavar='MAP', help='keep at least this mAP, in [0, 1]')
+    parser.add_argument('--target-map', type=share, metavar='MAP',
+                        help='keep at least this mAP, in [0, 1]')
     parser.add_argument('--max-latency', type=milliseconds, metavar='MS',
                         help='take at most this latency, ms, by the cost model')
     add_march(parser)
     parser.add_argument('--evaluations', type=positive, default=24, metavar='N',
                         help='settings whose mAP is measured, at most (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='of the refinement (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='of the refinement (default: %(default)s)')
     parser.add_argument('--images', type=positive, default=32, metavar='N',
                         help='as for sensitivity, which is measured first (default: %(default)s)')
     parser.add_argument('--first-order-images', type=positive, default=256, metavar='N',

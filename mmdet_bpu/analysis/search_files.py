@@ -12,6 +12,7 @@ from mmdet_bpu.compiler.report_page import document
 from mmdet_bpu.output_folder import staged_folder
 
 STEM, QCONFIG_FILE = 'search', 'searched_qconfig.py'
+OWN_RULE = 'a rule of the config that was searched'
 WIDTH, HEIGHT, LEFT, BELOW = 960, 420, 70, 46  # px of the chart
 
 
@@ -40,13 +41,13 @@ def qconfig_text(result: SearchResult) -> str:
     chosen = result.chosen
     lines = [
         '"""Rules found by tools/analyze_quant.py search, for the detector that it was run on.', '',
-        f'mAP {chosen.mean_ap:.3f} at {chosen.latency_ms:.3f} ms on {result.march}, by the cost model; '
-        f'the template: {result.template.mean_ap:.3f}', f'at {result.template.latency_ms:.3f} ms. '
-        'A config takes them over::', '', "    _base_ = ['./my_config.py', './searched_qconfig.py']",
+        f'mAP {chosen.mean_ap:.3f} at {chosen.latency_ms:.3f} ms on {result.march}, by the cost model;',
+        f'the template: {result.template.mean_ap:.3f} at {result.template.latency_ms:.3f} ms. A config '
+        'takes them over::', '', "    _base_ = ['./my_config.py', './searched_qconfig.py']",
         '    bpu = dict(qconfig={{_base_.searched_qconfig}})', '"""', 'searched_qconfig = [']
     by_site = {glob.escape(name): reason for name, reason in result.reasons.items()}
     for rule in result.rules:
-        lines.append(f'    # {by_site.get(rule.get("site"), "a rule of the config that was searched")}')
+        lines.append(f'    # {by_site.get(rule.get("site"), OWN_RULE)}')
         lines.append(f'    dict({", ".join(f"{name}={value!r}" for name, value in rule.items())}),')
     return '\n'.join([*lines, ']', ''])
 
@@ -55,7 +56,8 @@ def render(result: SearchResult, title: str) -> str:
     """The page."""
     chosen, template = result.chosen, result.template
     cards = (
-        ('Chosen', f'{chosen.latency_ms:.3f} ms', f'mAP {chosen.mean_ap:.3f}, {chosen.wide} in int16'),
+        ('Chosen', f'{chosen.latency_ms:.3f} ms',
+         f'mAP {chosen.mean_ap:.3f}, {chosen.wide} in int16'),
         ('Template', f'{template.latency_ms:.3f} ms',
          f'mAP {template.mean_ap:.3f}, {template.wide} in int16'),
         ('Settings measured', len(result.points), f'seed {result.seed}'),
@@ -66,8 +68,8 @@ def render(result: SearchResult, title: str) -> str:
         '<div class="cards">', *(
             f'<div class="card"><span>{name}</span><b>{escape(str(value))}</b>'
             f'<small>{escape(detail)}</small></div>' for name, value, detail in cards), '</div>',
-        '<h2>mAP over latency</h2><p class="sub">The line joins settings that none is both cheaper and '
-        'better than. Point at one for its name.</p>', chart(result),
+        '<h2>mAP over latency</h2><p class="sub">The line joins settings that none is both '
+        'cheaper and better than. Point at one for its name.</p>', chart(result),
         '<h2>Settings</h2>', table('settings', [point.as_row() for point in result.points]),
         '<h2>Rules of the chosen one</h2>',
         table('rules', [dict(tensor=name, dtype=chosen.setting[name], reason=reason)

@@ -120,8 +120,8 @@ class SearchResult:
         else:
             found = (f'it did not beat the template at equal mAP: it is {100 * cheaper:.1f} % '
                      f'cheaper and loses {lost:.3f}')
-        return (f'{found}. {figures}. No dtypes give more than {100 * most:.1f} %: int8 everywhere, '
-                f'whatever its mAP, takes {self.cheapest_ms:.3f} ms; the rest is products in int8, '
+        return (f'{found}. {figures}. No dtypes give more than {100 * most:.1f} %: int8 '
+                f'everywhere, whatever its mAP, takes {self.cheapest_ms:.3f} ms; the rest is products in int8, '
                 'weights from DDR and the fixed time of an inference')
 
     def as_dict(self) -> Dict[str, Any]:

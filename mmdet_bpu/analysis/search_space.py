@@ -126,8 +126,9 @@ class SearchSpace:
     def prices(self, march: March) -> Dict[str, float]:
         """About how many cycles int16 takes more than int8, by tensor: the order of a search.
 
-        What reads and writes it moves twice the bytes, products of it are slower. What leaves the chip
-        and who shares a product with whom is left out: :meth:`estimate` says what a setting costs.
+        What reads and writes it moves twice the bytes, products of it are slower. What leaves the
+        chip and who shares a product with whom is left out: :meth:`estimate` says what a setting
+        costs.
         """
         graph, placement = self.network.graph, self.network.placement
         prices = {name: 0.0 for name in self.template}

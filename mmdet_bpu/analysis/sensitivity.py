@@ -1,15 +1,15 @@
 """What a detector loses when one of its tensors alone is quantized.
 
 Of every tensor the loss is measured on some batches, with all else in float. What rounding changes
-to first order is had of all tensors at once (:mod:`mmdet_bpu.analysis.first_order`), so on many more
-batches. Both together are a control variate: with d the change that was measured and f the
+to first order is had of all tensors at once (:mod:`mmdet_bpu.analysis.first_order`), so on many
+more batches. Both together are a control variate: with d the change that was measured and f the
 first-order one,
 
     change = mean of d + b (mean of f over all batches - mean of f over those of d)
     b      = sum(d f) / sum(f f), held within [0, 1]
 
-Where rounding is fine f explains d and the many batches count; where it is coarse b is small and the
-measurement stands.
+Where rounding is fine f explains d and the many batches count; where it is coarse b is small and
+the measurement stands.
 """
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -64,7 +64,7 @@ class TensorMeasurement:
         return _mean([loss for loss, _ in self.float])
 
     def changes(self, name: str, dtype: str, count: int) -> List[Tuple[float, Optional[float]]]:
-        """Change of the loss, and SQNR of the worst output in dB, of the first ``count`` batches."""
+        """Change of the loss, and SQNR in dB of the worst output, of the first batches."""
         weights = set(weight_names(self.model))
         activations = {} if name in weights else {name: (dtype, self.choice.scale(name, dtype))}
         with as_in_training(self.model), torch.no_grad():

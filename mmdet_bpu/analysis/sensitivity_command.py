@@ -10,8 +10,8 @@ What each tensor alone costs: which ones int8 hurts, and what int16 gives back.
     tools/analyze_quant.py sensitivity CONFIG CALIBRATED.pth --out DIR
 
 One tensor after the other is quantized while all else stays in float, in int8 and in int16, on
-validation images: what the loss gains and the outputs lose. Writes sensitivity.json, .csv and .html,
-the most sensitive tensor first. Without labels, what the float model detects takes their place.
+validation images: what the loss gains and the outputs lose. Writes sensitivity.json, .csv and
+.html, the most sensitive tensor first. Without labels, what the float model detects takes their place.
 '''
 SHOWN = 20
 
@@ -29,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         '(default: %(default)s)')
     parser.add_argument('--tensors', default='*', metavar='GLOB',
                         help="only tensors whose name matches, such as 'encoder.*' (default: all)")
-    parser.add_argument('--work-dir', metavar='DIR', help='where what was measured is kept, so that an '
-                        'analysis that was cut goes on (default: the folder of --out)')
+    parser.add_argument('--work-dir', metavar='DIR',
+                        help='where what was measured is kept, so that an analysis that was cut goes '
+                        'on (default: the folder of --out)')
     add_config_options(parser)
 
 

@@ -73,7 +73,7 @@ def bars(tensors: List[TensorSensitivity]) -> str:
             f'<text x="{LABEL + widths[0] + 6:.1f}" y="{y + 13}">{costs[0]:+.4f} '
             f'({tensor.dtype})</text>')
         if len(widths) > 1:
-            drawn.append(f'<rect x="{LABEL}" y="{y + 7}" width="{widths[1]:.1f}" height="{ROW - 14}" '
-                         'style="fill:var(--bg)"/>')
+            drawn.append(f'<rect x="{LABEL}" y="{y + 7}" width="{widths[1]:.1f}" '
+                         f'height="{ROW - 14}" style="fill:var(--bg)"/>')
     return (f'<svg viewBox="0 0 {WIDTH} {ROW * len(tensors) + 4}" role="img" '
             f'aria-label="change of the loss by tensor">{"".join(drawn)}</svg>')

@@ -47,8 +47,8 @@ def sensitivity(cfg: Config, checkpoint: str, images: int = 32,
         images (int): On which every tensor is measured; whole batches are taken. Defaults to 32.
         first_order_images (int): Of the first-order changes, the others included. Defaults to 256.
         tensors (str): Only those whose name this glob matches. Defaults to all.
-        work_dir (str | Path, optional): Folder in which what was measured is kept; an analysis that was
-            cut goes on. Defaults to none.
+        work_dir (str | Path, optional): Folder in which what was measured is kept; an analysis that
+            was cut goes on. Defaults to none.
 
     Raises:
         BpuError: The checkpoint is of another stage or model or holds no statistics, or there are
@@ -134,7 +134,8 @@ def search(cfg: Config, checkpoint: str, work_dir: Union[str, Path], bound: Boun
     Args:
         cfg (Config): Of the calibration; mAP is measured on its validation images.
         checkpoint (str): Of stage calibration, with its statistics, from which all scales come.
-        work_dir (str | Path): Folder in which what was measured is kept; a search that was cut goes on.
+        work_dir (str | Path): Folder in which what was measured is kept; a search that was cut
+            goes on.
         bound (Bound): What the setting has to keep; without one, the template's mAP.
         march (str, optional): Defaults to ``bpu.march``.
         evaluations (int): Most settings whose mAP is measured. Defaults to 24.
@@ -142,8 +143,8 @@ def search(cfg: Config, checkpoint: str, work_dir: Union[str, Path], bound: Boun
         images (int), first_order_images (int): See :func:`sensitivity`.
 
     Raises:
-        BpuError: As there; or the config has nothing to measure mAP by. A bound that cannot be kept is
-            in the result.
+        BpuError: As there; or the config has nothing to measure mAP by. A bound that cannot be
+            kept is in the result.
     """
     _require_positive(images=images, first_order_images=first_order_images, evaluations=evaluations)
     require_folder(work_dir, 'parameter work_dir')

@@ -40,7 +40,7 @@ class LabelledImages:
                 self.dataset.full_init()
         self.batch_size = int(cfg[field].get('batch_size') or 1)
         if not len(self.dataset):
-            raise BpuError(f'field {field}: expected images to measure on, found none in its data set')
+            raise BpuError(f'field {field}: expected images to measure on, found none in it')
 
     def spread(self, count: Optional[int]) -> List[int]:
         """Indices of ``count`` images, evenly over the data set; of all for None."""
@@ -68,7 +68,7 @@ class LabelledImages:
 
 
 def with_labels(pipeline: Sequence[dict]) -> List[dict]:
-    """A pipeline whose boxes are read right behind the picture, so that they are resized with it."""
+    """A pipeline whose boxes are read right behind the picture, and so resized with it."""
     rest = [step for step in pipeline if type_name(step) != 'LoadAnnotations']
     first = next((index for index, step in enumerate(rest)
                   if type_name(step).startswith('Load')), -1)

@@ -153,11 +153,12 @@ def test_a_bound_that_cannot_be_kept(model, space, losses):
 
 def test_the_same_seed_finds_the_same_and_measures_nothing_twice(model, space, losses, tmp_path):
     bound = Bound(target_map=0.47)
-    first, calls = searched(model, space, losses, bound, MeasurementCache(tmp_path / 'c.json', dict(model=1)))
-    again, more = searched(model, space, losses, bound, MeasurementCache(tmp_path / 'c.json', dict(model=1)))
+    path = tmp_path / 'c.json'
+    first, calls = searched(model, space, losses, bound, MeasurementCache(path, dict(model=1)))
+    again, more = searched(model, space, losses, bound, MeasurementCache(path, dict(model=1)))
     assert again.as_dict() == first.as_dict()
     assert len(calls) == len(first.points) and not more
-    _, other = searched(model, space, losses, bound, MeasurementCache(tmp_path / 'c.json', dict(model=2)))
+    _, other = searched(model, space, losses, bound, MeasurementCache(path, dict(model=2)))
     assert len(other) == len(calls)
 
 

@@ -30,8 +30,8 @@ def loaded(staged, calibration, tmp_path_factory):
 
 def test_boxes_are_those_of_the_resized_picture(loaded):
     _, _, batch = loaded
-    boxes = torch.cat([sample.gt_instances.bboxes.tensor if hasattr(sample.gt_instances.bboxes, 'tensor')
-                       else sample.gt_instances.bboxes for sample in batch['data_samples']])
+    boxes = torch.cat([getattr(found, 'tensor', found) for found in (
+        sample.gt_instances.bboxes for sample in batch['data_samples'])])
     assert batch['inputs'].shape[2:] == (64, 64) and len(boxes) == 4
     # Of rectangles that are white in one colour: the network's input is brightest inside.
     for image, sample, box in zip(batch['inputs'], batch['data_samples'], boxes.round().int()):
@@ -89,9 +89,10 @@ def test_the_command(tool_process, tiny_config, calibration, tmp_path):
 
 def test_labels_where_there_are_none(staged, calibration, tmp_path):
     cfg = staged('calibration', tmp_path)
-    unlabelled = dict(images=[dict(id=i, file_name=f'{i}.png', width=48, height=64) for i in range(4)],
-                      annotations=[], categories=[dict(id=i, name=name) for i, name in
-                                                  enumerate(('red', 'green', 'blue'))])
+    names = enumerate(('red', 'green', 'blue'))
+    unlabelled = dict(
+        images=[dict(id=i, file_name=f'{i}.png', width=48, height=64) for i in range(4)],
+        annotations=[], categories=[dict(id=i, name=name) for i, name in names])
     (tmp_path / 'none.json').write_text(json.dumps(unlabelled))
     cfg.val_dataloader.dataset.ann_file = str(tmp_path / 'none.json')
     result = apis.sensitivity(cfg, calibration, 2, 2, 'image')
