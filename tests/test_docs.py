@@ -107,13 +107,14 @@ def test_configs_hold_known_settings_and_types(path, code, tmp_path):
 
     import mmdet_bpu.registration  # noqa: F401
     from mmdet_bpu.engine.settings import validate_settings
+    from mmdet_bpu.quantization.fake_quant import QUANTIZERS
     from mmdet_bpu.quantization.observers import OBSERVERS
     (tmp_path / 'config.py').write_text(code)
     config = runpy.run_path(str(tmp_path / 'config.py'))
     if 'bpu' in config:
         validate_settings({'stage': 'qat', **config['bpu']})
     known = (registry.DATASETS, registry.HOOKS, registry.LOOPS, registry.METRICS, registry.MODELS,
-             registry.TRANSFORMS, OBSERVERS)
+             registry.TRANSFORMS, OBSERVERS, QUANTIZERS)
     for kind in re.findall(r"\btype='(\w+)'", code):
         assert any(kind in kinds for kinds in known), kind
 

@@ -2,6 +2,7 @@
 
     tools/analyze_quant.py compare CONFIG CHECKPOINT --out DIR
     tools/analyze_quant.py sensitivity CONFIG CHECKPOINT --out DIR
+    tools/analyze_quant.py search CONFIG CHECKPOINT --out DIR
 
 `tools/analyze_quant.py COMMAND --help` says what each command does and takes.
 """
@@ -14,6 +15,7 @@ from mmdet_bpu.errors import exit_on_error
 COMMANDS = {
     'compare': 'mmdet_bpu.analysis.compare_command',
     'sensitivity': 'mmdet_bpu.analysis.sensitivity_command',
+    'search': 'mmdet_bpu.analysis.search_command',
 }
 
 
@@ -30,9 +32,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@exit_on_error('against', 'images', 'int_images', 'score_thr', 'cfg_options',
-               'first_order_images', 'tensors', out_dir='--out',
-               float_checkpoint='--float')
+@exit_on_error('against', 'images', 'int_images', 'score_thr', 'cfg_options', 'march',
+               'first_order_images', 'tensors', 'evaluations', 'target_map', 'work_dir',
+               out_dir='--out', float_checkpoint='--float')
 def main() -> None:
     args = parse_args()
     args.run(args)

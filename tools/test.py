@@ -5,11 +5,13 @@
     tools/test.py configs/qat.py model.hbm --stage hbm
 
 Stage int takes a calibration or QAT checkpoint, which is converted on the fly, or a model.int.mlir;
-stage hbm takes a model.hbm.
+stage hbm takes a model.hbm. Stage hbdk4 takes a checkpoint, which the vendor's package, where it is
+installed, converts and computes.
 """
 import argparse
 import os
 
+from mmdet_bpu.backends.choice import require_vendor
 from mmdet_bpu.command_line import (add_config, add_config_options, add_kernels, add_launcher,
                                     command)
 from mmdet_bpu.errors import exit_on_error
@@ -43,6 +45,8 @@ def main() -> None:
     args = parse_args()
     if args.out:
         require_file(args.out)
+    if args.stage == 'hbdk4':
+        require_vendor("parameter stage='hbdk4'")
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, args.stage, args.cfg_options)
     metrics = apis.evaluate(cfg, args.model, args.work_dir, args.deploy_preprocessing,

@@ -2,8 +2,10 @@
 import argparse
 from typing import Any, List, Mapping, Optional, Sequence
 
+from mmdet_bpu.backends.choice import require_vendor
 from mmdet_bpu.command_line import (add_checkpoint, add_config, add_config_options, add_kernels,
                                     add_out_folder)
+from mmdet_bpu.engine.stage_names import VENDOR
 from mmdet_bpu.output_folder import require_folder
 
 DESCRIPTION = """Where does a model lose by quantization, tensor by tensor?
@@ -27,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'without quantizers)')
     parser.add_argument('--against', metavar='FILE',
                         help='model.int.mlir or model.hbm of this checkpoint, whose outputs are '
-                        'compared with the integers')
+                        f"compared with the integers; {VENDOR}: what the vendor's package, where it is "
+                        'installed, makes of it')
     parser.add_argument('--images', type=int, default=32, metavar='N',
                         help='compare on the first N validation images (default: %(default)s)')
     parser.add_argument('--int-images', type=int, default=2, metavar='N',
@@ -41,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Compare, write, and print the worst."""
     require_folder(args.out)
+    if args.against == VENDOR:
+        require_vendor(f'parameter against={VENDOR!r}')
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, 'int', args.cfg_options)
     report = apis.compare(cfg, args.checkpoint, args.out, args.float_checkpoint, args.against,

@@ -20,7 +20,7 @@ class LevelHistograms:
         grid (Grid): Of the tensor.
 
     Attributes:
-        before (Tensor), after (Tensor): int64 counts of the bins.
+        before (Tensor): int64 counts of the bins before rounding.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -29,18 +29,24 @@ class LevelHistograms:
         self.bins = BINS_INSIDE + 2 * BINS_BEYOND
         self.start = grid.low - 0.5 - BINS_BEYOND * self.width
         self.before = torch.zeros(self.bins, dtype=torch.int64)
-        self.after = torch.zeros(self.bins, dtype=torch.int64)
 
-    def add(self, given: Tensor, rounded: Tensor) -> None:
-        """Take in one image's tensor as the quantizer was given it, and what came out."""
-        self.before += self._counts(given)
-        self.after += self._counts(rounded)
+    def add(self, given: Tensor) -> None:
+        """Take in one image's tensor, float32, as the quantizer was given it; NaN counts nowhere."""
+        levels = given.flatten() / torch.tensor(self.grid.scale, dtype=torch.float32)
+        position = levels.sub_(self.start).div_(self.width).clamp_(0, self.bins - 1)
+        if bool(torch.isnan(position.sum())):
+            position = position[~position.isnan()]
+        self.before += torch.bincount(position.to(torch.int32), minlength=self.bins)
 
-    def _counts(self, x: Tensor) -> Tensor:
-        levels = x.flatten().double() / self.grid.scale
-        levels = levels[~levels.isnan()]
-        position = (levels - self.start).div_(self.width).floor_().clamp_(0, self.bins - 1)
-        return torch.bincount(position.long(), minlength=self.bins)
+    @property
+    def after(self) -> Tensor:
+        """int64 counts after rounding: what lies beyond an end of the range is in the bin of that end."""
+        first, last = BINS_BEYOND, BINS_BEYOND + BINS_INSIDE
+        counts = torch.zeros_like(self.before)
+        counts[first:last] = self.before[first:last]
+        counts[first] += self.before[:first].sum()
+        counts[last - 1] += self.before[last:].sum()
+        return counts
 
     def as_plain(self) -> Dict[str, object]:
         """``start`` and ``width`` of the bins in LSB, and both lists of counts."""

@@ -6,15 +6,15 @@ from torch import Tensor
 from mmdet_bpu.analysis.tensor_errors import Distance
 from mmdet_bpu.program.program import TensorSpec
 
-FLOAT_ROUNDING = 1e-5
-"""Of the largest magnitude of a tensor: what a float32 sum of some thousand products may be off."""
+WIDE_TOLERANCE = 2**-14
+"""Of the largest magnitude of a sum of 32 bits: a multiplier of 15 bits is up to 2**-15 of it off."""
 
 
 class OutputAgreement:
     """Per output the largest difference and the share of elements that differ.
 
     Integers of 8 and 16 bits differ if they are not equal; sums of 32 bits, which float32 does not hold
-    exactly, by more than :data:`FLOAT_ROUNDING`.
+    exactly, by more than :data:`WIDE_TOLERANCE`.
 
     Args:
         specs (Sequence[TensorSpec]): The outputs.
@@ -35,7 +35,7 @@ class OutputAgreement:
             if self.distances[name].largest > before:
                 self.worst[name] = image
             allowed = spec.scale / 2 if spec.dtype != 'si32' else \
-                FLOAT_ROUNDING * x.abs().max().item()
+                WIDE_TOLERANCE * x.abs().max().item()
             self.differing[name] += int(((x - y).abs() > allowed).sum())
 
     def rows(self) -> List[Dict[str, Any]]:

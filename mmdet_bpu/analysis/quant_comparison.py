@@ -59,7 +59,7 @@ class QuantComparison:
 
         def seen(number: int, reference: Tensor, given: Tensor, rounded: Tensor) -> None:
             self.errors[number].add(self.images, reference, given, rounded)
-            self.histograms[number].add(given, rounded)
+            self.histograms[number].add(given)
 
         floats, quantized = self.walk.run(image, seen)
         ratios = [self.outputs[name].add(floats[name].double(), quantized[name].double())

@@ -13,7 +13,7 @@ measurement stands.
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from math import inf, log10, sqrt
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, MutableMapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from mmdet_bpu.steps import progress_bar
 EXTRACT = 'extract_feat'
 ACTIVATION, WEIGHT = 'activation', 'weight'
 DTYPES = ('int8', 'int16')
+MATTERS = 1e-3
+"""Share of the loss; where int8 costs less, int16 is not measured but taken to first order."""
+Known = MutableMapping[str, Dict[str, Optional[float]]]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class TensorSensitivity:
     dtype: str
     rule: str
     costs: Dict[str, Cost] = field(default_factory=dict)
+
+    @property
+    def dtypes(self) -> Sequence[str]:
+        """Those that it can have."""
+        return DTYPES if self.kind == ACTIVATION else DTYPES[:1]
 
     @property
     def score(self) -> float:
@@ -148,6 +156,11 @@ class TensorMeasurement:
             self.versions = [_versions(features) for features in self.features]
             self.float = self._run({}, (), len(batches))
 
+    @property
+    def loss(self) -> float:
+        """Mean loss of a batch in float."""
+        return _mean([loss for loss, _ in self.float])
+
     def changes(self, name: str, dtype: str, count: int) -> List[Tuple[float, Optional[float]]]:
         """Change of the loss, and SQNR of the worst output in dB, of the first ``count`` batches."""
         weights = set(weight_names(self.model))
@@ -171,7 +184,7 @@ class TensorMeasurement:
 
 def measure_sensitivity(model: nn.Module, choice: ScaleChoice, direct: Sequence[Dict[str, Any]],
                         others: Iterable[Dict[str, Any]], other_images: int, labels: str,
-                        named: str = '*') -> Sensitivity:
+                        named: str = '*', known: Optional[Known] = None) -> Sensitivity:
     """Rank all tensors of a detector by what int8 costs them.
 
     Args:
@@ -182,6 +195,8 @@ def measure_sensitivity(model: nn.Module, choice: ScaleChoice, direct: Sequence[
         other_images (int): How many images they hold.
         labels (str): Where the labels are from, for the report.
         named (str): Which tensors, as a glob. Defaults to all.
+        known (MutableMapping, optional): Costs that were measured before, and where new ones are kept: name and
+            dtype, as in ``'image int8'`` -> fields of :class:`Cost`.
 
     Raises:
         BpuError: There are none of that name.
@@ -195,20 +210,30 @@ def measure_sensitivity(model: nn.Module, choice: ScaleChoice, direct: Sequence[
     weights = [tensor.tensor for tensor in tensors if tensor.kind == WEIGHT]
     measurement = TensorMeasurement(model, choice, direct)
     images = sum(len(batch['inputs']) for batch in direct)
-    first = _first_order(measurement, [*direct], others, images + other_images, scales, weights)
-    forwards = sum(len(direct) + (1 if tensor.kind == ACTIVATION else 0) for tensor in tensors)
-    with progress_bar('one tensor alone', forwards, items='forwards') as advance:
-        for tensor in tensors:
-            for dtype in (DTYPES if tensor.kind == ACTIVATION else DTYPES[:1]):
-                # int16 is fine enough for the first order to say the rest.
-                count = len(direct) if dtype == 'int8' else 1
-                measured = measurement.changes(tensor.tensor, dtype, count)
-                tensor.costs[dtype] = cost_of(
-                    measured, [changes[tensor.tensor, dtype] for changes in first])
-                advance(count)
+    known = {} if known is None else known
+    wanted = [(tensor, dtype) for tensor in tensors for dtype in tensor.dtypes]
+    first: List[Changes] = []
+    if any(_key(*each) not in known for each in wanted):
+        first = _first_order(measurement, [*direct], others, images + other_images, scales,
+                             weights)
+    with progress_bar('one tensor alone', len(wanted), items='tensors') as advance:
+        for tensor, dtype in wanted:
+            if _key(tensor, dtype) not in known:
+                count = len(direct)
+                if dtype == 'int16':  # fine enough for the first order to say most of it
+                    matters = tensor.score > MATTERS * measurement.loss
+                    count = 1 if matters else 0
+                known[_key(tensor, dtype)] = asdict(cost_of(
+                    measurement.changes(tensor.tensor, dtype, count),
+                    [changes[tensor.tensor, dtype] for changes in first]))
+            tensor.costs[dtype] = Cost(**known[_key(tensor, dtype)])
+            advance(1)
     tensors.sort(key=lambda tensor: -tensor.score)
-    losses = [loss for loss, _ in measurement.float]
-    return Sensitivity(tensors, sum(losses) / len(losses), images, images + other_images, labels)
+    return Sensitivity(tensors, measurement.loss, images, images + other_images, labels)
+
+
+def _key(tensor: TensorSensitivity, dtype: str) -> str:
+    return f'{tensor.tensor} {dtype}'
 
 
 def _first_order(measurement: TensorMeasurement, direct: List[Dict[str, Any]],
@@ -230,9 +255,11 @@ def cost_of(measured: Sequence[Tuple[float, Optional[float]]],
     """The cost by the control variate of this module's text.
 
     Args:
-        measured (Sequence[tuple]): Of some batches: change of the loss, SQNR in dB.
+        measured (Sequence[tuple]): Of some batches, or none: change of the loss, SQNR in dB.
         first_order (Sequence[float]): Of the same batches, and then of others.
     """
+    if not measured:
+        return Cost(_mean(first_order), None, None)
     changes = [change for change, _ in measured]
     known = first_order[:len(changes)]
     squares = sum(f * f for f in known)

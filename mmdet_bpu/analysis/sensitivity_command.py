@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         '(default: %(default)s)')
     parser.add_argument('--tensors', default='*', metavar='GLOB',
                         help="only tensors whose name matches, such as 'encoder.*' (default: all)")
+    parser.add_argument('--work-dir', metavar='DIR', help='where what was measured is kept, so that an '
+                        'analysis that was cut goes on (default: the folder of --out)')
     add_config_options(parser)
 
 
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, 'calibration', args.cfg_options)
     result = apis.sensitivity(cfg, args.checkpoint, args.images, args.first_order_images,
-                              args.tensors)
+                              args.tensors, args.work_dir or args.out)
     apis.write_sensitivity(result, args.out, args.checkpoint)
     print_ranking(result)
     print(f'written to {args.out}')

@@ -1,12 +1,11 @@
 """A sensitivity analysis on disk: JSON for programs, CSV for tables, one HTML page for people."""
-import csv
-import io
 import json
 from html import escape
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Union
+from typing import List, Union
 
 from mmdet_bpu.analysis.sensitivity import DTYPES, Sensitivity, TensorSensitivity
+from mmdet_bpu.analysis.tables import csv_text
 from mmdet_bpu.compiler.html_table import table
 from mmdet_bpu.compiler.report_page import document
 from mmdet_bpu.output_folder import staged_folder
@@ -32,17 +31,6 @@ def write_sensitivity(result: Sensitivity, out_dir: Union[str, Path], title: str
             json.dumps(result.as_dict(), indent=1, allow_nan=False) + '\n', encoding='utf-8')
         (folder / f'{STEM}.csv').write_text(csv_text(result.rows()), encoding='utf-8')
         (folder / f'{STEM}.html').write_text(render(result, title), encoding='utf-8')
-
-
-def csv_text(rows: Sequence[Dict[str, Any]]) -> str:
-    """Rows of the same columns; a list is written with ``x`` between its numbers."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator='\n')
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: 'x'.join(map(str, value)) if isinstance(value, list) else value
-                         for name, value in row.items()})
-    return text.getvalue()
 
 
 def render(result: Sensitivity, title: str) -> str:

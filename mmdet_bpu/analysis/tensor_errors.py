@@ -43,13 +43,14 @@ class Distance:
         """Take in one image's tensors, float64 of one shape and finite; returns its own SQNR."""
         if not x.numel():
             return None
+        x, y = x.flatten(), y.flatten()
         difference = x - y
-        signal, noise = x.square().sum().item(), difference.square().sum().item()
+        signal, noise = torch.dot(x, x).item(), torch.dot(difference, difference).item()
         self.signal += signal
         self.noise += noise
-        self.other += y.square().sum().item()
-        self.product += (x * y).sum().item()
-        self.largest = max(self.largest, difference.abs().max().item())
+        self.other += torch.dot(y, y).item()
+        self.product += torch.dot(x, y).item()
+        self.largest = max(self.largest, *(abs(end.item()) for end in difference.aminmax()))
         self.elements += x.numel()
         return ratio_db(signal, noise)
 
@@ -105,25 +106,35 @@ class TensorErrors:
             given (Tensor): What the quantizer was given.
             rounded (Tensor): What it made of that.
         """
-        levels = given / torch.tensor(self.grid.scale, dtype=torch.float32)
         self.elements += given.numel()
-        self.below += int((levels < self.grid.low - 0.5).sum())
-        self.above += int((levels > self.grid.high + 0.5).sum())
-        nonzero = given != 0
-        self.nonzero += int(nonzero.sum())
-        self.zeroed += int((nonzero & (rounded == 0)).sum())
-        self._add_channels(given.double(), rounded.double())
+        self._add_saturated(given)
+        nonzero = int(given.count_nonzero())
+        self.nonzero += nonzero
+        self.zeroed += nonzero - int(rounded.count_nonzero())
+        given, rounded = given.double(), rounded.double()
+        self._add_channels(given, rounded)
         self.local.add(*_finite(given, rounded))
-        ratio = self.accumulated.add(*_finite(reference, rounded))
+        ratio = self.accumulated.add(*_finite(reference.double(), rounded))
         if ratio is not None and (self.worst is None or ratio < self.worst[0]):
             self.worst = ratio, image
+
+    def _add_saturated(self, given: Tensor) -> None:
+        low, high = self.grid.low - 0.5, self.grid.high + 0.5
+        ends = torch.stack(given.aminmax()) / torch.tensor(self.grid.scale)
+        if ends[0] >= low and ends[1] <= high:
+            return
+        levels = given / torch.tensor(self.grid.scale)
+        self.below += int((levels < low).sum())
+        self.above += int((levels > high).sum())
 
     def _add_channels(self, given: Tensor, rounded: Tensor) -> None:
         """Signal and noise of each slice of the last axis, where a feature map has its channels."""
         count = given.shape[-1] if given.dim() else 1
         given, noise = given.reshape(-1, count), (given - rounded).reshape(-1, count)
-        finite = torch.isfinite(given)
-        sums = tuple(torch.where(finite, part, 0.0).square().sum(0) for part in (given, noise))
+        if not _all_finite(given):
+            finite = torch.isfinite(given)
+            given, noise = (torch.where(finite, part, 0.0) for part in (given, noise))
+        sums = given.square().sum(0), noise.square_().sum(0)
         if self.channels is not None:
             sums = tuple(known + new for known, new in zip(self.channels, sums))
         self.channels = sums
@@ -160,8 +171,14 @@ class TensorErrors:
             channels=0 if channels is None else len(channels))
 
 
+def _all_finite(x: Tensor) -> bool:
+    """Whether no element is infinite or NaN; a sum that overflows counts as not."""
+    return bool(torch.isfinite(x.sum()))
+
+
 def _finite(x: Tensor, y: Tensor) -> Tuple[Tensor, Tensor]:
-    """Both in float64, without the elements of which one is not finite."""
-    x, y = x.double(), y.double()
+    """Both without the elements of which one is not finite."""
+    if _all_finite(x) and _all_finite(y):
+        return x, y
     finite = torch.isfinite(x) & torch.isfinite(y)
-    return (x, y) if bool(finite.all()) else (x[finite], y[finite])
+    return x[finite], y[finite]

@@ -10,6 +10,7 @@ is it any good, are they equal      :func:`evaluate`, :func:`compare_stages`
 where accuracy is lost              :func:`compare`, :func:`sensitivity`
 can it be deployed, what it costs   :func:`check_model`, :func:`sites_of`, :func:`count_flops`
 how it is trained                   :func:`recipes_of`, :func:`recipe_lines`
+dtypes that are worth their cost    :func:`search`
 deployment                          :func:`export`, :func:`deploy`
 detection in pictures               :func:`infer`
 ==================================  ====================================================
@@ -19,8 +20,10 @@ import importlib
 from typing import Any, List
 
 _HOMES = {
+    'mmdet_bpu.analysis.search': ('Bound', ),
+    'mmdet_bpu.analysis.search_files': ('write_search', ),
     'mmdet_bpu.analysis.sensitivity_files': ('write_sensitivity', ),
-    'mmdet_bpu.apis.analysis': ('load_with_statistics', 'sensitivity'),
+    'mmdet_bpu.apis.analysis': ('load_with_statistics', 'search', 'sensitivity'),
     'mmdet_bpu.apis.checks': ('CHECK_STEPS', 'check_model', 'count_flops', 'recipes_of',
                               'sites_of'),
     'mmdet_bpu.apis.configs': ('load_config', ),

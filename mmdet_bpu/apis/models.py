@@ -9,12 +9,15 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
+from xdsl.dialects.builtin import ModuleOp
 
+from mmdet_bpu.backends.choice import require_vendor
+from mmdet_bpu.backends.vendor_module import VendorModule
 from mmdet_bpu.choices import KERNELS
 from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.prepared import prepare_from
 from mmdet_bpu.engine.promised_input import require_promised_input
-from mmdet_bpu.engine.stage_names import QUANTIZED_STAGES
+from mmdet_bpu.engine.stage_names import INT, QUANTIZED_STAGES, VENDOR
 from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.engine.weights import check_stage, read_checkpoint
 from mmdet_bpu.errors import BpuError
@@ -25,9 +28,11 @@ from mmdet_bpu.families.contract import check_decoding, deploy_metadata
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.hbir.integer_program import program_from_module
+from mmdet_bpu.hbir.text import print_text
 from mmdet_bpu.lowering.artifact_formats import FORMATS, load_artifact
 from mmdet_bpu.lowering.artifacts import IntegerModel, to_integers
 from mmdet_bpu.models.plain_norms import SYNCHRONIZED, open_norms
+from mmdet_bpu.program.program import Program
 from mmdet_bpu.quantization import quantization_of, quantized_graphs, set_quant_state
 
 CHECKPOINT_SUFFIXES = ('.pth', '.pt')
@@ -110,19 +115,42 @@ def export_hbir(cfg: Config, checkpoint: str) -> IntegerModel:
 
 def load_executable(cfg: Config, path: Union[str, Path], stage: str,
                     kernels: str = KERNELS[0]) -> Executable:
-    """What stage ``int`` or ``hbm`` evaluates.
+    """What stage ``int``, ``hbm`` or ``hbdk4`` evaluates.
 
     Stage ``int`` takes a calibration or QAT checkpoint, converted on the fly, or a ``.int.mlir``;
-    stage ``hbm`` takes a ``.hbm``. A kernel set computes it, by default the fast one.
+    stage ``hbm`` takes a ``.hbm``. A kernel set computes it, by default the fast one. Stage
+    ``hbdk4`` takes a checkpoint, which the vendor's package converts and computes.
 
     Raises:
-        BpuError: The file is of another kind than the stage takes.
+        BpuError: The file is of another kind than the stage takes, or the vendor's package is absent.
     """
-    checkpoints = CHECKPOINT_SUFFIXES if stage == 'int' else ()
-    expected = (FORMATS[stage].suffix, *checkpoints)
+    if stage == VENDOR:
+        require_vendor(f'parameter stage={VENDOR!r}')
+    checkpoints = CHECKPOINT_SUFFIXES if stage in (INT, VENDOR) else ()
+    suffixes = (FORMATS[stage].suffix, ) if stage in FORMATS else ()
+    expected = (*suffixes, *checkpoints)
     if not Path(path).name.endswith(expected):
         raise BpuError(f'stage {stage!r} takes a {" or ".join(expected)} file, found {path}')
+    if stage == VENDOR:
+        exported = export_hbir(cfg, str(path))
+        return vendor_module(exported.hbir, program_from_module(exported.integer), cfg.bpu.march)
     if Path(path).suffix in checkpoints:
         return Interpreter(program_from_module(export_hbir(cfg, str(path)).integer),
                            kernels=kernels)
     return load_artifact(path, kernels)
+
+
+def vendor_module(hbir: ModuleOp, program: Program, march: str) -> Executable:
+    """What the vendor's package makes of a network, on the inputs and outputs of our integers.
+
+    Args:
+        hbir (ModuleOp): The network, fake-quantized.
+        program (Program): Our integers of it.
+        march (str): March name.
+
+    Raises:
+        BpuError: The package is absent, or refuses the network.
+    """
+    inputs, outputs = ([program.spec(name) for name in names]
+                       for names in (program.inputs, program.outputs))
+    return VendorModule(print_text(hbir), march, inputs, outputs, program.metadata)

@@ -12,15 +12,18 @@ from xdsl.dialects.builtin import ModuleOp
 
 from mmdet_bpu.analysis.comparison_page import render
 from mmdet_bpu.analysis.quant_comparison import worst
-from mmdet_bpu.apis.models import deployable_detector, load_quantized, settings_of
+from mmdet_bpu.apis.models import (deployable_detector, load_quantized, settings_of,
+                                   vendor_module)
+from mmdet_bpu.backends.choice import require_vendor
 from mmdet_bpu.choices import KERNELS
 from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.quant_analysis import QuantAnalysis, analyze, drawn
-from mmdet_bpu.engine.stage_names import FLOAT, QUANTIZED_STAGES
+from mmdet_bpu.engine.stage_names import FLOAT, QUANTIZED_STAGES, VENDOR
 from mmdet_bpu.engine.val_images import val_loader
 from mmdet_bpu.engine.weights import check_stage, read_checkpoint, stage_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.class_names import class_names
+from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.lowering.artifact_formats import load_artifact
 from mmdet_bpu.lowering.export import lower_networks
 from mmdet_bpu.output_folder import require_folder, staged_folder
@@ -45,8 +48,9 @@ def compare(cfg: Config, checkpoint: PathLike, out_dir: PathLike,
         out_dir (str | Path): Folder for ``compare.html``, ``compare.json`` and ``compare.csv``.
         float_checkpoint (str | Path, optional): Float weights to compare with. Defaults to the checkpoint's
             own, without quantizers.
-        against (str | Path, optional): ``.int.mlir`` or ``.hbm`` of this checkpoint whose outputs are held against
-            the integers.
+        against (str | Path, optional): ``.int.mlir`` or ``.hbm`` of this checkpoint whose outputs are
+            held against the integers; ``hbdk4``: what the vendor's package makes of it. Defaults to
+            nothing.
         images (int): First validation images, at most that many. Defaults to 32.
         int_images (int): Of them, those whose integers are compared op by op. Defaults to 2.
         score_thr (float): Boxes below are no objects. Defaults to 0.3.
@@ -67,13 +71,20 @@ def compare(cfg: Config, checkpoint: PathLike, out_dir: PathLike,
     stage = stage_of(_of_stage(checkpoint, QUANTIZED_STAGES, 'compare it with its float model'))
     floats = None if float_checkpoint is None else _of_stage(
         float_checkpoint, (FLOAT, ), 'be what the quantized model is compared with')
-    other = None if against is None else load_artifact(against, kernels)
+    other = None
+    if against == VENDOR:
+        require_vendor(f'parameter against={VENDOR!r}')
+    elif against is not None:
+        other = load_artifact(against, kernels)
     settings_of(cfg)
     loader = val_loader(cfg)
     model = load_quantized(cfg, checkpoint)
     networks = quantized_graphs(model)
     conversion = lower_networks(networks).convert()
     rows = [row for network in networks for row in network.rows]
+    if against == VENDOR:
+        other = vendor_module(conversion.module, program_from_module(conversion.result),
+                              cfg.bpu.march)
     module = None if floats is None else _float_module(cfg, floats, float_checkpoint)
     analysis = analyze(loader, model, conversion, rows, images, int_images, score_thr, kernels,
                        module, other)

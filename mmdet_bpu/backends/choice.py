@@ -25,3 +25,13 @@ def choose_backend(name: str = 'auto') -> str:
     if name == 'hbdk4' and not hbdk4.available():
         raise BpuError(hbdk4.MISSING)
     return name
+
+
+def require_vendor(what: str) -> None:
+    """Refuse what needs the vendor's compiler where it is not installed.
+
+    Raises:
+        BpuError: It is not; ``what`` begins the message.
+    """
+    if not hbdk4.available():
+        raise BpuError(f'{what}: {hbdk4.ABSENT}')

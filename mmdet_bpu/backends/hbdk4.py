@@ -5,16 +5,21 @@ Written against the published interface and never yet run against the vendor's c
     load(path) -> Module            Module.parse(text) -> Module
     convert(m, march) -> Module     compile(m, path, march, opt=2, jobs=4)
     hbm_perf(path, output_dir)      writes an HTML and a JSON report into output_dir
+    module.functions[0].feed({name: array}) -> {name: array}     runs a module on the CPU
+    module.functions[0].inputs, .outputs     each with .name, .type.shape, .type.np_dtype
 """
 import importlib
 import importlib.util
 import json
+import tempfile
 from pathlib import Path
+from typing import Any, Callable, Optional, Sequence
 
 from mmdet_bpu.errors import BpuError
 
-MISSING = ("backend hbdk4: the package hbdk4 is not installed here. It comes with the vendor's "
-           "OpenExplorer toolkit. Without it, parameter backend='sim' makes a .hbm for the "
+ABSENT = ("the package hbdk4 is not installed here. It comes with the vendor's OpenExplorer "
+          'toolkit.')
+MISSING = (f"backend hbdk4: {ABSENT} Without it, parameter backend='sim' makes a .hbm for the "
            'simulator.')
 _FUNCTIONS = ('convert', 'compile', 'hbm_perf')
 
@@ -48,16 +53,9 @@ def compile_for_board(hbir_text: str, path, march: str, opt: int = 2, jobs: int 
     """
     if not available():
         raise BpuError(MISSING)
-    compiler = importlib.import_module('hbdk4.compiler')
-    missing = [name for name in _FUNCTIONS if not callable(getattr(compiler, name, None))]
-    parse = getattr(getattr(compiler, 'Module', None), 'parse', None)
-    if parse is None and not callable(getattr(compiler, 'load', None)):
-        missing.append('Module.parse or load')
-    if missing:
-        raise BpuError(f'backend hbdk4: the installed version has no {", ".join(missing)}; a '
-                       'version with the published interface is needed')
+    compiler = _compiler(_FUNCTIONS)
     path = Path(path)
-    module = _step('read the HBIR text', _read, compiler, parse, hbir_text, path)
+    module = _read(compiler, hbir_text, path.parent)
     module = _step(f'convert it for {march}', compiler.convert, module, march)
     _step(f'compile it for {march}', compiler.compile, module, str(path), march, opt=opt,
           jobs=jobs)
@@ -83,19 +81,62 @@ def read_perf_report(folder) -> dict:
     return {}
 
 
-def _read(compiler, parse, hbir_text: str, path: Path):
+def quantized_function(hbir_text: str, march: str) -> Any:
+    """The vendor's own quantized network, which its Python package runs on the CPU.
+
+    Args:
+        hbir_text (str): Fake-quantized HBIR.
+        march (str): March name.
+
+    Returns:
+        Any: The only function of what ``convert`` made: ``feed``, ``inputs``, ``outputs``.
+
+    Raises:
+        BpuError: As :func:`compile_for_board`; or what was made has not exactly one function to feed.
+    """
+    if not available():
+        raise BpuError(f'backend hbdk4: {ABSENT}')
+    compiler = _compiler(('convert', ))
+    with tempfile.TemporaryDirectory() as folder:
+        module = _read(compiler, hbir_text, Path(folder))
+    module = _step(f'convert it for {march}', compiler.convert, module, march)
+    functions = list(getattr(module, 'functions', ()))
+    if len(functions) != 1 or not callable(getattr(functions[0], 'feed', None)):
+        raise BpuError(f'backend hbdk4: expected one function to feed in the converted module, found '
+                       f'{len(functions)}; a version with the published interface is needed')
+    return functions[0]
+
+
+def _compiler(functions: Sequence[str]) -> Any:
+    """The vendor's module, if it has these functions and reads text."""
+    compiler = importlib.import_module('hbdk4.compiler')
+    missing = [name for name in functions if not callable(getattr(compiler, name, None))]
+    if _parser(compiler) is None and not callable(getattr(compiler, 'load', None)):
+        missing.append('Module.parse or load')
+    if missing:
+        raise BpuError(f'backend hbdk4: the installed version has no {", ".join(missing)}; a '
+                       'version with the published interface is needed')
+    return compiler
+
+
+def _parser(compiler: Any) -> Optional[Callable[[str], Any]]:
+    return getattr(getattr(compiler, 'Module', None), 'parse', None)
+
+
+def _read(compiler: Any, hbir_text: str, folder: Path) -> Any:
     """The text as a module: parsed in memory, or through a file where there is no parser."""
+    parse = _parser(compiler)
     if parse is not None:
-        return parse(hbir_text)
-    source = path.with_suffix('.hbdk4-input.mlir')
+        return _step('read the HBIR text', parse, hbir_text)
+    source = folder / 'hbdk4-input.mlir'
     source.write_text(hbir_text)
     try:
-        return compiler.load(str(source))
+        return _step('read the HBIR text', compiler.load, str(source))
     finally:
         source.unlink()
 
 
-def _step(what: str, function, *args, **kwargs):
+def _step(what: str, function: Callable, *args, **kwargs) -> Any:
     try:
         return function(*args, **kwargs)
     except Exception as error:  # The vendor documents no exception types.

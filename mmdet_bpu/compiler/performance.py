@@ -16,6 +16,9 @@ from mmdet_bpu.compiler.on_chip import FREE_OPS, spilled_values
 from mmdet_bpu.program.memory_plan import MemoryPlan
 from mmdet_bpu.program.program import Instruction, Program
 
+COST_MODEL_VERSION = 1
+"""Raised whenever an estimate of the same program may come out otherwise."""
+
 # Input channels that one step of a MAC array reduces; fewer leave lanes idle. Assumed.
 CHANNEL_LANES = 16
 CONVOLUTIONS = ('bpu.conv2d', 'bpu.conv_transpose2d', 'bpu.deform_conv2d')

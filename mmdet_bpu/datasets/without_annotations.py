@@ -1,5 +1,5 @@
 """Pipelines of pictures that nobody has annotated."""
-from typing import Any, List, Optional
+from typing import Any, Optional
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -53,17 +53,16 @@ def annotation_loader(pipeline: Any) -> Optional[str]:
     """Name of a step that reads annotations, or None.
 
     Args:
-        pipeline (Sequence[dict | Callable]): Configs or built transforms, nested ones too.
+        pipeline (Sequence[dict | Callable] | dict | Callable): Configs or built transforms, nested
+            ones too.
     """
-    steps: List[Any] = list(pipeline) if isinstance(pipeline, (list, tuple)) else [pipeline]
-    for step in steps:
-        if _is(step, LOADERS):
-            return LOADERS[0]
-        inner = step.get('transforms') if isinstance(step, dict) else getattr(step, 'transforms', None)
-        found = annotation_loader(inner) if isinstance(inner, (list, tuple)) else None
-        if found is not None:
-            return found
-    return None
+    if isinstance(pipeline, (list, tuple)):
+        return next((name for name in map(annotation_loader, pipeline) if name is not None), None)
+    if _is(pipeline, LOADERS):
+        return LOADERS[0]
+    inner = pipeline.get('transforms') if isinstance(pipeline, dict) else \
+        getattr(pipeline, 'transforms', None)
+    return annotation_loader(inner) if isinstance(inner, (list, tuple)) else None
 
 
 def refuse_annotations(pipeline: Any, dataset: str, place: str) -> None:

@@ -2,11 +2,12 @@
 from typing import Any, Iterator, Tuple
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmdet_bpu.engine.config_errors import present_files
+from mmdet_bpu.engine.config_errors import present_files, refused_config
 from mmdet_bpu.errors import BpuError
 
 
@@ -14,11 +15,12 @@ def val_loader(cfg: Config) -> DataLoader:
     """The dataloader of a completed config's validation data.
 
     Raises:
-        BpuError: There is none, or its files are absent.
+        BpuError: There is none, it cannot be built, or its files are absent.
     """
     if cfg.get('val_dataloader') is None:
         raise BpuError('field val_dataloader: expected the images to compare on, found none')
-    with present_files('val_dataloader'):
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    with refused_config(cfg), present_files('val_dataloader'):
         return Runner.build_dataloader(cfg.val_dataloader, seed=0)
 
 

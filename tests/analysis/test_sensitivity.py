@@ -2,7 +2,8 @@
 import pytest
 
 from mmdet_bpu.analysis.sensitivity import Cost, Sensitivity, TensorSensitivity, cost_of
-from mmdet_bpu.analysis.sensitivity_files import csv_text, render
+from mmdet_bpu.analysis.sensitivity_files import render
+from mmdet_bpu.analysis.tables import csv_text
 
 
 def test_first_order_that_explains_all_stands_for_the_images_that_were_not_measured():

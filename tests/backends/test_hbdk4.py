@@ -1,12 +1,13 @@
 """The vendor road against a stand-in package with the published signatures."""
 import json
-import sys
+from contextlib import ExitStack
 
 import pytest
 
 from mmdet_bpu.backends import hbdk4
 from mmdet_bpu.backends.choice import choose_backend
 from mmdet_bpu.errors import BpuError
+from tests.vendor_stand_in import installed
 
 COMPILER = '''
 import json, pathlib
@@ -41,21 +42,15 @@ def hbm_perf(model: str, output_dir: str = None):
 
 
 @pytest.fixture
-def vendor(tmp_path, monkeypatch):
+def vendor(tmp_path):
     """Installs the stand-in and gives its module; ``without`` drops names from it."""
-    def install(*without):
-        package = tmp_path / 'site' / 'hbdk4'
-        (package / 'compiler').mkdir(parents=True)
-        (package / '__init__.py').write_text('')
-        dropped = ''.join(f'del {name}\n' for name in without)
-        (package / 'compiler' / '__init__.py').write_text(COMPILER + dropped)
-        monkeypatch.syspath_prepend(str(tmp_path / 'site'))
-        import hbdk4.compiler
-        return hbdk4.compiler
+    with ExitStack() as stack:
 
-    yield install
-    for name in [name for name in sys.modules if name.split('.')[0] == 'hbdk4']:
-        del sys.modules[name]
+        def install(*without):
+            dropped = ''.join(f'del {name}\n' for name in without)
+            return stack.enter_context(installed(tmp_path / 'site', COMPILER + dropped))
+
+        yield install
 
 
 def test_the_calls_are_the_published_ones_in_order(vendor, tmp_path):

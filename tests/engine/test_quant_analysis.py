@@ -22,6 +22,7 @@ from mmdet_bpu.compiler.compile import compile_program
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.quantization import set_quant_state
+from tests.vendor_stand_in import COMPUTING, installed
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'analyze_quant.py'
 IMAGES = 3
@@ -240,3 +241,35 @@ def test_a_drawn_picture_is_a_jpeg_in_its_address():
     assert kind == 'data:image/jpeg;base64'
     decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
     assert decoded.shape == picture.shape and abs(int(decoded.mean()) - 90) <= 1
+
+
+@pytest.fixture
+def vendor(tmp_path):
+    with installed(tmp_path / 'site', COMPUTING) as compiler:
+        compiler.INTEGERS = True
+        yield compiler
+
+
+def test_the_vendor_s_network_is_held_against_the_integers(vendor, trained, staged, tmp_path):
+    vendor.OFF_BY = 3
+    found = apis.compare(staged('int', tmp_path), trained / QAT, tmp_path / 'out', against='hbdk4',
+                         images=1, int_images=0)
+    assert [(row['output'], row['max_lsb'], row['differing_share'])
+            for row in found['against_outputs']] == [('cls_scores', None, 0), ('bbox_preds', 3, 1 / 40)]
+    assert vendor.MARCHES == ['nash-e']
+
+
+def test_the_vendor_s_network_is_evaluated_as_any_stage(vendor, trained, staged, tmp_path):
+    metrics = [apis.evaluate(staged(stage, tmp_path / stage), trained / QAT)
+               for stage in ('int', 'hbdk4')]
+    plain = [{name: value for name, value in each.items() if '/' not in name.partition('/')[2]}
+             for each in metrics]
+    assert plain[0] == plain[1] and len(plain[0]) >= 6
+    assert metrics[1]['hbdk4/coco/bbox_mAP'] == metrics[0]['int/coco/bbox_mAP']
+
+
+def test_without_the_vendor_s_package_both_are_refused(trained, staged, tmp_path):
+    with pytest.raises(BpuError, match="parameter against='hbdk4': the package hbdk4 is not installed"):
+        apis.compare(staged('int', tmp_path), trained / QAT, tmp_path / 'out', against='hbdk4')
+    with pytest.raises(BpuError, match="parameter stage='hbdk4': the package hbdk4 is not installed"):
+        apis.evaluate(staged('hbdk4', tmp_path), trained / QAT)

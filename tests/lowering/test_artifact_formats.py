@@ -6,7 +6,7 @@ import torch
 
 from mmdet_bpu import apis
 from mmdet_bpu.compiler.compile import write_hbm
-from mmdet_bpu.engine.stage_names import EXECUTABLE_STAGES, STAGES, TRAINING_STAGES
+from mmdet_bpu.engine.stage_names import EXECUTABLE_STAGES, STAGES, TRAINING_STAGES, VENDOR
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors import Executable, HbmSimulator, Interpreter
 from mmdet_bpu.hbir.builder import OpBuilder
@@ -50,7 +50,7 @@ def test_each_format_opens_as_its_executable(artifacts, name, kind):
 
 
 def test_every_format_is_a_stage_that_is_evaluated_and_not_trained():
-    assert EXECUTABLE_STAGES == tuple(FORMATS) == ('int', 'hbm')
+    assert tuple(FORMATS) == ('int', 'hbm') and EXECUTABLE_STAGES == (*FORMATS, VENDOR)
     assert STAGES == TRAINING_STAGES + EXECUTABLE_STAGES
 
 

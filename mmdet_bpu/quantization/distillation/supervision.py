@@ -55,7 +55,8 @@ class Supervision:
         taught = float_signals(self.teacher, inputs, self.modules, self.selects)
         losses: Dict[str, Any] = {}
         # Around the mode that quantizes: it sees integers' values.
-        with Selections(_on_path) if self.selects else nullcontext() as selections:
+        watching = Selections(_on_path if self.labels else lambda: True)
+        with watching if self.selects else nullcontext() as selections:
             with detector.quant.running(detector):
                 if self.labels:
                     losses, shown = self._with_labels(detector, stock, inputs, data_samples)

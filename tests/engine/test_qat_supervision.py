@@ -1,0 +1,204 @@
+"""QAT under a float teacher, without labels, with scales that move: resumed, averaged, distributed."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmdet_bpu.engine.runner import BPURunner
+from mmdet_bpu.engine.teacher import KEY
+from mmdet_bpu.engine.training import train
+from mmdet_bpu.engine.weights import read_checkpoint
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.quantization import quantization_of
+
+PROCESSES = 2
+
+
+@pytest.fixture(scope='module')
+def pictures(tiny_config):
+    """A folder of pictures that nobody has annotated."""
+    return str(tiny_config.parent / 'data' / 'images')
+
+
+@pytest.fixture(scope='module')
+def calibration(trained):
+    return str(trained / 'tiny_calibration' / 'epoch_1.pth')
+
+
+def unlabelled(staged, work_dir, source, pictures, **overrides):
+    """QAT of two epochs without labels, learned scales that stay in the second, and averages."""
+    options = dict(
+        load_from=source, train_cfg__val_begin=1000, bpu__qat__labels=False,
+        bpu__qat__distill=dict(features=0.5, modules=['neck']),
+        bpu__qat__scales=dict(type='learned', lr_mult=100.0),
+        bpu__qat__freeze_scales=dict(by='epoch', at=1),
+        custom_hooks=[dict(type='EMAHook', momentum=0.1)])
+    cfg = staged('qat', work_dir, **{**options, **overrides})
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader.dataset = dict(type='PictureFolder', folder=pictures, pipeline=pipeline)
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def finished(staged, calibration, pictures, tmp_path_factory):
+    """Folder of such a run."""
+    root = tmp_path_factory.mktemp('unlabelled') / 'tiny_qat'
+    train(unlabelled(staged, root, calibration, pictures), str(root))
+    return root
+
+
+def scales(state_dict):
+    return {name: value for name, value in state_dict.items() if name.endswith('.scale')}
+
+
+def test_pictures_teach_and_scales_move_until_they_are_frozen(finished, calibration, trained):
+    before, first, second = (read_checkpoint(str(path))['state_dict'] for path in (
+        calibration, finished / 'epoch_1.pth', finished / 'epoch_2.pth'))
+    assert list(before) == list(first) == list(second)  # as a run with labels and fixed scales has them
+    dtypes = {name: each.dtype for name, each in quantization_of(
+        BPURunner.from_cfg(_evaluated(finished)).model).quantizers.items()}
+    moved = {name for name, scale in scales(first).items() if not torch.equal(scale, before[name])}
+    assert moved and all(dtypes[name.split('.')[2]] == 'int8' for name in moved)
+    assert all(scale > 0 for scale in scales(first).values())
+    assert all(torch.equal(scale, first[name]) for name, scale in scales(second).items())
+    assert not torch.equal(second['backbone.conv1.weight'], first['backbone.conv1.weight']) or \
+        not torch.equal(second['neck.convs.0.conv.weight'], first['neck.convs.0.conv.weight'])
+
+
+def _evaluated(folder):
+    from mmengine.config import Config
+    cfg = Config.fromfile(next(folder.glob('*.py')))
+    cfg.load_from, cfg.resume = str(folder / 'epoch_2.pth'), False
+    cfg.experiment_name = cfg.visualizer.name = f'{folder.name}_again'
+    return cfg
+
+
+def test_the_checkpoint_names_its_teacher_and_does_not_hold_it(finished, calibration):
+    saved = read_checkpoint(str(finished / 'epoch_2.pth'))
+    assert saved[KEY]['path'] == calibration
+    assert not any('teacher' in name or name.endswith('.step') for name in (
+        *saved['state_dict'], *saved['ema_state_dict']))
+
+
+@pytest.mark.parametrize('kind', ['learned', 'following'])
+def test_a_resumed_run_is_the_one_that_was_not_interrupted(staged, calibration, pictures, finished,
+                                                           tmp_path, kind):
+    overrides = {}
+    if kind == 'following':
+        overrides = dict(bpu__qat__scales=dict(type='following', constant=0.3),
+                         bpu__qat__freeze_scales=None)
+        finished = tmp_path / 'whole_qat'
+        train(unlabelled(staged, finished, calibration, pictures, **overrides), str(finished))
+    work_dir = tmp_path / 'tiny_qat'
+    cfg = unlabelled(staged, work_dir, None, pictures, **overrides)
+    train(cfg, str(work_dir), resume=str(finished / 'epoch_1.pth'))
+    whole, resumed = (read_checkpoint(str(folder / 'epoch_2.pth')) for folder in (finished, work_dir))
+    for part in ('state_dict', 'ema_state_dict'):
+        for name, value in whole[part].items():
+            assert torch.equal(resumed[part][name], value), (part, name)
+    assert resumed[KEY] == whole[KEY]
+
+
+def test_a_run_has_its_teacher_or_does_not_go_on(staged, finished, pictures, calibration, trained,
+                                                 tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    saved = torch.load(finished / 'epoch_1.pth', weights_only=True)
+
+    def resume(record, **overrides):
+        torch.save({**saved, KEY: record} if record else
+                   {key: value for key, value in saved.items() if key != KEY}, path)
+        train(unlabelled(staged, tmp_path / 'tiny_qat', None, pictures, **overrides),
+              str(tmp_path / 'tiny_qat'), resume=str(path))
+
+    gone = str(tmp_path / 'gone.pth')
+    with pytest.raises(BpuError, match='was read from .*gone.pth, which is not there any more.*'
+                                       'bpu.qat.distill.teacher'):
+        resume(dict(saved[KEY], path=gone))
+    other = str(trained / 'tiny_float' / 'epoch_1.pth')
+    with pytest.raises(BpuError, match=f'checksum {saved[KEY]["weights"]}, those in .*epoch_1.pth have'):
+        resume(saved[KEY], bpu__qat__distill=dict(teacher=other))
+    with pytest.raises(BpuError, match='says of no float teacher.*bpu.qat.distill asks for one'):
+        resume(None)
+
+
+def test_a_teacher_of_ones_own_may_be_a_float_checkpoint(staged, calibration, trained, tmp_path):
+    teacher = str(trained / 'tiny_float' / 'epoch_2.pth')
+    cfg = staged('qat', tmp_path / 'tiny_qat', load_from=calibration, train_cfg__max_epochs=1,
+                 train_cfg__val_begin=1000, bpu__qat__distill=dict(teacher=teacher))
+    runner = BPURunner.from_cfg(cfg)
+    runner.train()
+    history = runner.message_hub.log_scalars
+    assert {'train/loss_cls', 'train/loss_distill_cls_scores'} <= set(history)
+    assert read_checkpoint(str(tmp_path / 'tiny_qat' / 'epoch_1.pth'))[KEY]['path'] == teacher
+    assert quantization_of(runner.model).supervision is None
+
+
+def test_learned_scales_have_a_group_of_their_own_and_the_rest_keeps_its_own(staged, calibration,
+                                                                             tmp_path):
+    runner = BPURunner.from_cfg(staged(
+        'qat', tmp_path / 'x_qat', load_from=calibration,
+        bpu__qat__scales=dict(type='learned', lr_mult=7.0)))
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    groups = wrapper.optimizer.param_groups
+    steps = {id(p) for name, p in runner.model.named_parameters() if name.endswith('.step')}
+    assert steps and {id(p) for p in groups[-1]['params']} == steps
+    assert groups[-1]['lr'] == pytest.approx(7 * groups[0]['lr'])
+    assert groups[-1]['weight_decay'] == 0
+    assert not steps & {id(p) for group in groups[:-1] for p in group['params']}
+    assert runner.build_optim_wrapper(wrapper) is wrapper and len(groups) == len(
+        wrapper.optimizer.param_groups)
+
+
+@pytest.fixture(scope='module')
+def ranks(staged, calibration, pictures, tmp_path_factory):
+    """Models of two processes after one such epoch."""
+    root = tmp_path_factory.mktemp('unlabelled_ranks')
+    unlabelled(staged, root / 'tiny_qat', calibration, pictures, launcher='pytorch',
+               train_cfg__max_epochs=1).dump(root / 'cfg.py')
+    script = Path(__file__).with_name('run_stage_on_ranks.py')
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node',
+         str(PROCESSES), '--standalone', str(script), str(root / 'cfg.py'), str(root)],
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(root / f'rank_{rank}.pth', weights_only=True) for rank in range(PROCESSES)]
+
+
+def test_ranks_learn_the_same_scales_and_weights(ranks, calibration):
+    before = read_checkpoint(calibration)['state_dict']
+    assert not [name for name in ranks[0] if not torch.equal(ranks[0][name], ranks[1][name])]
+    assert any(not torch.equal(scale, before[name]) for name, scale in scales(ranks[0]).items())
+
+
+@pytest.mark.parametrize('overrides, words', [
+    (dict(bpu__qat__labels=False, bpu__qat__distill=dict(outputs=0)),
+     'bpu.qat.distill: expected outputs or features above 0 where bpu.qat.labels is False'),
+    (dict(bpu__qat__distill=dict(features=1.0)), 'bpu.qat.distill.modules: expected globs'),
+    (dict(bpu__qat__distill=dict(output=1.0)), 'did you mean bpu.qat.distill.outputs'),
+    (dict(bpu__qat__distill=dict(outputs=-1)), 'distill.outputs: expected a number from 0 on, found -1'),
+    (dict(bpu__qat__scales='learnt'), "bpu.qat.scales: expected one of 'fixed', 'following', 'learned'"),
+    (dict(bpu__qat__freeze_scales=dict(at=1)), "freeze_scales: expected None where bpu.qat.scales is "
+     "'fixed'"),
+    (dict(bpu__qat__scales='learned', bpu__qat__freeze_scales=dict(by='step')),
+     "freeze_scales.by: expected one of 'epoch', 'iter', found 'step'")])
+def test_bad_settings_are_refused_in_one_message(staged, calibration, tmp_path, overrides, words):
+    cfg = staged('qat', tmp_path / 'x_qat', load_from=calibration)
+    cfg.merge_from_dict({key.replace('__', '.'): value for key, value in overrides.items()})
+    with pytest.raises(BpuError, match=words) as caught:
+        train(cfg, str(tmp_path / 'x_qat'))
+    assert '\n' not in str(caught.value)
+
+
+def test_labels_are_not_made_up_for_a_folder_of_pictures(staged, calibration, pictures, tmp_path):
+    cfg = unlabelled(staged, tmp_path / 'x_qat', calibration, pictures, bpu__qat__labels=True)
+    with pytest.raises(BpuError, match='pipeline of PictureFolder has LoadAnnotations.*labels=False'):
+        train(cfg, str(tmp_path / 'x_qat'))
+    cfg = unlabelled(staged, tmp_path / 'y_qat', calibration, pictures, bpu__qat__labels=True)
+    dataset = cfg.train_dataloader.dataset
+    dataset.pipeline = [step for step in dataset.pipeline if step.type != 'LoadAnnotations']
+    with pytest.raises(BpuError, match="train_dataloader: stage 'qat' reads labels"):
+        train(cfg, str(tmp_path / 'y_qat'))
