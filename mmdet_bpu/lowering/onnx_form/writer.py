@@ -61,7 +61,7 @@ class OnnxWriter:
 
     def constant(self, array: np.ndarray, name: str) -> str:
         """An initializer; the same content is kept once."""
-        array = np.ascontiguousarray(array)
+        array = np.array(array, order='C')
         slot = (array.dtype.str, array.shape, array.tobytes())
         if slot not in self._constants:
             self._constants[slot] = self.unique(name)
@@ -100,9 +100,15 @@ class OnnxWriter:
         scale = scale.astype(np.float32)
         integers = np.clip(np.rint(data / scale.reshape(shape)), *integer_range(dtype))
         attributes = {} if axis is None else dict(axis=axis)
-        size = self.constant(scale if axis is not None else scale.reshape(()), f'{name}/scale')
+        return self._real(integers.astype(NUMPY[dtype]),
+                          scale if axis is not None else scale.reshape(()), name, **attributes)
+
+    def _real(self, integers: np.ndarray, scale: np.ndarray, name: str, **attributes: Any) -> str:
+        """Constant integers times their scale."""
         return self.node('DequantizeLinear', [
-            self.constant(integers.astype(NUMPY[dtype]), f'{name}/integers'), size], name, **attributes)
+            self.constant(integers, f'{name}/integers'), self.constant(scale, f'{name}/scale'),
+            # ONNX Runtime moves these nodes, and takes integers without a zero point for unsigned.
+            self.constant(np.zeros(scale.shape, integers.dtype), f'{name}/zero')], name, **attributes)
 
     # Operands
 
@@ -150,9 +156,7 @@ class OnnxWriter:
         if scale is not None:
             integers = np.rint(data.astype(np.float64) / scale)
             if np.abs(integers).max(initial=0) <= INT32_RANGE:
-                return [self.node('DequantizeLinear', [
-                    self.constant(integers.astype(np.int32), f'{name}/integers'),
-                    self.constant(scale, f'{name}/scale')], name, axis=0)]
+                return [self._real(integers.astype(np.int32), scale, name, axis=0)]
         return [self.constant(data, name)]
 
     def _scale_of_sums(self, op: Op) -> Optional[np.ndarray]:
