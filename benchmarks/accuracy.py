@@ -16,6 +16,7 @@ import argparse
 import fnmatch
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional
 
@@ -147,21 +148,32 @@ def run(args: argparse.Namespace) -> None:
 
     shape = tuple(args.input_shape) if args.input_shape else None
     data = packed(args.set, args.work_dir, shape, make_digits)
-    made = 0
+    asked, failed = 0, []
     for seed in range(args.seeds):
         for model in args.model:
             methods = wanted(data.name, model, seed, args.methods, args.cells)
-            made += len(methods)
+            asked += len(methods)
             if methods:
                 cells = Cells(data, model, seed, args.work_dir, args.results, args.epochs,
                               args.cfg_options)
-                for method in methods:
-                    cell = cells.cell(method)
-                    print(json.dumps({name: cell[name] for name in (
-                        'set', 'model', 'seed', 'method', 'metrics')}), flush=True)
-    if not made:
+                failed += [method for method in methods if not show(cells, method)]
+    if not asked:
         raise BpuError(f'no cell fits --cells {" ".join(args.cells)}: expected names like '
                        f'{data.name}-{args.model[0]}-0-default')
+    if failed:
+        raise BpuError(f'{len(failed)} cells failed: {", ".join(failed)}')
+
+
+def show(cells, method: str) -> bool:
+    """Make and print a cell; whether that went well. One that fails does not keep the others."""
+    try:
+        cell = cells.cell(method)
+    except BpuError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return False
+    print(json.dumps({name: cell[name] for name in ('set', 'model', 'seed', 'method', 'metrics')}),
+          flush=True)
+    return True
 
 
 if __name__ == '__main__':

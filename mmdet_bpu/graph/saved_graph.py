@@ -56,6 +56,7 @@ def to_plain(networks: Sequence[QuantizedGraph], folded: Sequence[Sequence[str]]
                 scale=config.scale))
         plain.append(dict(
             name=f'network_{number}', values=_structure(network), configs=configs,
+            weight_observers=dict(network.weight_observers),
             outputs=[[name, network.site_of(value)] for name, value in zip(
                 network.graph.output_names, network.graph.outputs)]))
     return dict(version=VERSION, networks=plain, folded=[list(pair) for pair in folded],
@@ -158,6 +159,8 @@ class SavedGraph:
             network.configs[value] = TensorConfig(
                 row['dtype'], row['rule'], RuleSource(row['source']), row['observer'],
                 row['scale'])
+        # A checkpoint that does not say has the config's.
+        network.weight_observers = plain.get('weight_observers', network.weight_observers)
 
     def _other_versions(self, versions: Mapping[str, str]) -> str:
         changed = [f'{name} {self.plain["versions"].get(name)} -> {found}'

@@ -67,6 +67,16 @@ def test_it_can_be_done_again_and_trained_on(staged, calibration, tmp_path):
     assert model.quant.state == 'quantize'
 
 
+def test_reaches_of_weights_are_those_of_the_checkpoint_whatever_the_config_says(staged, calibration,
+                                                                                tmp_path):
+    again(staged, calibration, tmp_path / 'tiny_calibration', bpu__calibration__weight_observer='mse')
+    saved = scales(tmp_path / 'tiny_calibration' / 'epoch_1.pth')
+    runner = BPURunner.from_cfg(staged('qat', tmp_path / 'tiny_qat', train_cfg__max_epochs=1))
+    reached = {name: tensor for name, tensor in runner.model.state_dict().items() if 'quant.reach' in name}
+    assert len(reached) > 10 and all(torch.equal(saved[name], each) for name, each in reached.items())
+    assert any((each < 1).any() for each in reached.values())
+
+
 def test_with_the_float_weights_that_it_was_made_of(staged, trained, calibration, tmp_path):
     cfg = staged('calibration', tmp_path, bpu__calibration__observer='mse')
     source = str(trained / 'tiny_float' / 'epoch_2.pth')
