@@ -27,8 +27,10 @@ def conv_transpose2d(w: OnnxWriter, op: Op) -> str:
     weight = w.node('Reshape', [weight, parts], name)
     weight = w.node('Transpose', [weight], name, perm=[0, 2, 1, 3, 4])
     weight = w.node('Reshape', [weight, whole], name)
-    return w.node('ConvTranspose', [w.operand(op, 0), weight, *w.bias(op)], op.site,
-                  **_window(op, kernel))
+    top, left, bottom, right = op.params['padding']
+    window = dict(_window(op, kernel), pads=[top, left, top, left],
+                  output_padding=[top - bottom, left - right])
+    return w.node('ConvTranspose', [w.operand(op, 0), weight, *w.bias(op)], op.site, **window)
 
 
 @writes('deform_conv2d')
@@ -46,7 +48,7 @@ def linear(w: OnnxWriter, op: Op) -> str:
     weight, _ = w.weight(op)
     weight = w.node('Transpose', [weight], f'{op.site}/weight', perm=[1, 0])
     result = w.node(KINDS[op.kind].onnx, [w.operand(op, 0), weight], f'{op.site}/product')
-    for bias in w.bias(op):
+    for bias in w.bias(op, as_float=True):
         result = w.node('Add', [result, bias], op.site)
     return result
 

@@ -147,12 +147,15 @@ class OnnxWriter:
                 self._constants[slot] = self._dequantized(array, scale, dtype, name, axis=0)
         return self._constants[slot], array.shape
 
-    def bias(self, op: Op) -> List[str]:
-        """The bias of a product, if it has one: int32 on the scale of its sums, where that is known."""
+    def bias(self, op: Op, as_float: bool = False) -> List[str]:
+        """The bias of a product, if it has one.
+
+        int32 on the scale of its sums, unless as a float number, or where the result is not rounded.
+        """
         if len(op.inputs) < 3:
             return []
         data = self.graph.values[op.inputs[2]].data.detach().cpu().numpy().astype(np.float32)
-        name, scale = f'{op.site}/bias', self._scale_of_sums(op)
+        name, scale = f'{op.site}/bias', None if as_float else self._scale_of_sums(op)
         if scale is not None:
             integers = np.rint(data.astype(np.float64) / scale)
             if np.abs(integers).max(initial=0) <= INT32_RANGE:
@@ -160,7 +163,8 @@ class OnnxWriter:
         return [self.constant(data, name)]
 
     def _scale_of_sums(self, op: Op) -> Optional[np.ndarray]:
-        if self.scales is None or op.inputs[0] not in self.scales.own:
+        if self.scales is None or op.inputs[0] not in self.scales.own \
+                or self.scales.own.get(op.output, ('', ))[0] == 'int32':
             return None
         dtype, scale = self.scales.own[op.inputs[0]]
         if dtype not in NUMPY:
