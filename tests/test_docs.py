@@ -114,7 +114,7 @@ def test_configs_hold_known_settings_and_types(path, code, tmp_path):
     if 'bpu' in config:
         validate_settings({'stage': 'qat', **config['bpu']})
     known = (registry.DATASETS, registry.HOOKS, registry.LOOPS, registry.METRICS, registry.MODELS,
-             registry.TRANSFORMS, OBSERVERS, QUANTIZERS)
+             registry.TRANSFORMS, registry.VISBACKENDS, registry.VISUALIZERS, OBSERVERS, QUANTIZERS)
     for kind in re.findall(r"\btype='(\w+)'", code):
         assert any(kind in kinds for kinds in known), kind
 

@@ -1,10 +1,10 @@
 """What does quantization cost a model, where, and how is it repaired?
 
     tools/analyze_quant.py compare CONFIG CHECKPOINT --out DIR
-    tools/analyze_quant.py sensitivity CONFIG CHECKPOINT --out DIR
-    tools/analyze_quant.py search CONFIG CHECKPOINT --out DIR
+    tools/analyze_quant.py sensitivity CONFIG CALIBRATED.pth --out DIR
+    tools/analyze_quant.py search CONFIG CALIBRATED.pth --out DIR
 
-`tools/analyze_quant.py COMMAND --help` says what each command does and takes.
+`tools/analyze_quant.py COMMAND --help` says what a command does and takes.
 """
 import argparse
 import importlib

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Union
 
-from mmdet_bpu.analysis.search import SearchResult
+from mmdet_bpu.analysis.search_result import SearchResult
 from mmdet_bpu.analysis.tables import csv_text
 from mmdet_bpu.compiler.html_table import table
 from mmdet_bpu.compiler.report_page import document

@@ -1,8 +1,9 @@
-"""What the loss and the outputs of a detector lose when one of its tensors alone is quantized.
+"""What a detector loses when one of its tensors alone is quantized.
 
-Of every tensor the loss is measured on some batches, with all else in float. What rounding changes to
-first order is had of all tensors at once (:mod:`mmdet_bpu.analysis.first_order`), so on many more
-batches. Both together are a control variate: with d the change that was measured and f the first-order one,
+Of every tensor the loss is measured on some batches, with all else in float. What rounding changes
+to first order is had of all tensors at once (:mod:`mmdet_bpu.analysis.first_order`), so on many more
+batches. Both together are a control variate: with d the change that was measured and f the
+first-order one,
 
     change = mean of d + b (mean of f over all batches - mean of f over those of d)
     b      = sum(d f) / sum(f f), held within [0, 1]
@@ -10,7 +11,7 @@ batches. Both together are a control variate: with d the change that was measure
 Where rounding is fine f explains d and the many batches count; where it is coarse b is small and the
 measurement stands.
 """
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from math import inf, log10, sqrt
 from typing import Any, Dict, Iterable, List, Mapping, MutableMapping, Optional, Sequence, Tuple
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from mmdet_bpu.analysis.alone import Alone
 from mmdet_bpu.analysis.detector_loss import as_in_training, given_features, loss_and_outputs
 from mmdet_bpu.analysis.first_order import Changes, first_order_changes
+from mmdet_bpu.analysis.sensitivity_result import (ACTIVATION, DTYPES, WEIGHT, Cost, Sensitivity,
+                                                   TensorSensitivity)
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.quantized_graph import WEIGHT_DTYPE
 from mmdet_bpu.program.kinds import KINDS
@@ -29,110 +32,9 @@ from mmdet_bpu.quantization.scale_choice import ScaleChoice, weight_names
 from mmdet_bpu.steps import progress_bar
 
 EXTRACT = 'extract_feat'
-ACTIVATION, WEIGHT = 'activation', 'weight'
-DTYPES = ('int8', 'int16')
 MATTERS = 1e-3
 """Share of the loss; where int8 costs less, int16 is not measured but taken to first order."""
 Known = MutableMapping[str, Dict[str, Optional[float]]]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one tensor in one dtype costs, alone.
-
-    Attributes:
-        loss_change (float): Of the mean loss of a batch.
-        standard_error (float, optional): Of ``loss_change`` by the batches that were measured; None
-            for a single one.
-        sqnr_db (float, optional): Signal to quantization noise of the deployed output that suffers
-            most, dB; None where nothing changes.
-    """
-    loss_change: float
-    standard_error: Optional[float]
-    sqnr_db: Optional[float]
-
-
-@dataclass(frozen=True)
-class TensorSensitivity:
-    """A tensor and what it costs in each dtype.
-
-    Attributes:
-        tensor (str): Public name of its quantizer, or of the weight.
-        kind (str): ``'activation'`` or ``'weight'``.
-        op (str): What makes it, or reads the weight.
-        shape (list[int]): Of the first of its group.
-        dtype (str): As it is configured.
-        rule (str): What chose that.
-        costs (dict[str, Cost]): dtype -> cost; of a weight int8 only.
-    """
-    tensor: str
-    kind: str
-    op: str
-    shape: List[int]
-    dtype: str
-    rule: str
-    costs: Dict[str, Cost] = field(default_factory=dict)
-
-    @property
-    def dtypes(self) -> Sequence[str]:
-        """Those that it can have."""
-        return DTYPES if self.kind == ACTIVATION else DTYPES[:1]
-
-    @property
-    def score(self) -> float:
-        """What it is ranked by: change of the loss in int8."""
-        return self.costs['int8'].loss_change
-
-    @property
-    def as_configured(self) -> float:
-        """Change of the loss in the dtype that it has; an accumulator is never rounded."""
-        return self.costs[self.dtype].loss_change if self.dtype in self.costs else 0.0
-
-    @property
-    def given_back(self) -> Optional[float]:
-        """Loss that int16 in the place of int8 gives back; None of a weight."""
-        if 'int16' not in self.costs:
-            return None
-        return self.costs['int8'].loss_change - self.costs['int16'].loss_change
-
-    def as_row(self, rank: int) -> Dict[str, Any]:
-        """Flat form for tables."""
-        costs = {f'{dtype} {name}': value for dtype in DTYPES
-                 for name, value in asdict(self.costs.get(dtype, Cost(None, None, None))).items()}
-        return dict(rank=rank, tensor=self.tensor, kind=self.kind, op=self.op, shape=self.shape,
-                    dtype=self.dtype, **{'as configured': self.as_configured,
-                                         'given back by int16': self.given_back},
-                    **costs, rule=self.rule)
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """All tensors of a detector, those that int8 costs most first.
-
-    Attributes:
-        tensors (list[TensorSensitivity]): Ranked.
-        loss (float): Mean loss of a batch in float.
-        images (int): Images on which every tensor was measured.
-        first_order_images (int): Images of the first-order changes.
-        labels (str): What the loss was computed from.
-    """
-    tensors: List[TensorSensitivity]
-    loss: float
-    images: int
-    first_order_images: int
-    labels: str
-
-    def rows(self) -> List[Dict[str, Any]]:
-        """Flat form, ranked from 1."""
-        return [tensor.as_row(rank) for rank, tensor in enumerate(self.tensors, 1)]
-
-    def as_dict(self) -> Dict[str, Any]:
-        """Plain form for JSON."""
-        return dict(loss=self.loss, images=self.images, first_order_images=self.first_order_images,
-                    labels=self.labels,
-                    tensors=[dict(asdict(tensor), score=tensor.score,
-                                  as_configured=tensor.as_configured, given_back=tensor.given_back)
-                             for tensor in self.tensors])
 
 
 class TensorMeasurement:
@@ -195,8 +97,8 @@ def measure_sensitivity(model: nn.Module, choice: ScaleChoice, direct: Sequence[
         other_images (int): How many images they hold.
         labels (str): Where the labels are from, for the report.
         named (str): Which tensors, as a glob. Defaults to all.
-        known (MutableMapping, optional): Costs that were measured before, and where new ones are kept: name and
-            dtype, as in ``'image int8'`` -> fields of :class:`Cost`.
+        known (MutableMapping, optional): Costs that were measured before, and where new ones are
+            kept: name and dtype, as in ``'image int8'`` -> fields of :class:`Cost`.
 
     Raises:
         BpuError: There are none of that name.

@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 from typing import List, Union
 
-from mmdet_bpu.analysis.sensitivity import DTYPES, Sensitivity, TensorSensitivity
+from mmdet_bpu.analysis.sensitivity_result import DTYPES, Sensitivity, TensorSensitivity
 from mmdet_bpu.analysis.tables import csv_text
 from mmdet_bpu.compiler.html_table import table
 from mmdet_bpu.compiler.report_page import document

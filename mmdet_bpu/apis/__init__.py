@@ -20,7 +20,7 @@ import importlib
 from typing import Any, List
 
 _HOMES = {
-    'mmdet_bpu.analysis.search': ('Bound', ),
+    'mmdet_bpu.analysis.search_result': ('Bound', ),
     'mmdet_bpu.analysis.search_files': ('write_search', ),
     'mmdet_bpu.analysis.sensitivity_files': ('write_sensitivity', ),
     'mmdet_bpu.apis.analysis': ('load_with_statistics', 'search', 'sensitivity'),

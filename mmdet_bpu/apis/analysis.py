@@ -10,10 +10,12 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_bpu.analysis.detector_loss import label_by_detections
-from mmdet_bpu.analysis.search import Bound, Search, SearchResult
+from mmdet_bpu.analysis.search import Search
 from mmdet_bpu.analysis.measurement_cache import MeasurementCache, digest, digest_of_file
+from mmdet_bpu.analysis.search_result import Bound, SearchResult
 from mmdet_bpu.analysis.search_space import SearchSpace
-from mmdet_bpu.analysis.sensitivity import Sensitivity, measure_sensitivity
+from mmdet_bpu.analysis.sensitivity import measure_sensitivity
+from mmdet_bpu.analysis.sensitivity_result import Sensitivity
 from mmdet_bpu.apis.models import deployable_detector, load_quantized, settings_of
 from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.compiler.performance import COST_MODEL_VERSION

@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_bpu.analysis.search import INT8, TEMPLATE, TOLERANCE, Bound, Search
+from mmdet_bpu.analysis.search import Search
 from mmdet_bpu.analysis.measurement_cache import MeasurementCache
 from mmdet_bpu.analysis.search_files import qconfig_text, render
+from mmdet_bpu.analysis.search_result import INT8, TEMPLATE, TOLERANCE, Bound
 from mmdet_bpu.analysis.search_space import SearchSpace
-from mmdet_bpu.analysis.sensitivity import Cost, Sensitivity, describe
+from mmdet_bpu.analysis.sensitivity import describe
+from mmdet_bpu.analysis.sensitivity_result import Cost, Sensitivity
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.quantization import prepare, quantization_of

@@ -1,8 +1,9 @@
 """How what was measured on few images and the first order of many make one cost."""
 import pytest
 
-from mmdet_bpu.analysis.sensitivity import Cost, Sensitivity, TensorSensitivity, cost_of
+from mmdet_bpu.analysis.sensitivity import cost_of
 from mmdet_bpu.analysis.sensitivity_files import render
+from mmdet_bpu.analysis.sensitivity_result import Cost, Sensitivity, TensorSensitivity
 from mmdet_bpu.analysis.tables import csv_text
 
 

@@ -83,6 +83,6 @@ def test_what_cannot_be_searched(staged, trained, calibration, tmp_path):
         apis.search(cfg, str(trained / 'tiny_qat' / 'epoch_2.pth'), tmp_path, apis.Bound())
     with pytest.raises(BpuError, match='parameter evaluations: expected a positive number'):
         apis.search(cfg, calibration, tmp_path, apis.Bound(), evaluations=0)
-    del cfg['val_evaluator']
+    cfg.val_evaluator = None
     with pytest.raises(BpuError, match='field val_evaluator: expected what mAP is measured by'):
         apis.search(cfg, calibration, tmp_path, apis.Bound())
