@@ -1,8 +1,10 @@
 """ONNX files: written, checked, and run by ONNX Runtime as an executable."""
 import json
+import os
+import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +12,9 @@ import torch
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.input_check import check_inputs
 from mmdet_bpu.executors.protocol import KernelCounts, Network, Tensors
+from mmdet_bpu.graph.quantized_graph import QuantizedGraph
+from mmdet_bpu.hbir.builder import metadata_of
+from mmdet_bpu.lowering.artifact_formats import FORMATS
 from mmdet_bpu.lowering.artifacts import IntegerModel
 from mmdet_bpu.program.program import TensorSpec
 
@@ -28,14 +33,35 @@ def write(exported: IntegerModel, path: Path) -> None:
     Raises:
         BpuError: ``onnx`` is not installed, an op has no ONNX form, or there are several networks.
     """
-    from mmdet_bpu.hbir.builder import metadata_of
-    if len(exported.networks) != 1:
-        raise BpuError(f'expected a detector of one network, found {len(exported.networks)}')
-    write_model(exported.networks[0], path, metadata_of(exported.integer))
+    write_model(only_network(exported.networks), path, metadata_of(exported.integer),
+                data_name=f'{FORMATS["onnx"].file}.data')
 
 
-def write_model(network: Any, path: Path, metadata: dict, as_float: bool = False) -> None:
-    """Write a network; tensors lie in ``PATH.data`` if one message cannot hold them all."""
+def only_network(networks: Sequence[QuantizedGraph]) -> QuantizedGraph:
+    """The network of a detector that has one.
+
+    Raises:
+        BpuError: It has several.
+    """
+    if len(networks) != 1:
+        raise BpuError(f'expected a detector of one network, found {len(networks)}')
+    return networks[0]
+
+
+def write_model(network: QuantizedGraph, path: Path, metadata: dict, as_float: bool = False,
+                data_name: Optional[str] = None) -> None:
+    """Write a network; tensors lie in a second file beside it if one message cannot hold them all.
+
+    Args:
+        network (QuantizedGraph): With scales.
+        path (Path): File to write.
+        metadata (dict): The deployment contract.
+        as_float (bool): Leave quantizers out. Defaults to False.
+        data_name (str, optional): Name of the second file. Defaults to that of ``path`` and ``.data``.
+
+    Raises:
+        BpuError: ``onnx`` is not installed, or an op has no ONNX form.
+    """
     try:
         import onnx
     except ImportError:
@@ -46,9 +72,14 @@ def write_model(network: Any, path: Path, metadata: dict, as_float: bool = False
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, str(path))
         return
-    onnx.save(model, str(path), save_as_external_data=True, location=f'{path.name}.data',
-              size_threshold=EXTERNAL)
-    onnx.checker.check_model(str(path))
+    data_name = data_name or f'{path.name}.data'
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        whole, data = Path(folder, path.name), Path(folder, data_name)
+        onnx.save(model, str(whole), save_as_external_data=True, location=data_name,
+                  size_threshold=EXTERNAL)
+        onnx.checker.check_model(str(whole))
+        os.replace(data, path.with_name(data_name))
+        os.replace(whole, path)
 
 
 class OnnxNetwork:
