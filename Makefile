@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -q --durations=10
 
 VENV := .venv
 BIN := $(VENV)/bin
-REQUIREMENTS := runtime lite demo tests fast
+REQUIREMENTS := runtime lite demo tests fast onnx
 PIN := -c requirements/constraints.txt
 
 # A stamp's name holds a checksum of the contents that it stands for: nothing to do while they are

@@ -61,6 +61,7 @@ setup(
         'mim': requirements('mminstall'),
         'demo': requirements('demo'),
         'fast': requirements('fast'),
+        'onnx': requirements('onnx'),
         'tests': requirements('tests'),
         'turbo': requirements('turbo'),
     },

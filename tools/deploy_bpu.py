@@ -25,6 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--backend', choices=BACKENDS, default='auto',
         help='auto: hbdk4 if it is installed, else sim (default)')
+    parser.add_argument('--onnx', action='store_true',
+                        help='write model.onnx too (needs the extra onnx)')
     add_config_options(parser)
     args = parser.parse_args()
     choose_backend(args.backend)
@@ -66,7 +68,8 @@ def main() -> None:
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, 'int', args.cfg_options)
     with Steps(apis.DEPLOY_STEPS) as step:
-        result, files = apis.deploy(cfg, args.checkpoint, args.out, args.march, args.backend, step)
+        result, files = apis.deploy(cfg, args.checkpoint, args.out, args.march, args.backend, step,
+                                    args.onnx)
     print_summary(result, files, cfg.bpu.march)
 
 

@@ -11,7 +11,7 @@ where accuracy is lost              :func:`compare`, :func:`sensitivity`
 can it be deployed, what it costs   :func:`check_model`, :func:`sites_of`, :func:`count_flops`
 how it is trained                   :func:`recipes_of`, :func:`recipe_lines`
 dtypes that are worth their cost    :func:`search`
-deployment                          :func:`export`, :func:`deploy`
+deployment                          :func:`export`, :func:`export_onnx`, :func:`deploy`
 detection in pictures               :func:`infer`
 ==================================  ====================================================
 """
@@ -27,7 +27,8 @@ _HOMES = {
     'mmdet_bpu.apis.checks': ('CHECK_STEPS', 'check_model', 'count_flops', 'recipes_of',
                               'sites_of'),
     'mmdet_bpu.apis.configs': ('load_config', ),
-    'mmdet_bpu.apis.deployment': ('DEPLOY_STEPS', 'EXPORT_STEPS', 'deploy', 'export'),
+    'mmdet_bpu.apis.deployment': ('DEPLOY_STEPS', 'EXPORT_STEPS', 'deploy', 'export',
+                                  'export_onnx'),
     'mmdet_bpu.apis.evaluation': ('compare_stages', 'evaluate'),
     'mmdet_bpu.apis.models': ('build_detector', 'deployable_detector', 'export_hbir',
                               'load_executable', 'load_quantized', 'metadata_of', 'settings_of'),

@@ -14,12 +14,15 @@ from mmdet_bpu.backends.compile import compile_hbm
 from mmdet_bpu.compiler.compile import CompileResult
 from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.engine.predictors import contract_of
+from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.text import print_text
-from mmdet_bpu.lowering.artifact_formats import writable_format
+from mmdet_bpu.lowering.artifact_formats import FORMATS, writable_format
 from mmdet_bpu.lowering.artifacts import CONTRACT_FILE, HBM_FILE, to_integers, write_export
-from mmdet_bpu.output_folder import require_folder, staged_folder, write_atomically
+from mmdet_bpu.lowering.onnx_form.files import only_network, write_model
+from mmdet_bpu.output_folder import (atomic_file, require_folder, staged_folder,
+                                     write_atomically)
 from mmdet_bpu.quantization import quantized_graphs
 from mmdet_bpu.steps import Step, silent
 
@@ -58,8 +61,39 @@ def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path], step: Step =
     return [Path(out_dir) / name for name in names]
 
 
+def export_onnx(cfg: Config, checkpoint: str, out_file: Union[str, Path], as_float: bool = False
+                ) -> List[Path]:
+    """The ONNX model of a calibration or QAT checkpoint; see docs/onnx.md.
+
+    Args:
+        cfg (Config): A config with a stage.
+        checkpoint (str): Of stage calibration or qat.
+        out_file (str | Path): File to write, whole or not at all.
+        as_float (bool): Leave quantizers out. Defaults to False.
+
+    Returns:
+        list[Path]: The file, and the one with its tensors where there is one.
+
+    Raises:
+        BpuError: A checkpoint of another stage, ``onnx`` is not installed, or a file that cannot be
+            written.
+    """
+    out = Path(out_file)
+    if out.suffix != FORMATS['onnx'].suffix or not out.parent.is_dir():
+        raise BpuError(f'parameter out_file: expected a {FORMATS["onnx"].suffix} file in a folder that is '
+                       f'there, found {out}')
+    model = load_quantized(cfg, checkpoint)
+    network, metadata = only_network(quantized_graphs(model)), metadata_of(cfg, model)
+    data = out.with_name(f'{out.name}.data')
+    with atomic_file(out) as partial:
+        write_model(network, partial, metadata, as_float, data.name)
+        beside = partial.with_name(data.name).is_file()
+    return [out, *([data] if beside else [])]
+
+
 def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optional[str] = None,
-           backend: str = 'auto', step: Step = silent) -> Tuple[CompileResult, List[Path]]:
+           backend: str = 'auto', step: Step = silent, onnx: bool = False
+           ) -> Tuple[CompileResult, List[Path]]:
     """From a calibration or QAT checkpoint to every file of a deployment, or to none of them.
 
     Args:
@@ -70,6 +104,7 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
         backend (str): ``auto``, ``sim`` or ``hbdk4``; see
             :func:`mmdet_bpu.backends.choose_backend`.
         step (Step): Told of each step.
+        onnx (bool): Write ``model.onnx`` too. Defaults to False.
 
     Returns:
         tuple[CompileResult, list[Path]]: The compilation, and all files.
@@ -88,7 +123,7 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     out = Path(out_dir)
     with staged_folder(out) as folder:
         step('write')
-        write_export(exported, folder)
+        write_export(exported, folder, ('int', *(['onnx'] if onnx else [])))
         step(f'compile for {cfg.bpu.march}')
         text = print_text(exported.hbir) if choose_backend(backend) == 'hbdk4' else None
         result = compile_hbm(program_from_module(exported.integer), folder / HBM_FILE,

@@ -57,6 +57,8 @@ FORMATS: Dict[str, ArtifactFormat] = {row.stage: row for row in (
                    'mmdet_bpu.lowering.integer_text:write', computed=True),
     ArtifactFormat('hbm', '.hbm', 'model.hbm', 'mmdet_bpu.executors.simulator:HbmSimulator',
                    computed=True),
+    ArtifactFormat('onnx', '.onnx', 'model.onnx', 'mmdet_bpu.lowering.onnx_form.files:OnnxNetwork',
+                   'mmdet_bpu.lowering.onnx_form.files:write'),
 )}
 """Stage -> format."""
 

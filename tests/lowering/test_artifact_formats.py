@@ -50,13 +50,13 @@ def test_each_format_opens_as_its_executable(artifacts, name, kind):
 
 
 def test_every_format_is_a_stage_that_is_evaluated_and_not_trained():
-    assert tuple(FORMATS) == ('int', 'hbm') and EXECUTABLE_STAGES == (*FORMATS, VENDOR)
+    assert tuple(FORMATS) == ('int', 'hbm', 'onnx') and EXECUTABLE_STAGES == (*FORMATS, VENDOR)
     assert STAGES == TRAINING_STAGES + EXECUTABLE_STAGES
 
 
 @pytest.mark.parametrize('name, words', [
     ('none.hbm', 'none.hbm not found'),
-    ('model.bin', 'model.bin: expected a model.int.mlir or a model.hbm')])
+    ('model.bin', 'model.bin: expected a model.int.mlir or a model.hbm or a model.onnx')])
 def test_a_file_that_is_none_is_refused(tmp_path, name, words):
     with pytest.raises(BpuError, match=words):
         load_artifact(tmp_path / name)

@@ -1,0 +1,1 @@
+"""The quantized graph as a standard ONNX model."""
