@@ -24,7 +24,7 @@ PACKAGE := $(VENV)/.package-$(call checksum,$(SOURCES))
 BYTECODE := $(VENV)/.bytecode-$(call checksum,requirements Makefile)
 # pip would compile every file that it installs, which takes longer than all the rest of it.
 PIP_INSTALL := -m pip install -q --no-compile
-IMPORTED := hypothesis, numba, pytest, sklearn.datasets, torch._dynamo
+IMPORTED := hypothesis, numba, onnx, onnxruntime, pytest, sklearn.datasets, torch._dynamo
 
 .PHONY: demo demo-control test install clean-demo
 
