@@ -3,15 +3,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import ConcatDataset, Dataset
 
 from mmdet_bpu.engine.runner import BPURunner
-from mmdet_bpu.engine.teacher import KEY
+from mmdet_bpu.engine.teacher import KEY, Teacher
 from mmdet_bpu.engine.training import train
+from mmdet_bpu.engine.unlabelled_data import refuse_unlabelled
 from mmdet_bpu.engine.weights import read_checkpoint
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.graph.saved_graph import KEY as GRAPH
 from mmdet_bpu.quantization import quantization_of
 
 PROCESSES = 2
@@ -58,22 +62,15 @@ def test_pictures_teach_and_scales_move_until_they_are_frozen(finished, calibrat
     before, first, second = (read_checkpoint(str(path))['state_dict'] for path in (
         calibration, finished / 'epoch_1.pth', finished / 'epoch_2.pth'))
     assert list(before) == list(first) == list(second)  # as a run with labels and fixed scales has them
-    dtypes = {name: each.dtype for name, each in quantization_of(
-        BPURunner.from_cfg(_evaluated(finished)).model).quantizers.items()}
+    saved = read_checkpoint(str(finished / 'epoch_1.pth'))[GRAPH]['networks'][0]['configs']
+    dtypes = {f'quant.quantizers.{row["quantizer"].replace(".", "|")}.scale': row['dtype']
+              for row in saved}
     moved = {name for name, scale in scales(first).items() if not torch.equal(scale, before[name])}
-    assert moved and all(dtypes[name.split('.')[2]] == 'int8' for name in moved)
+    assert moved and {dtypes[name] for name in moved} == {'int8'}
     assert all(scale > 0 for scale in scales(first).values())
     assert all(torch.equal(scale, first[name]) for name, scale in scales(second).items())
     assert not torch.equal(second['backbone.conv1.weight'], first['backbone.conv1.weight']) or \
         not torch.equal(second['neck.convs.0.conv.weight'], first['neck.convs.0.conv.weight'])
-
-
-def _evaluated(folder):
-    from mmengine.config import Config
-    cfg = Config.fromfile(next(folder.glob('*.py')))
-    cfg.load_from, cfg.resume = str(folder / 'epoch_2.pth'), False
-    cfg.experiment_name = cfg.visualizer.name = f'{folder.name}_again'
-    return cfg
 
 
 def test_the_checkpoint_names_its_teacher_and_does_not_hold_it(finished, calibration):
@@ -83,18 +80,11 @@ def test_the_checkpoint_names_its_teacher_and_does_not_hold_it(finished, calibra
         *saved['state_dict'], *saved['ema_state_dict']))
 
 
-@pytest.mark.parametrize('kind', ['learned', 'following'])
 def test_a_resumed_run_is_the_one_that_was_not_interrupted(staged, calibration, pictures, finished,
-                                                           tmp_path, kind):
-    overrides = {}
-    if kind == 'following':
-        overrides = dict(bpu__qat__scales=dict(type='following', constant=0.3),
-                         bpu__qat__freeze_scales=None)
-        finished = tmp_path / 'whole_qat'
-        train(unlabelled(staged, finished, calibration, pictures, **overrides), str(finished))
+                                                           tmp_path):
     work_dir = tmp_path / 'tiny_qat'
-    cfg = unlabelled(staged, work_dir, None, pictures, **overrides)
-    train(cfg, str(work_dir), resume=str(finished / 'epoch_1.pth'))
+    train(unlabelled(staged, work_dir, None, pictures), str(work_dir),
+          resume=str(finished / 'epoch_1.pth'))
     whole, resumed = (read_checkpoint(str(folder / 'epoch_2.pth')) for folder in (finished, work_dir))
     for part in ('state_dict', 'ema_state_dict'):
         for name, value in whole[part].items():
@@ -102,26 +92,26 @@ def test_a_resumed_run_is_the_one_that_was_not_interrupted(staged, calibration, 
     assert resumed[KEY] == whole[KEY]
 
 
-def test_a_run_has_its_teacher_or_does_not_go_on(staged, finished, pictures, calibration, trained,
-                                                 tmp_path):
-    path = tmp_path / 'epoch_1.pth'
-    saved = torch.load(finished / 'epoch_1.pth', weights_only=True)
-
-    def resume(record, **overrides):
-        torch.save({**saved, KEY: record} if record else
-                   {key: value for key, value in saved.items() if key != KEY}, path)
-        train(unlabelled(staged, tmp_path / 'tiny_qat', None, pictures, **overrides),
-              str(tmp_path / 'tiny_qat'), resume=str(path))
-
-    gone = str(tmp_path / 'gone.pth')
-    with pytest.raises(BpuError, match='was read from .*gone.pth, which is not there any more.*'
-                                       'bpu.qat.distill.teacher'):
-        resume(dict(saved[KEY], path=gone))
-    other = str(trained / 'tiny_float' / 'epoch_1.pth')
-    with pytest.raises(BpuError, match=f'checksum {saved[KEY]["weights"]}, those in .*epoch_1.pth have'):
-        resume(saved[KEY], bpu__qat__distill=dict(teacher=other))
+def test_a_run_has_its_teacher_or_does_not_go_on(tmp_path):
+    files = [str(tmp_path / name) for name in ('first.pth', 'other.pth')]
+    for file in files:
+        torch.save(dict(state_dict=torch.nn.Linear(2, 2).state_dict()), file)
+    teacher = Teacher(torch.nn.Linear(2, 2))
+    teacher.read(files[0])
+    record = dict(teacher.record)
+    weight = teacher.model.weight.clone()
+    again = Teacher(torch.nn.Linear(2, 2))
+    again.read_again({KEY: record}, 'epoch_1.pth', None)
+    assert torch.equal(again.model.weight, weight) and again.record == record
+    os.replace(files[0], tmp_path / 'moved.pth')
+    with pytest.raises(BpuError, match='teacher of epoch_1.pth was read from .*first.pth, which is not '
+                                       'there any more.*bpu.qat.distill.teacher'):
+        again.read_again({KEY: record}, 'epoch_1.pth', None)
+    again.read_again({KEY: record}, 'epoch_1.pth', str(tmp_path / 'moved.pth'))
+    with pytest.raises(BpuError, match=f'checksum {record["weights"]}, those in .*other.pth have'):
+        again.read_again({KEY: record}, 'epoch_1.pth', files[1])
     with pytest.raises(BpuError, match='says of no float teacher.*bpu.qat.distill asks for one'):
-        resume(None)
+        again.read_again({}, 'epoch_1.pth', None)
 
 
 def test_a_teacher_of_ones_own_may_be_a_float_checkpoint(staged, calibration, trained, tmp_path):
@@ -197,8 +187,16 @@ def test_labels_are_not_made_up_for_a_folder_of_pictures(staged, calibration, pi
     cfg = unlabelled(staged, tmp_path / 'x_qat', calibration, pictures, bpu__qat__labels=True)
     with pytest.raises(BpuError, match='pipeline of PictureFolder has LoadAnnotations.*labels=False'):
         train(cfg, str(tmp_path / 'x_qat'))
-    cfg = unlabelled(staged, tmp_path / 'y_qat', calibration, pictures, bpu__qat__labels=True)
-    dataset = cfg.train_dataloader.dataset
-    dataset.pipeline = [step for step in dataset.pipeline if step.type != 'LoadAnnotations']
-    with pytest.raises(BpuError, match="train_dataloader: stage 'qat' reads labels"):
-        train(cfg, str(tmp_path / 'y_qat'))
+    for dataset in (SimpleNamespace(labelled=False), ConcatDataset([Unlabelled()])):
+        with pytest.raises(BpuError, match="field train_dataloader: stage 'qat' reads labels"):
+            refuse_unlabelled('train_dataloader', dataset, 'qat')
+    refuse_unlabelled('train_dataloader', SimpleNamespace(), 'qat')
+
+
+class Unlabelled(Dataset):
+    """A data set that says so."""
+
+    labelled = False
+
+    def __len__(self):
+        return 1
