@@ -25,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     add_out_folder(parser)
     parser.add_argument('--float', dest='float_checkpoint', metavar='FILE',
-                        help="float checkpoint to compare with (default: the checkpoint's own weights "
-                        'without quantizers)')
+                        help="float checkpoint to compare with (default: the checkpoint's own "
+                        'weights without quantizers)')
     parser.add_argument('--against', metavar='FILE',
                         help='model.int.mlir or model.hbm of this checkpoint, whose outputs are '
-                        f"compared with the integers; {VENDOR}: what the vendor's package, where it is "
-                        'installed, makes of it')
+                        f"compared with the integers; {VENDOR}: what the vendor's package, where it "
+                        'is installed, makes of it')
     parser.add_argument('--images', type=int, default=32, metavar='N',
                         help='compare on the first N validation images (default: %(default)s)')
     parser.add_argument('--int-images', type=int, default=2, metavar='N',

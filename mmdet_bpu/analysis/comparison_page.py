@@ -16,8 +16,8 @@ from mmdet_bpu.compiler.report_page import document
 JPEG_QUALITY = 85
 DB, PERCENT = 1, 3  # decimals
 SHOWN_WORST = 10
-REORDERED = ('Behind a top-k rows may stand in another order, where two scores are nearly equal; then the '
-             'outputs differ without any of them being wrong.')
+REORDERED = ('Behind a top-k rows may stand in another order, where two scores are nearly equal; '
+             'then the outputs differ without any of them being wrong.')
 Pictures = Sequence[Tuple[Mapping[str, Any], np.ndarray]]
 
 
@@ -67,8 +67,8 @@ def _section(title: str, text: str, content: str) -> str:
 
 def _subtitle(report: Mapping[str, Any]) -> str:
     source = report['float_checkpoint'] or 'the same weights without quantizers'
-    return (f'{report["checkpoint"]}, stage {report["stage"]}, against {source}; {len(report["images"])} images, integers '
-            f'op by op on {report["int_images"]}')
+    return (f'{report["checkpoint"]}, stage {report["stage"]}, against {source}; '
+            f'{len(report["images"])} images, integers op by op on {report["int_images"]}')
 
 
 def _cards(report: Mapping[str, Any]) -> List[Tuple[str, str, str]]:

@@ -28,8 +28,8 @@ def detection_change(first: Detections, second: Detections, score_thr: float) ->
     """Compare two lists of boxes of one picture.
 
     The best boxes choose first among those of their class with an IoU of at least
-    :data:`SAME_BOX`. A partner may have a score below the threshold: what fell from 0.31 to 0.29 was
-    not lost.
+    :data:`SAME_BOX`. A partner may have a score below the threshold: what fell from 0.31 to 0.29
+    was not lost.
 
     Args:
         first (Detections), second (Detections): The best score first.

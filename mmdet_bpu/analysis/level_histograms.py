@@ -31,7 +31,7 @@ class LevelHistograms:
         self.before = torch.zeros(self.bins, dtype=torch.int64)
 
     def add(self, given: Tensor) -> None:
-        """Take in one image's tensor, float32, as the quantizer was given it; NaN counts nowhere."""
+        """Take in one image's tensor, float32, as the quantizer was given it; NaN is left out."""
         levels = given.flatten() / torch.tensor(self.grid.scale, dtype=torch.float32)
         position = levels.sub_(self.start).div_(self.width).clamp_(0, self.bins - 1)
         if bool(torch.isnan(position.sum())):
@@ -40,7 +40,7 @@ class LevelHistograms:
 
     @property
     def after(self) -> Tensor:
-        """int64 counts after rounding: what lies beyond an end of the range is in the bin of that end."""
+        """int64 counts after rounding: what lies beyond an end is in the bin of that end."""
         first, last = BINS_BEYOND, BINS_BEYOND + BINS_INSIDE
         counts = torch.zeros_like(self.before)
         counts[first:last] = self.before[first:last]

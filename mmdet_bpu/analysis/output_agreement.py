@@ -7,14 +7,14 @@ from mmdet_bpu.analysis.tensor_errors import Distance
 from mmdet_bpu.program.program import TensorSpec
 
 WIDE_TOLERANCE = 2**-14
-"""Of the largest magnitude of a sum of 32 bits: a multiplier of 15 bits is up to 2**-15 of it off."""
+"""Of the largest magnitude of a sum of 32 bits, which a 15-bit multiplier is 2**-15 of off."""
 
 
 class OutputAgreement:
     """Per output the largest difference and the share of elements that differ.
 
-    Integers of 8 and 16 bits differ if they are not equal; sums of 32 bits, which float32 does not hold
-    exactly, by more than :data:`WIDE_TOLERANCE`.
+    Integers of 8 and 16 bits differ if they are not equal; sums of 32 bits, which float32 does not
+    hold exactly, by more than :data:`WIDE_TOLERANCE`.
 
     Args:
         specs (Sequence[TensorSpec]): The outputs.

@@ -24,8 +24,8 @@ class QuantComparison:
     Args:
         conversion (Conversion): Of the network's HBIR to integers.
         rows (Sequence[dict]): Report of its quantized graph: which op and rule each site has.
-        floats (ModuleOp, optional): The float side's HBIR, if it has weights of its own. Defaults to
-            the same weights.
+        floats (ModuleOp, optional): The float side's HBIR, if it has weights of its own. Defaults
+            to the same weights.
 
     Raises:
         BpuError: ``floats`` is another network.
@@ -50,8 +50,8 @@ class QuantComparison:
             image (Tensor): Normalised float32 image (1, H, W, C).
 
         Returns:
-            tuple[dict, dict, float | None]: Outputs by name, of the float model and of the quantized
-            one; SQNR of this image over all of them, dB, the worst of the outputs.
+            tuple[dict, dict, float | None]: Outputs by name, of the float model and of the
+            quantized one; SQNR of this image over all of them, dB, the worst of the outputs.
 
         Raises:
             BpuError: The image has not the shape of the input.
@@ -84,8 +84,8 @@ class QuantComparison:
     def tensors(self) -> List[Dict[str, Any]]:
         """A row per tensor in the graph's order; see :meth:`TensorErrors.row`.
 
-        Besides: ``int_max_lsb`` and ``int_differing_share``, of integers against the quantized model
-        op by op, where :meth:`add_integers` saw the tensor.
+        Besides: ``int_max_lsb`` and ``int_differing_share``, of integers against the quantized
+        model op by op, where :meth:`add_integers` saw the tensor.
         """
         found, seen = [], defaultdict(int)
         for index, op in enumerate(self.walk.roundings):

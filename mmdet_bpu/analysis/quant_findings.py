@@ -1,7 +1,7 @@
 """What the errors of a tensor say about their cause, and what to try first.
 
-Every finding is read off one row of :meth:`mmdet_bpu.analysis.quant_comparison.QuantComparison.tensors`
-by thresholds that stand here.
+Every finding is read off one row of
+:meth:`mmdet_bpu.analysis.quant_comparison.QuantComparison.tensors` by thresholds that stand here.
 """
 import math
 from typing import Any, Dict, List, Mapping, Optional, Sequence
@@ -9,21 +9,21 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 POOR = 20.0
 """dB: noise of a tenth of the signal. int8 with a fitting range has 30 dB to 45 dB."""
 CHANNEL_GAP = 12.0
-"""dB that the SQNR of the tensor lies above that of its typical channel: a factor of 4 in amplitude."""
+"""dB from the SQNR of a typical channel to that of the tensor: a factor of 4 in amplitude."""
 SATURATED = 1e-3
 """Share of elements outside the range that is more than tails."""
 ZEROED, NEARLY_ALL = 0.5, 0.9
-"""Shares of the values other than zero that become zero: a range far too wide for most of them. Where nearly
-all do, a few values are all of the signal, and no ratio shows it."""
+"""Shares of the values other than zero that become zero: a range far too wide for most of them.
+Where nearly all do, a few values are all of the signal, and no ratio shows it."""
 
 ADVICE = {
     'outlier channel': 'bpu.calibration.equalize, or a rule with dtype int16 for it',
-    'range too wide': 'a rule with observer percentile for it; if most of it is zero still, with dtype '
-    'int16 too, or with a fixed scale',
+    'range too wide': 'a rule with observer percentile for it; if most of it is zero still, with '
+    'dtype int16 too, or with a fixed scale',
     'saturated': 'a rule with observer minmax for it, or dtype int16',
     'too few levels': 'a rule with dtype int16 for it',
-    'extremes cut': 'nothing, where outputs and detections are well; else dtype int16 with observer '
-    'minmax for it',
+    'extremes cut': 'nothing, where outputs and detections are well; else dtype int16 with '
+    'observer minmax for it',
     'dead': 'nothing: quantization loses nothing here, but the tensor does no work',
 }
 """Cause -> what to try, the cheapest first."""

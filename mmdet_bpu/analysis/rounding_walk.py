@@ -1,11 +1,12 @@
 """A quantized network and its float model, walked through side by side on one image.
 
-Both are the fake-quantized HBIR, with its fake quantizers on and off: so no detector runs twice, and
-of the tensors only those are alive that something still reads.
+Both are the fake-quantized HBIR, with its fake quantizers on and off: so no detector runs twice,
+and of the tensors only those are alive that something still reads.
 
-A top-k may choose, or order, other rows in the two models, and every tensor behind it would differ by
-that alone. So the float model follows here: it takes its own values of the rows that the quantized
-model chose. What differs then is what was rounded. (:meth:`RoundingWalk.floats` lets it choose.)
+A top-k may choose, or order, other rows in the two models, and every tensor behind it would differ
+by that alone. So the float model follows here: it takes its own values of the rows that the
+quantized model chose. What differs then is what was rounded. (:meth:`RoundingWalk.floats` lets it
+choose.)
 """
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -46,8 +47,8 @@ class RoundingWalk:
 
     Args:
         module (ModuleOp): Fake-quantized HBIR.
-        floats (ModuleOp, optional): The same network with the weights of another checkpoint, for the
-            float side. Defaults to ``module``: the same weights.
+        floats (ModuleOp, optional): The same network with the weights of another checkpoint, for
+            the float side. Defaults to ``module``: the same weights.
 
     Attributes:
         roundings (list[Operation]): Fake quantizers of what depends on the image, in order.
@@ -83,8 +84,8 @@ class RoundingWalk:
             seen (Callable): Told of each rounding.
 
         Returns:
-            tuple[dict, dict]: Outputs by name, of the float model, which follows the quantized one's
-            choices, and of the quantized one.
+            tuple[dict, dict]: Outputs by name, of the float model, which follows the quantized
+            one's choices, and of the quantized one.
 
         Raises:
             BpuError: The image has not the shape of the input.

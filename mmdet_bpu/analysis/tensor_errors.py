@@ -1,9 +1,9 @@
 """How far two versions of a tensor lie apart, gathered image by image.
 
 ``SQNR = 10 log10(sum x^2 / sum (x - y)^2)`` dB, the signal to quantization noise ratio of a tensor
-``x`` whose quantized form is ``y``. Sums are over all elements of all images, in float64; nothing of
-an image is kept but its sums. Elements that are not finite (two-stage proposals hold infinities on
-purpose) count as saturated and for nothing else.
+``x`` whose quantized form is ``y``. Sums are over all elements of all images, in float64; nothing
+of an image is kept but its sums. Elements that are not finite (two-stage proposals hold infinities
+on purpose) count as saturated and for nothing else.
 """
 import math
 from dataclasses import dataclass
@@ -139,8 +139,7 @@ class TensorErrors:
         below, above = levels < low, levels > high
         self.below += int(below.sum())
         self.above += int(above.sum())
-        cut = below | above
-        return cut
+        return below | above
 
     def _add_channels(self, given: Tensor, rounded: Tensor) -> None:
         """Signal and noise of each slice of the last axis, where a feature map has its channels."""

@@ -122,7 +122,8 @@ def load_executable(cfg: Config, path: Union[str, Path], stage: str,
     ``hbdk4`` takes a checkpoint, which the vendor's package converts and computes.
 
     Raises:
-        BpuError: The file is of another kind than the stage takes, or the vendor's package is absent.
+        BpuError: The file is of another kind than the stage takes, or the vendor's package is
+            absent.
     """
     if stage == VENDOR:
         require_vendor(f'parameter stage={VENDOR!r}')

@@ -46,11 +46,11 @@ def compare(cfg: Config, checkpoint: PathLike, out_dir: PathLike,
         cfg (Config): With a stage; its validation data are used. Completed in place.
         checkpoint (str | Path): Of a calibration or of QAT.
         out_dir (str | Path): Folder for ``compare.html``, ``compare.json`` and ``compare.csv``.
-        float_checkpoint (str | Path, optional): Float weights to compare with. Defaults to the checkpoint's
-            own, without quantizers.
-        against (str | Path, optional): ``.int.mlir`` or ``.hbm`` of this checkpoint whose outputs are
-            held against the integers; ``hbdk4``: what the vendor's package makes of it. Defaults to
-            nothing.
+        float_checkpoint (str | Path, optional): Float weights to compare with. Defaults to the
+            checkpoint's own, without quantizers.
+        against (str | Path, optional): ``.int.mlir`` or ``.hbm`` of this checkpoint whose outputs
+            are held against the integers; ``hbdk4``: what the vendor's package makes of it.
+            Defaults to nothing.
         images (int): First validation images, at most that many. Defaults to 32.
         int_images (int): Of them, those whose integers are compared op by op. Defaults to 2.
         score_thr (float): Boxes below are no objects. Defaults to 0.3.
@@ -60,7 +60,8 @@ def compare(cfg: Config, checkpoint: PathLike, out_dir: PathLike,
         dict: What ``compare.json`` holds.
 
     Raises:
-        BpuError: A checkpoint of another stage or model, no data, or a folder that cannot be written.
+        BpuError: A checkpoint of another stage or model, no data, or a folder that cannot be
+            written.
     """
     _require_counts(images=images, int_images=int_images)
     if not 0 <= score_thr <= 1:

@@ -92,7 +92,8 @@ def quantized_function(hbir_text: str, march: str) -> Any:
         Any: The only function of what ``convert`` made: ``feed``, ``inputs``, ``outputs``.
 
     Raises:
-        BpuError: As :func:`compile_for_board`; or what was made has not exactly one function to feed.
+        BpuError: As :func:`compile_for_board`; or what was made has not exactly one function to
+            feed.
     """
     if not available():
         raise BpuError(f'backend hbdk4: {ABSENT}')

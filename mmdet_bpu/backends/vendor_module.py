@@ -21,8 +21,8 @@ from mmdet_bpu.program.program import TensorSpec
 class VendorModule:
     """What ``convert`` made of a network, run on the CPU by the vendor's package.
 
-    Where its inputs are float, it is fed what the integers stand for; where its outputs are, they are
-    rounded to the integers of ``outputs``, on which they lie if the vendor kept our scales.
+    Where its inputs are float, it is fed what the integers stand for; where its outputs are, they
+    are rounded to the integers of ``outputs``, on which they lie if the vendor kept our scales.
 
     Args:
         hbir_text (str): Fake-quantized HBIR.
@@ -34,7 +34,8 @@ class VendorModule:
     The attributes are those of :class:`mmdet_bpu.executors.protocol.Executable`.
 
     Raises:
-        BpuError: hbdk4 is absent or refuses the network, or its network has other inputs or outputs.
+        BpuError: hbdk4 is absent or refuses the network, or its network has other inputs or
+            outputs.
     """
 
     def __init__(self, hbir_text: str, march: str, inputs: Sequence[TensorSpec],
@@ -55,7 +56,8 @@ class VendorModule:
         """Run one inference on integers.
 
         Raises:
-            BpuError: The inputs do not fit, or the vendor's package fails; the message holds its words.
+            BpuError: The inputs do not fit, or the vendor's package fails; the message holds its
+                words.
         """
         check_inputs(self.inputs, inputs)
         given = {spec.name: _fed(inputs[spec.name], spec, self._types['inputs'][spec.name])
@@ -93,7 +95,8 @@ def _fed(integers: Tensor, spec: TensorSpec, dtype: np.dtype) -> np.ndarray:
         return np.ascontiguousarray(real.numpy().astype(dtype))
     own = np.dtype(ELEMENT_TYPES[spec.dtype].user)
     if dtype != own:
-        raise BpuError(f'backend hbdk4: expected its input {spec.name} as {own} or float, found {dtype}')
+        raise BpuError(f'backend hbdk4: expected its input {spec.name} as {own} or float, found '
+                       f'{dtype}')
     return np.ascontiguousarray(integers.numpy())
 
 

@@ -93,9 +93,9 @@ class QuantAnalysis:
         return ranked[:count]
 
 
-def analyze(loader: DataLoader, model: nn.Module, conversion: Conversion, rows: List[dict], images: int,
-            int_images: int, score_thr: float, kernels: str, floats: Optional[ModuleOp] = None,
-            against: Optional[Executable] = None) -> QuantAnalysis:
+def analyze(loader: DataLoader, model: nn.Module, conversion: Conversion, rows: List[dict],
+            images: int, int_images: int, score_thr: float, kernels: str,
+            floats: Optional[ModuleOp] = None, against: Optional[Executable] = None) -> QuantAnalysis:
     """Run the first validation images through the float, the quantized and the integer network.
 
     Args:
@@ -145,7 +145,7 @@ def analyze(loader: DataLoader, model: nn.Module, conversion: Conversion, rows: 
                 detection_change(found[QUANTIZED], found[INTEGERS], score_thr), found))
             advance(1)
     if not result.images:
-        raise BpuError('field val_dataloader: expected images to compare on, found an empty data set')
+        raise BpuError('field val_dataloader: expected images to compare on, found none in it')
     return result
 
 

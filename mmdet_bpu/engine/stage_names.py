@@ -9,8 +9,8 @@ VENDOR = 'hbdk4'
 TRAINING_STAGES = (FLOAT, CALIBRATION, QAT)
 # Their model has fake quantizers.
 QUANTIZED_STAGES = (CALIBRATION, QAT)
-# Evaluated, not trained: their network is an executable, one stage for each format of artefacts, and one
-# for what the vendor's package makes of a checkpoint.
+# Evaluated, not trained: their network is an executable, one stage for each format of artefacts, and
+# one for what the vendor's package makes of a checkpoint.
 EXECUTABLE_STAGES = (*FORMATS, VENDOR)
 STAGES = TRAINING_STAGES + EXECUTABLE_STAGES
 

@@ -30,10 +30,10 @@ class QuantMonitorHook(Hook):
     * ``quant/lowest_sqnr_db/PART``: that of the worst of them,
     * ``quant/saturated/PART``: share of its elements outside of their range,
 
-    in every backend of the config's visualizer (TensorBoard, W&B, a file). They are those of the first
-    process's images. A watched step computes the same losses, bit for bit; its gradients may differ in the
-    last bits of float32, as what runs at once otherwise is written out. In stages that do not train
-    quantized, the hook does nothing.
+    in every backend of the config's visualizer (TensorBoard, W&B, a file). They are those of the
+    first process's images. A watched step computes the same losses, bit for bit; its gradients may
+    differ in the last bits of float32, as what runs at once otherwise is written out. In stages
+    that do not train quantized, the hook does nothing.
 
     Args:
         interval (int): Steps of training from one watched step to the next. Defaults to 50.
