@@ -20,7 +20,7 @@ from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
 from mmdet_bpu.quantization.placement import place
 from mmdet_bpu.quantization.plan import build_plan
 from mmdet_bpu.quantization.qconfig import WHOLE, assign, weight_observers
-from mmdet_bpu.quantization.quant_mode import Quantization, QuantizedDetector
+from mmdet_bpu.quantization.quantized_detector import Quantization, QuantizedDetector
 from mmdet_bpu.quantization.refusals import refuse_without_integer_form
 from mmdet_bpu.quantization.repairs import repair
 from mmdet_bpu.quantization.trained_scales import build_quantizer

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmdet_bpu.graph.opgraph import Op
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
-from mmdet_bpu.quantization.quant_mode import Quantization
+from mmdet_bpu.quantization.quantized_detector import Quantization
 from mmdet_bpu.quantization.statistics import reduced
 
 KINDS = ('conv2d', 'linear')

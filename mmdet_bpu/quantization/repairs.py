@@ -7,7 +7,7 @@ from torch import nn
 from mmdet_bpu.quantization.bias_correction import correct_bias
 from mmdet_bpu.quantization.equalization import equalize
 from mmdet_bpu.quantization.product_inputs import ProductInputs, products_of
-from mmdet_bpu.quantization.quant_mode import Quantization
+from mmdet_bpu.quantization.quantized_detector import Quantization
 from mmdet_bpu.quantization.rounding import ITERATIONS, round_best
 
 ON_IMAGES = ('adaround', 'bias_correction')

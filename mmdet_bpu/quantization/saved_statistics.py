@@ -5,7 +5,7 @@ from typing import Any, Dict, Mapping
 from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError, first_names
-from mmdet_bpu.quantization.quant_mode import checksum, public_name
+from mmdet_bpu.quantization.quantized_detector import checksum, public_name
 from mmdet_bpu.quantization.repairs import ON_IMAGES, repairs_of, repairs_on_images
 from mmdet_bpu.quantization.state import quantization_of
 from mmdet_bpu.quantization.statistics import Statistics

@@ -6,7 +6,7 @@ from torch import nn
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
-from mmdet_bpu.quantization.quant_mode import public_name
+from mmdet_bpu.quantization.quantized_detector import public_name
 from mmdet_bpu.quantization.saved_statistics import SavedStatistics
 from mmdet_bpu.quantization.state import quantization_of
 

@@ -14,7 +14,7 @@ from mmdet_bpu.graph.opgraph import OpGraph
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph, Role
 from mmdet_bpu.graph.saved_graph import to_plain
 from mmdet_bpu.quantization.fake_quant import QuantState
-from mmdet_bpu.quantization.quant_mode import Quantization, public_name
+from mmdet_bpu.quantization.quantized_detector import Quantization, public_name
 
 STRUCTURAL_PACKAGES = ('mmdet', 'mmcv')
 INPUT_STAGE = ('input_shape', 'input_format', 'resize')

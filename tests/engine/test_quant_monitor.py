@@ -14,7 +14,7 @@ from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.engine.weights import read_checkpoint
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer, QuantState
-from mmdet_bpu.quantization.quant_mode import Quantization, module_key
+from mmdet_bpu.quantization.quantized_detector import Quantization, module_key
 
 
 def quantizers(**dtypes):

@@ -14,7 +14,7 @@ from mmdet_bpu.analysis.tensor_errors import HIGHEST, ratio_db
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
-from mmdet_bpu.quantization.quant_mode import Quantization, public_name
+from mmdet_bpu.quantization.quantized_detector import Quantization, public_name
 
 PREFIX = 'quant'
 

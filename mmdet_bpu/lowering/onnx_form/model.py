@@ -1,7 +1,6 @@
 """The ONNX model of a quantized graph: QDQ, opset 21, static shapes, the contract in its metadata."""
 import json
-from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Optional
 
 import onnx
 import torch
