@@ -1,7 +1,7 @@
 """The float teacher of a QAT run: the detector that QAT starts from, as it was before quantization.
 
-Its weights are not in the run's checkpoints. They say which file it was read from and the checksum of what was read, so
-that a resumed run has the same teacher or none.
+Its weights are not in the run's checkpoints. They say which file it was read from and the checksum of
+what was read, so that a resumed run has the same teacher or none.
 """
 import os
 from typing import Any, Dict, Mapping, Optional
