@@ -3,15 +3,15 @@
     python benchmarks/accuracy.py [--set digits|bccd|FOLDER] [--model deformable retinanet ...]
                                   [--seeds 3] [--methods default qat ...] [--cells PATTERN ...]
 
-A cell is a set, a model, a seed and a method. Methods of one seed share a float model and one calibration on
-images; a method that only chooses scales otherwise takes them from that calibration's statistics. A cell that is
-there, made of the same inputs, is not run again, and a run that was cut goes on where it was. ``FOLDER`` holds a
-packed COCO set, ``train_lmdb`` and ``val_lmdb``. ``--table`` only prints what is in ``--results``, as
-docs/quantization.md has it.
+A cell is a set, a model, a seed and a method. Methods of one seed share a float model and one
+calibration on images; a method that only chooses scales otherwise takes them from that
+calibration's statistics. A cell that is there, made of the same inputs, is not run again, and a run
+that was cut goes on where it was. ``FOLDER`` holds a packed COCO set, ``train_lmdb`` and
+``val_lmdb``. ``--table`` only prints what is in ``--results``, as docs/quantization.md has it.
 
-Without training a share is mAP of the integers over that of the float model that they were made of; with
-QAT, over the control: the float model trained on for as many steps with the same recipe. QAT without labels has the float
-model for its teacher, and is held against that.
+Without training a share is mAP of the integers over that of the float model that they were made of;
+with QAT, over the control: the float model trained on for as many steps with the same recipe. QAT
+without labels has the float model for its teacher, and is held against that.
 """
 import argparse
 import fnmatch
@@ -109,7 +109,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--set', default=DIGITS, metavar='SET',
                         help='digits, bccd, or a folder with train_lmdb and val_lmdb (default: digits)')
     parser.add_argument('--model', nargs='+', choices=MODELS, default=['deformable'])
-    parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds 0 to N - 1 (default: 1)')
+    parser.add_argument('--seeds', type=int, default=1, metavar='N',
+                        help='seeds 0 to N - 1 (default: 1)')
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS),
                         metavar='METHOD', help=f'some of {", ".join(METHODS)} (default: all)')
     parser.add_argument('--cells', nargs='+', metavar='PATTERN',

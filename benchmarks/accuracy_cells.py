@@ -1,4 +1,4 @@
-"""Cells of the accuracy benchmark: a set, a model, a seed and a method each, kept with what made them."""
+"""Cells of the accuracy benchmark (set, model, seed, method), kept with what made them."""
 import hashlib
 import json
 import shutil

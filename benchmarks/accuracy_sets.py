@@ -1,7 +1,8 @@
-"""Data sets of the accuracy benchmark, and the configs that small detectors are trained on them with.
+"""Data sets of the accuracy benchmark, and the configs that small detectors are trained on them
+with.
 
-The digits have configs of their own, ``configs/demo/digits_*.py``. Any other set takes them over with
-its classes and input shape, as many steps, and flips, which digits do not bear.
+The digits have configs of their own, ``configs/demo/digits_*.py``. Any other set takes them over
+with its classes and input shape, as many steps, and flips, which digits do not bear.
 """
 import math
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ class PackedSet:
 
 KEPT = ('default_scope', 'bpu', 'model', 'train_dataloader', 'val_dataloader', 'test_dataloader',
         'val_evaluator', 'test_evaluator', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'val_cfg',
-        'test_cfg', 'default_hooks', 'custom_hooks', 'custom_imports', 'env_cfg', 'visualizer', 'vis_backends',
+        'test_cfg', 'default_hooks', 'custom_hooks', 'custom_imports', 'env_cfg', 'visualizer',
+        'vis_backends',
         'log_processor', 'log_level', 'load_from', 'resume', 'randomness', 'auto_scale_lr')
 
 

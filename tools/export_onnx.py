@@ -3,8 +3,8 @@
     tools/export_onnx.py configs/qat.py work_dirs/qat/epoch_6.pth --out model.onnx
     tools/export_onnx.py configs/qat.py work_dirs/qat/epoch_6.pth --out float.onnx --float
 
-Needs the extra onnx. Where one file cannot hold all tensors (2 GB), they lie in model.onnx.data beside it. docs/onnx.md says
-what is in it and how it compares with the integers.
+Needs the extra onnx. Where one file cannot hold all tensors (2 GB), they lie in model.onnx.data
+beside it. docs/onnx.md says what is in it and how it compares with the integers.
 """
 import argparse
 

@@ -1,7 +1,8 @@
 """The QDQ model node by node: what each rounding gives when its inputs are those of the QAT model.
 
-Every ``QuantizeLinear`` becomes an output, and what is behind its ``DequantizeLinear`` an input, so no error is carried
-from one rounding to the next. ONNX Runtime runs it with its graph optimizations off.
+Every ``QuantizeLinear`` becomes an output, and what is behind its ``DequantizeLinear`` an input, so
+no error is carried from one rounding to the next. ONNX Runtime runs it with its graph optimizations
+off.
 """
 from dataclasses import dataclass, field
 from typing import Dict, Iterable, List

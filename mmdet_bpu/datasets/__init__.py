@@ -1,8 +1,8 @@
 """COCO in LMDB: packing, reading, and the data set, transforms and metric that mmdet sees.
 
 Importing this package registers ``CocoLMDBDataset``, ``LoadImageFromLMDB``,
-``LoadResizedImageFromLMDB``, ``Letterbox``, ``CocoLMDBMetric``, ``PictureFolder``, ``WithoutAnnotations``
-and the storage backend ``coco_lmdb`` of mmengine.
+``LoadResizedImageFromLMDB``, ``Letterbox``, ``CocoLMDBMetric``, ``PictureFolder``,
+``WithoutAnnotations`` and the storage backend ``coco_lmdb`` of mmengine.
 """
 import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
 from mmdet_bpu.datasets.coco_lmdb import CocoLMDBDataset

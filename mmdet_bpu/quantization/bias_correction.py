@@ -1,9 +1,10 @@
 """Bias correction: the mean error that rounding adds to a product is taken off its bias.
 
-The rounding of weights and of the input moves the mean of an output channel. The mean of a product is the
-product of the mean: ``E[Wq xq] - E[W x] = Wq E[xq] - W E[x]``, which is taken off the bias. Nagel et al., "Data-Free
-Quantization Through Weight Equalization and Bias Correction" (ICCV 2019), section 4.2, with means
-of real images, of the input's rounding too, and without the shift that earlier layers caused, which is taken off there.
+The rounding of weights and of the input moves the mean of an output channel. The mean of a product
+is the product of the mean: ``E[Wq xq] - E[W x] = Wq E[xq] - W E[x]``, which is taken off the bias.
+Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (ICCV 2019),
+section 4.2, with means of real images, of the input's rounding too, and without the shift that
+earlier layers caused, which is taken off there.
 """
 from typing import Optional
 

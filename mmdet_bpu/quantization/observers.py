@@ -16,7 +16,8 @@ from mmdet_bpu.quantization.statistics import BINS, Statistics
 DEFAULT_OBSERVER = 'mse'
 """How scales are found where nobody says."""
 
-MOST_BINS = 1 << 16  # beyond it an observer costs memory, 8 bytes a bin of every tensor, and gains nothing
+# Beyond it an observer costs memory, 8 bytes a bin of every tensor, and gains nothing.
+MOST_BINS = 1 << 16
 
 # Detectors run in mmdet's scope, where names are looked up.
 OBSERVERS = Registry('bpu observer', scope='mmdet')

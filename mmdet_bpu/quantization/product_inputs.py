@@ -1,4 +1,4 @@
-"""What the products of a calibrated detector read: moments of their inputs, without and with rounding."""
+"""Moments of what the products of a calibrated detector read, without and with rounding."""
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass

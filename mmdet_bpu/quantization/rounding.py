@@ -1,10 +1,11 @@
-"""Learned rounding of weights: each goes to one of its two neighbours, so that a product errs least.
+"""Learned rounding of weights: to one of two neighbours each, so that a product errs least.
 
-With inputs of second moments H, a row of weights that is off by e errs by ``e H e'`` in mean square. Rounding
-to the nearest takes each weight alone; here up or down is chosen for all of a row. Nagel et al., "Up or Down?
-Adaptive Rounding for Post-Training Quantization" (ICML 2020): a soft choice is learned with a regularizer that
-drives it to 0 or 1 (eq. 21 to 24); then single weights change sides as long as that lessens the error. A row that
-errs more than rounded to the nearest is rounded so.
+With inputs of second moments H, a row of weights that is off by e errs by ``e H e'`` in mean
+square. Rounding to the nearest takes each weight alone; here up or down is chosen for all of a row.
+Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (ICML 2020): a soft
+choice is learned with a regularizer that drives it to 0 or 1 (eq. 21 to 24); then single weights
+change sides as long as that lessens the error. A row that errs more than rounded to the nearest is
+rounded so.
 """
 from typing import Optional
 

@@ -66,8 +66,9 @@ class SavedStatistics:
         """Let the observers of a prepared detector have seen what the calibration saw.
 
         Raises:
-            BpuError: The detector was repaired otherwise, has other weights, or a tensor that was not seen, or whose observer
-                asks for another number of bins or reads no statistics.
+            BpuError: The detector was repaired otherwise or is to be by images, has other weights, or
+                a tensor that was not seen, or whose observer asks for another number of bins or
+                reads no statistics.
         """
         repairs, found = repairs_of(quantization_of(model).settings), _weights_of(model)
         for name in {**self.plain['repairs'], **repairs}:

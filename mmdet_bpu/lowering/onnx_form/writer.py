@@ -1,7 +1,8 @@
 """Values, constants and quantizers of an ONNX graph that is written node by node.
 
-A tensor that is rounded to integers is followed by ``QuantizeLinear`` and ``DequantizeLinear`` of zero point 0; weights
-and constant operands are integers with a ``DequantizeLinear``. Dimensions keep torch's order.
+A tensor that is rounded to integers is followed by ``QuantizeLinear`` and ``DequantizeLinear`` of
+zero point 0; weights and constant operands are integers with a ``DequantizeLinear``. Dimensions
+keep torch's order.
 """
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 

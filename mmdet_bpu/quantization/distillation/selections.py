@@ -1,9 +1,9 @@
 """Positions that a two-stage detector selects as it runs, and which of them two runs share.
 
 Rows of its decoder are the positions with the best scores, in their order. Another score swaps two
-rows, so the rows of two runs are compared position by position and not in their order. The student goes on
-with its own selection, which is what is deployed; scores that would select otherwise are compared
-at every position.
+rows, so the rows of two runs are compared position by position and not in their order. The student
+goes on with its own selection, which is what is deployed; scores that would select otherwise are
+compared at every position.
 """
 from dataclasses import dataclass, field
 from typing import Any, Callable, List, Tuple
