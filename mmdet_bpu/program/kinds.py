@@ -1,7 +1,8 @@
 """Every kind of operation, one row each: what all steps need to know about it.
 
 A row holds names and plain facts. What computes stands elsewhere and registers itself under the
-row's name: handlers of torch calls (``graph/canonical*.py``), lowerings (``lowering/``), float
+row's name: handlers of torch calls (``graph/canonical*.py``), lowerings (``lowering/``), ONNX forms
+(``lowering/onnx_form/``), float
 references (``hbir/reference*.py``), integer forms (``hbir/passes/emit_*.py``), kernels
 (``kernels/``), limits (``compiler/limit_table.py``). ``tests/program/test_kinds.py`` demands all
 of them for every row. Elementwise functions of one value are rows of
