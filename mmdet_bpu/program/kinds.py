@@ -2,11 +2,10 @@
 
 A row holds names and plain facts. What computes stands elsewhere and registers itself under the
 row's name: handlers of torch calls (``graph/canonical*.py``), lowerings (``lowering/``), ONNX forms
-(``lowering/onnx_form/``), float
-references (``hbir/reference*.py``), integer forms (``hbir/passes/emit_*.py``), kernels
-(``kernels/``), limits (``compiler/limit_table.py``). ``tests/program/test_kinds.py`` demands all
-of them for every row. Elementwise functions of one value are rows of
-:mod:`mmdet_bpu.program.functions`.
+(``lowering/onnx_form/``), float references (``hbir/reference*.py``), integer forms
+(``hbir/passes/emit_*.py``), kernels (``kernels/``), limits (``compiler/limit_table.py``).
+``tests/program/test_kinds.py`` demands all of them for every row. Elementwise functions of one
+value are rows of :mod:`mmdet_bpu.program.functions`.
 """
 from dataclasses import dataclass, field
 from enum import Enum
