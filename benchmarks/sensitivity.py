@@ -93,7 +93,7 @@ def loss_changes(model: nn.Module, choice: ScaleChoice, images: LabelledImages, 
     measurement = TensorMeasurement(model, choice, batches)
     for name in names:
         kept.get(f'loss {run} {name}', lambda: mean(
-            change for change, _ in measurement.changes(name, 'int8', len(batches))))
+            change for change, _ in measurement.changes(name, 'int8', range(len(batches)))))
 
 
 def map_alone(model: nn.Module, choice: ScaleChoice, validation: Validation, name: str) -> float:

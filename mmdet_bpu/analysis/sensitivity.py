@@ -9,7 +9,8 @@ first-order one,
     b      = sum(d f) / sum(f f), held within [0, 1]
 
 Where rounding is fine f explains d and the many batches count; where it is coarse b is small and
-the measurement stands.
+the measurement stands. A tensor is measured on two batches, and on more as long as its change is
+within its standard errors and these would move it in the ranking.
 """
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -32,6 +33,11 @@ from mmdet_bpu.quantization.scale_choice import ScaleChoice, weight_names
 from mmdet_bpu.steps import progress_bar
 
 EXTRACT = 'extract_feat'
+FIRST_BATCHES = 2
+KNOWN_WELL = 1e-5
+"""Share of the loss; a standard error below it moves nothing."""
+MOST_FEATURES = 1 << 28
+"""Elements of the neck's results that are kept, 1 GiB; of further batches they are computed again."""
 MATTERS = 1e-3
 """Share of the loss; where int8 costs less, int16 is not measured but taken to first order."""
 Known = MutableMapping[str, Dict[str, Optional[float]]]
@@ -51,36 +57,42 @@ class TensorMeasurement:
         self.model, self.choice, self.batches = model, choice, batches
         self.alone = Alone(model)
         self.features: List[Any] = []
+        kept = 0
         with as_in_training(model), torch.no_grad():
             for batch in batches:
                 with self.alone.quantizing({}):
-                    self.features.append(model.extract_feat(batch['inputs']))
-            self.versions = [_versions(features) for features in self.features]
-            self.float = self._run({}, (), len(batches))
+                    features = model.extract_feat(batch['inputs'])
+                kept += sum(feature.numel() for feature in features)
+                self.features.append(features if kept <= MOST_FEATURES else None)
+            self.versions = [features and _versions(features) for features in self.features]
+            self.float = self._run({}, (), range(len(batches)))
 
     @property
     def loss(self) -> float:
         """Mean loss of a batch in float."""
         return _mean([loss for loss, _ in self.float])
 
-    def changes(self, name: str, dtype: str, count: int) -> List[Tuple[float, Optional[float]]]:
-        """Change of the loss, and SQNR in dB of the worst output, of the first batches."""
+    def changes(self, name: str, dtype: str, numbers: Sequence[int]
+                ) -> List[Tuple[float, Optional[float]]]:
+        """Change of the loss, and SQNR in dB of the worst output, of the batches of those numbers."""
         weights = set(weight_names(self.model))
         activations = {} if name in weights else {name: (dtype, self.choice.scale(name, dtype))}
         with as_in_training(self.model), torch.no_grad():
-            found = self._run(activations, {name} & weights, count)
-        return [(loss - before, _worst_sqnr(outputs, clean))
-                for (loss, outputs), (before, clean) in zip(found, self.float)]
+            found = self._run(activations, {name} & weights, numbers)
+        return [(loss - self.float[number][0], _worst_sqnr(outputs, self.float[number][1]))
+                for (loss, outputs), number in zip(found, numbers)]
 
     def _run(self, activations: Mapping[str, Tuple[str, float]], weights: Iterable[str],
-             count: int) -> List[Tuple[float, List[Tensor]]]:
+             numbers: Iterable[int]) -> List[Tuple[float, List[Tensor]]]:
         begins_later = EXTRACT not in self.alone.regions(activations, weights)
         found = []
-        for batch, features, versions in zip(self.batches[:count], self.features, self.versions):
+        for number in numbers:
+            features, known = self.features[number], None
             # What a part behind the neck has overwritten is of no use.
-            known = features if begins_later and _versions(features) == versions else None
+            if begins_later and features and _versions(features) == self.versions[number]:
+                known = features
             with self.alone.quantizing(activations, weights), given_features(self.model, known):
-                found.append(loss_and_outputs(self.model, batch))
+                found.append(loss_and_outputs(self.model, self.batches[number]))
         return found
 
 
@@ -92,7 +104,7 @@ def measure_sensitivity(model: nn.Module, choice: ScaleChoice, direct: Sequence[
     Args:
         model (nn.Module): A prepared detector with its scales.
         choice (ScaleChoice): Gives those of other dtypes.
-        direct (Sequence[dict]): Batches on which every tensor is measured.
+        direct (Sequence[dict]): Batches on which tensors are measured, every one on the first.
         others (Iterable[dict]): More batches, for the first-order changes alone.
         other_images (int): How many images they hold.
         labels (str): Where the labels are from, for the report.
@@ -121,17 +133,30 @@ def measure_sensitivity(model: nn.Module, choice: ScaleChoice, direct: Sequence[
     with progress_bar('one tensor alone', len(wanted), items='tensors') as advance:
         for tensor, dtype in wanted:
             if _key(tensor, dtype) not in known:
-                count = len(direct)
+                count = min(FIRST_BATCHES, len(direct))
                 if dtype == 'int16':  # fine enough for the first order to say most of it
                     matters = tensor.score > MATTERS * measurement.loss
                     count = 1 if matters else 0
-                known[_key(tensor, dtype)] = asdict(cost_of(
-                    measurement.changes(tensor.tensor, dtype, count),
+                known[_key(tensor, dtype)] = asdict(_measured(
+                    measurement, tensor.tensor, dtype, count,
                     [changes[tensor.tensor, dtype] for changes in first]))
             tensor.costs[dtype] = Cost(**known[_key(tensor, dtype)])
             advance(1)
     tensors.sort(key=lambda tensor: -tensor.score)
     return Sensitivity(tensors, measurement.loss, images, images + other_images, labels)
+
+
+def _measured(measurement: TensorMeasurement, name: str, dtype: str, count: int,
+              first_order: Sequence[float]) -> Cost:
+    """Cost of a tensor by ``count`` batches, and by as many more as it takes to know it."""
+    changes = measurement.changes(name, dtype, range(count))
+    cost = cost_of(changes, first_order)
+    while cost.standard_error is not None and len(changes) < len(measurement.batches) \
+            and cost.standard_error > max(KNOWN_WELL * abs(measurement.loss),
+                                          abs(cost.loss_change) / 2):
+        changes += measurement.changes(name, dtype, [len(changes)])
+        cost = cost_of(changes, first_order)
+    return cost
 
 
 def _key(tensor: TensorSensitivity, dtype: str) -> str:

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint of stage calibration')
     add_out_folder(parser)
-    parser.add_argument('--images', type=positive, default=32, metavar='N',
-                        help='validation images on which each tensor is measured '
+    parser.add_argument('--images', type=positive, default=128, metavar='N',
+                        help='validation images on which each tensor is measured, at most '
                         '(default: %(default)s)')
     parser.add_argument('--first-order-images', type=positive, default=256, metavar='N',
                         help='images on which all are estimated at once, these included '

@@ -32,10 +32,11 @@ from mmdet_bpu.version import __version__
 
 PIXELS = 1 << 18
 """Of a batch: small pictures are put together, more than one batch has a standard error."""
+MOST_IMAGES = 128
 ANNOTATIONS, DETECTIONS = 'annotations', 'detections of the float model'
 
 
-def sensitivity(cfg: Config, checkpoint: str, images: int = 32,
+def sensitivity(cfg: Config, checkpoint: str, images: int = MOST_IMAGES,
                 first_order_images: int = 256, tensors: str = '*',
                 work_dir: Optional[Union[str, Path]] = None) -> Sensitivity:
     """What every tensor of a calibrated detector costs when it alone is quantized.
@@ -44,7 +45,8 @@ def sensitivity(cfg: Config, checkpoint: str, images: int = 32,
         cfg (Config): Of the calibration; its validation images are used. Where they have no labels,
             what the float model detects takes their place.
         checkpoint (str): Of stage calibration, with its statistics.
-        images (int): On which every tensor is measured; whole batches are taken. Defaults to 32.
+        images (int): On which tensors are measured at most; whole batches are taken, two at least.
+            Defaults to :data:`MOST_IMAGES`.
         first_order_images (int): Of the first-order changes, the others included. Defaults to 256.
         tensors (str): Only those whose name this glob matches. Defaults to all.
         work_dir (str | Path, optional): Folder in which what was measured is kept; an analysis that
@@ -127,7 +129,8 @@ def _sensitivity(cfg: Config, checkpoint: str, model: nn.Module, choice: ScaleCh
 
 
 def search(cfg: Config, checkpoint: str, work_dir: Union[str, Path], bound: Bound,
-           march: Optional[str] = None, evaluations: int = 24, seed: int = 0, images: int = 32,
+           march: Optional[str] = None, evaluations: int = 24, seed: int = 0,
+           images: int = MOST_IMAGES,
            first_order_images: int = 256) -> SearchResult:
     """Search the dtypes of a calibrated detector's tensors.
 
