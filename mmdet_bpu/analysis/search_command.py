@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='settings whose mAP is measured, at most (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0,
                         help='of the refinement (default: %(default)s)')
-    parser.add_argument('--images', type=positive, default=128, metavar='N',
+    parser.add_argument('--images', type=positive, default=192, metavar='N',
                         help='as for sensitivity, which is measured first (default: %(default)s)')
     parser.add_argument('--first-order-images', type=positive, default=256, metavar='N',
                         help='likewise (default: %(default)s)')

@@ -9,8 +9,8 @@ first-order one,
     b      = sum(d f) / sum(f f), held within [0, 1]
 
 Where rounding is fine f explains d and the many batches count; where it is coarse b is small and
-the measurement stands. A tensor is measured on two batches, and on more as long as its change is
-within its standard errors and these would move it in the ranking.
+the measurement stands. A tensor is measured on two batches, one whose change they do not settle on
+six, and on more as long as that is within three standard errors.
 """
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -33,9 +33,11 @@ from mmdet_bpu.quantization.scale_choice import ScaleChoice, weight_names
 from mmdet_bpu.steps import progress_bar
 
 EXTRACT = 'extract_feat'
-FIRST_BATCHES = 2
-KNOWN_WELL = 1e-5
-"""Share of the loss; a standard error below it moves nothing."""
+FIRST_BATCHES, COARSE_BATCHES = 2, 6
+"""On which every tensor is measured, and at least those that these do not settle. The error of few
+batches is itself known badly."""
+KNOWN_WELL, CLEAR = 1e-5, 3.0
+"""Share of the loss below which a standard error moves nothing; errors that a change is apart from 0."""
 MOST_FEATURES = 1 << 28
 """Elements of the neck's results that are kept, 1 GiB; of further batches they are computed again."""
 MATTERS = 1e-3
@@ -151,12 +153,19 @@ def _measured(measurement: TensorMeasurement, name: str, dtype: str, count: int,
     """Cost of a tensor by ``count`` batches, and by as many more as it takes to know it."""
     changes = measurement.changes(name, dtype, range(count))
     cost = cost_of(changes, first_order)
-    while cost.standard_error is not None and len(changes) < len(measurement.batches) \
-            and cost.standard_error > max(KNOWN_WELL * abs(measurement.loss),
-                                          abs(cost.loss_change) / 2):
+    while len(changes) < len(measurement.batches) and not _is_settled(
+            cost, len(changes), measurement.loss):
         changes += measurement.changes(name, dtype, [len(changes)])
         cost = cost_of(changes, first_order)
     return cost
+
+
+def _is_settled(cost: Cost, batches: int, loss: float) -> bool:
+    """Whether more batches would hardly move a tensor in the ranking."""
+    error = cost.standard_error
+    if error is None or error <= KNOWN_WELL * abs(loss):
+        return True
+    return batches >= COARSE_BATCHES and abs(cost.loss_change) >= CLEAR * error
 
 
 def _key(tensor: TensorSensitivity, dtype: str) -> str:

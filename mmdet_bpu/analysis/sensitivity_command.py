@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint of stage calibration')
     add_out_folder(parser)
-    parser.add_argument('--images', type=positive, default=128, metavar='N',
+    parser.add_argument('--images', type=positive, default=192, metavar='N',
                         help='validation images on which each tensor is measured, at most '
                         '(default: %(default)s)')
     parser.add_argument('--first-order-images', type=positive, default=256, metavar='N',

@@ -32,7 +32,7 @@ from mmdet_bpu.version import __version__
 
 PIXELS = 1 << 18
 """Of a batch: small pictures are put together, more than one batch has a standard error."""
-MOST_IMAGES = 128
+MOST_IMAGES = 192
 ANNOTATIONS, DETECTIONS = 'annotations', 'detections of the float model'
 
 
