@@ -270,7 +270,7 @@ OBSERVER = '''
 class PowerOfTwoObserver(MinMaxObserver):
     """As min-max, widened to a power of two."""
 
-    def scale(self, integer_range: Tuple[int, int]) -> Optional[float]:
+    def scale(self, integer_range):
         exact = super().scale(integer_range)
         return None if exact is None else 2.0**torch.tensor(exact).log2().ceil().item()
 
@@ -296,7 +296,7 @@ assert largest <= image < 2 * largest
 def test_an_observer_is_one_class_in_one_file(copy, tmp_path):
     with pytest.raises(BpuError, match="found 'power_of_two'"):
         run_here(OBSERVED, tmp_path)
-    copy.insert('quantization/observers.py', 'def build_observer(', OBSERVER.lstrip())
+    copy.insert('quantization/criteria.py', 'def squared_errors(', OBSERVER.lstrip())
     copy.run(OBSERVED)
     assert len(copy.touched) == promised('an observer') == 1
 
@@ -352,7 +352,7 @@ for tool in ('export_hbir', 'test'):  # both commands take it
 
 def test_an_export_format_is_a_row_and_a_module(copy, tmp_path):
     tools = f'TOOLS = {str(CHECKOUT / "tools")!r}\n'
-    with pytest.raises(BpuError, match="parameter formats: expected of int, found 'packed'"):
+    with pytest.raises(BpuError, match="parameter formats: expected of int, onnx, found 'packed'"):
         run_here(tools + EXPORTED, tmp_path)
     copy.insert('lowering/artifact_formats.py', "    ArtifactFormat('hbm',", FORMAT_ROW)
     copy.add('lowering/packed_text.py', FORMAT)

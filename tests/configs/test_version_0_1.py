@@ -37,6 +37,17 @@ def changed(then, now, path=''):
     return [] if then == now else [(path, then, now)]
 
 
+def without_labels(then):
+    """The config, in calibration with a pipeline that reads none, which nothing there needs."""
+    config = json.loads(json.dumps(then['config']))
+    if then['settings']['stage'] == 'calibration':
+        for step in config['train_dataloader']['dataset']['pipeline']:
+            if step['type'] == 'LoadAnnotations':
+                step.clear()
+                step['type'] = 'WithoutAnnotations'
+    return config
+
+
 def test_every_file_is_recorded():
     assert FILES == sorted(COMPLETED)
 
@@ -50,7 +61,7 @@ def test_a_config_completes_to_what_it_was_then(name):
     assert not (read_later and settings['deploy_preprocessing'])
     expected = {key: value for key, value in then['settings'].items() if key not in read_later}
     assert changed(expected, settings) == []
-    assert changed(then['config'], plain(cfg.to_dict())) == []
+    assert changed(without_labels(then), plain(cfg.to_dict())) == []
 
 
 @pytest.mark.parametrize('name', [name for name in FILES if name.endswith('_float.py')

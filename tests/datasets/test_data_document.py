@@ -1,6 +1,7 @@
 """The commands of docs/data.md, run in their order in a folder that is laid out as they say."""
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -19,10 +20,11 @@ def test_commands_run_as_they_stand(make_coco, tmp_path, tool_process):
         (root / 'annotations').mkdir()
         files.img_dir.rename(root / 'train2017')
         files.ann_file.rename(root / 'annotations' / 'instances_train2017.json')
+    shutil.copytree(tmp_path / 'train2017', tmp_path / 'pictures')
     assert len(commands()) >= 5
     for command in commands():
         assert command[:2] == ['python', 'tools/pack_coco_lmdb.py']
         done = tool_process('pack_coco_lmdb.py', *command[2:], cwd=tmp_path)
         assert done.returncode == 0, f'{shlex.join(command)}\n{done.stderr}'
-    assert {path.name for path in tmp_path.iterdir()} >= {'train_lmdb', 'small_lmdb'}
+    assert {path.name for path in tmp_path.iterdir()} >= {'train_lmdb', 'small_lmdb', 'pictures_lmdb'}
     assert (tmp_path / 'mscoco' / 'train_lmdb' / 'data.mdb').is_file()

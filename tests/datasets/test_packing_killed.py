@@ -152,7 +152,7 @@ def die_at_step(step):
     return prepare
 
 
-@pytest.mark.parametrize('shards, kills', [(1, 50), (3, 12)])
+@pytest.mark.parametrize('shards, kills', [(1, 20), (3, 8)])
 def test_killed_at_any_moment_and_resumed_it_packs_the_same(many, target, shards, kills):
     whole = target.with_name('whole')
     pack_coco(*many, whole, shards=shards)

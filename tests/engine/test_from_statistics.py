@@ -34,7 +34,7 @@ def again(staged, calibration, folder, **overrides):
 
 
 @pytest.mark.parametrize('settings', [
-    dict(observer=dict(type='mix', _delete_=True), weight_observer='kl'),
+    dict(observer=dict(type='mix', _delete_=True), weight_observer='percentile'),
     dict(observer='moving_average', qconfig=RULES)], ids=['mix and weights', 'rules and dtypes'])
 def test_scales_are_those_of_a_calibration_on_images(staged, trained, calibration, tmp_path, settings):
     overrides = {f'bpu__calibration__{name}': value for name, value in settings.items()
