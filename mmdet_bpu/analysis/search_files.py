@@ -1,12 +1,11 @@
 """A search on disk: JSON, CSV, a page with the front, and the rules that a config inherits."""
 import glob
-import json
 from html import escape
 from pathlib import Path
 from typing import Union
 
 from mmdet_bpu.analysis.search_result import SearchResult
-from mmdet_bpu.analysis.tables import csv_text
+from mmdet_bpu.analysis.tables import write_result
 from mmdet_bpu.compiler.html_table import table
 from mmdet_bpu.compiler.report_page import document
 from mmdet_bpu.output_folder import staged_folder
@@ -28,11 +27,8 @@ def write_search(result: SearchResult, out_dir: Union[str, Path], title: str = '
         BpuError: The folder cannot be written.
     """
     with staged_folder(out_dir) as folder:
-        (folder / f'{STEM}.json').write_text(
-            json.dumps(result.as_dict(), indent=1, allow_nan=False) + '\n', encoding='utf-8')
-        (folder / f'{STEM}.csv').write_text(
-            csv_text([point.as_row() for point in result.points]), encoding='utf-8')
-        (folder / f'{STEM}.html').write_text(render(result, title), encoding='utf-8')
+        write_result(folder, STEM, result.as_dict(),
+                     [point.as_row() for point in result.points], render(result, title))
         (folder / QCONFIG_FILE).write_text(qconfig_text(result), encoding='utf-8')
 
 

@@ -1,11 +1,10 @@
 """A sensitivity analysis on disk: JSON for programs, CSV for tables, one HTML page for people."""
-import json
 from html import escape
 from pathlib import Path
 from typing import List, Union
 
 from mmdet_bpu.analysis.sensitivity_result import DTYPES, Sensitivity, TensorSensitivity
-from mmdet_bpu.analysis.tables import csv_text
+from mmdet_bpu.analysis.tables import write_result
 from mmdet_bpu.compiler.html_table import table
 from mmdet_bpu.compiler.report_page import document
 from mmdet_bpu.output_folder import staged_folder
@@ -27,10 +26,7 @@ def write_sensitivity(result: Sensitivity, out_dir: Union[str, Path], title: str
         BpuError: The folder cannot be written.
     """
     with staged_folder(out_dir) as folder:
-        (folder / f'{STEM}.json').write_text(
-            json.dumps(result.as_dict(), indent=1, allow_nan=False) + '\n', encoding='utf-8')
-        (folder / f'{STEM}.csv').write_text(csv_text(result.rows()), encoding='utf-8')
-        (folder / f'{STEM}.html').write_text(render(result, title), encoding='utf-8')
+        write_result(folder, STEM, result.as_dict(), result.rows(), render(result, title))
 
 
 def render(result: Sensitivity, title: str) -> str:

@@ -14,7 +14,11 @@ from mmdet_bpu.quantization import quantization_of
 
 def copied_quantizations(runner: Runner) -> Iterator[nn.Module]:
     """What :func:`mmdet_bpu.quantization.quantization_of` would give of every copy of the model."""
-    own = quantization_of(runner.model)
+    yield from _copies(runner, quantization_of(runner.model))
+
+
+def _copies(runner: Runner, own: nn.Module) -> Iterator[nn.Module]:
+    """Modules of the class of ``own`` that hooks hold, but for itself."""
     for hook in runner.hooks:
         for held in vars(hook).values():
             if isinstance(held, nn.Module):
@@ -33,9 +37,5 @@ def carry_over_quantization(runner: Runner) -> None:
 def carry_over_repairs(runner: Runner) -> None:
     """Give every copy of the runner's model the weights that calibration has repaired."""
     own = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    for hook in runner.hooks:
-        for held in vars(hook).values():
-            if isinstance(held, nn.Module):
-                for twin in held.modules():
-                    if type(twin) is type(own) and twin is not own:
-                        twin.load_state_dict(own.state_dict())
+    for twin in _copies(runner, own):
+        twin.load_state_dict(own.state_dict())

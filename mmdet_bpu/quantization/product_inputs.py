@@ -140,13 +140,8 @@ def _columns(pair: Tensor, op: Op, weight: Tuple[int, ...]) -> Tensor:
     if op.kind == 'linear':
         return pair.reshape(2, 1, -1, weight[1]).transpose(-1, -2)
     groups = op.params.get('groups', 1)
-    (top, left), images = _padding(op), pair.shape[1]
+    images = pair.shape[1]
     unfolded = F.unfold(pair.flatten(0, 1), tuple(weight[2:]), stride=tuple(op.params['stride']),
-                        padding=(top, left), dilation=tuple(op.params['dilation']))
+                        padding=tuple(op.params['padding'][:2]), dilation=tuple(op.params['dilation']))
     columns = unfolded.view(2, images, groups, -1, unfolded.shape[-1])
     return columns.permute(0, 2, 3, 1, 4).flatten(3)
-
-
-def _padding(op: Op) -> Tuple[int, int]:
-    top, left = op.params['padding'][:2]
-    return top, left

@@ -41,11 +41,8 @@ class OnnxWriter:
         self.initializers: List[TensorProto] = []
         self._names: Dict[str, int] = {}
         self._constants: Dict[tuple, str] = {}
-        for value, name in zip(graph.inputs, self._input_names()):
-            self.values[value] = self.quantized(value, name)
-
-    def _input_names(self) -> List[str]:
-        return [self.unique(value) for value in self.graph.inputs]
+        for value in graph.inputs:
+            self.values[value] = self.quantized(value, self.unique(value))
 
     def unique(self, name: str) -> str:
         """``name``, or with a number behind it if a tensor has it."""
