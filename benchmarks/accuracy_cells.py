@@ -11,7 +11,8 @@ sys.path.insert(0, str(ROOT / 'tools'))
 
 from demo import Demo  # noqa: E402
 
-from accuracy_methods import CONTROL, FEW, IMAGES, METHODS, STATISTICS, Method  # noqa: E402
+from accuracy_methods import (CONTROL, FEW, IMAGES, METHODS, SEARCHED, TRAINED,  # noqa: E402
+                              Method)
 from accuracy_sets import QAT_BATCH, SPLITS, PackedSet  # noqa: E402
 
 from mmdet_bpu.output_folder import write_json  # noqa: E402
@@ -30,9 +31,10 @@ def digest(*inputs: Any) -> str:
 
 
 class Made(NamedTuple):
-    """A checkpoint, and the digest of what it was made of."""
+    """A checkpoint or artefact, the digest of what it was made of, and its config."""
     path: Path
     inputs: str
+    config: Path
 
 
 class Cells(Demo):
@@ -94,12 +96,27 @@ class Cells(Demo):
         if how.start == IMAGES:
             return self._trained(method, 'calibration', trained, [*CALIBRATED_ON, *how.overrides])
         base = self._trained('calibration', 'calibration', trained, CALIBRATED_ON)
-        if how.start != STATISTICS:
+        if how.start == TRAINED:
             return self._trained(method, 'qat', base, [*self._schedule(), *how.overrides])
-        if not how.overrides:
+        if how.start == SEARCHED:
+            base = base._replace(config=self._searched(base))
+        elif not how.overrides:
             return base
         return self._trained(method, 'calibration', base, how.overrides,
                              ['--from-statistics', base.path])
+
+    def _searched(self, base: Made) -> Path:
+        """A config with the rules that a search chose."""
+        out = self.folder / 'search'
+        self._forget_other('search', out, base.inputs)
+        self.step('search', out / 'searched_qconfig.py', lambda: self.run(
+            'search', 'analyze_quant.py', 'search', base.config, base.path, '--out', out,
+            *self.options()))
+        config = self.folder / 'searched.py'
+        config.write_text(f"_base_ = [{str(base.config)!r}, "
+                          f"{str(out / 'searched_qconfig.py')!r}]\n"
+                          'bpu = dict(qconfig={{_base_.searched_qconfig}})\n', encoding='utf-8')
+        return config
 
     def _schedule(self) -> List[str]:
         """The stage's own recipe, 6 epochs with the decay at 5, on fewer steps."""
@@ -117,24 +134,26 @@ class Cells(Demo):
     def _trained(self, name: str, stage: str, source: Optional[Made],
                  overrides: Sequence[str] = (), arguments: Sequence[Any] = ()) -> Made:
         """A step's checkpoint, made again only if it is to be made of something else."""
-        inputs = digest(self._float_inputs(), stage, overrides, source and source.inputs)
+        config = source.config if source else self.config
+        rules = [] if config == self.config else [config.read_text(encoding='utf-8')]
+        inputs = digest(self._float_inputs(), stage, overrides, source and source.inputs, *rules)
         self._forget_other(f'train_{name}', self.folder / name, inputs)
-        path = self.train(name, self.config, source and source.path,
-                          ['--stage', stage, *arguments], overrides)
-        return Made(path, inputs)
+        path = self.train(name, config, source and source.path, ['--stage', stage, *arguments],
+                          overrides)
+        return Made(path, inputs, config)
 
     def _tested(self, name: str, stage: str, made: Made) -> dict:
         self._forget_other(f'test_{name}', self.folder / name / 'metrics.json',
                            digest(made.inputs, stage))
-        return self.test(name, self.config, made.path, AS_DEPLOYED if stage == 'float' else (),
+        return self.test(name, made.config, made.path, AS_DEPLOYED if stage == 'float' else (),
                          stage)
 
     def _compiled(self, method: str, made: Made) -> Made:
         out = self.folder / f'deploy_{method}'
         self._forget_other(f'deploy_{method}', out, made.inputs)
         self.step(f'deploy_{method}', out / 'model.hbm', lambda: self.run(
-            f'deploy_{method}', 'deploy_bpu.py', self.config, made.path, '--out', out))
-        return Made(out / 'model.hbm', made.inputs)
+            f'deploy_{method}', 'deploy_bpu.py', made.config, made.path, '--out', out))
+        return Made(out / 'model.hbm', made.inputs, made.config)
 
     def _forget_other(self, step: str, result: Path, inputs: str) -> None:
         """Remove the result of a step that was made of other inputs, then note these."""

@@ -4,7 +4,8 @@ from typing import Dict, List, NamedTuple, Tuple
 CALIBRATION, QAT = 'bpu.calibration', 'bpu.qat'
 FEW = 25  # batches of 8 to calibrate on
 
-STATISTICS, IMAGES, TRAINED, CONTROL = 'statistics', 'images', 'trained', 'control'
+STATISTICS, IMAGES, SEARCHED = 'statistics', 'images', 'searched'
+TRAINED, CONTROL = 'trained', 'control'
 
 
 class Method(NamedTuple):
@@ -12,8 +13,9 @@ class Method(NamedTuple):
 
     Attributes:
         start (str): ``statistics``: another choice from what the default calibration saw; ``images``: a
-            calibration of its own; ``trained``: QAT from the default calibration; ``control``: float
-            training for the steps of QAT.
+            calibration of its own; ``searched``: dtypes that a search from the default calibration
+            chose; ``trained``: QAT from the default calibration; ``control``: float training for the
+            steps of QAT.
         overrides (tuple[str]): ``KEY=VALUE``.
         hbm (bool): Whether the compiled model is evaluated too. Defaults to False.
     """
@@ -36,6 +38,7 @@ METHODS: Dict[str, Method] = {
     'bias_correction': Method(IMAGES, (f'{CALIBRATION}.bias_correction=True', )),
     'adaround': Method(IMAGES, (f'{CALIBRATION}.adaround=True', )),
     'all_repairs': Method(IMAGES, REPAIRED),
+    'search': Method(SEARCHED),
     'qat': Method(TRAINED, hbm=True),
     'qat_closed': Method(TRAINED, (f'{QAT}.closed=True', )),
     'qat_learned_scales': Method(TRAINED, (f'{QAT}.scales=learned', )),

@@ -63,7 +63,8 @@ class Steps:
             after['--out'].write_text(json.dumps({'coco/bbox_mAP': 0.5, 'coco/bbox_mAP_50': 0.8}))
         else:
             after['--out'].mkdir(parents=True)
-            (after['--out'] / 'model.hbm').write_text(name)
+            made = dict(search='searched_qconfig.py').get(name, 'model.hbm')
+            (after['--out'] / made).write_text(name)
 
 
 @pytest.fixture
@@ -88,6 +89,23 @@ def test_methods_share_what_they_start_from(stepping):
     ran.clear()
     cells.cell('qat')
     assert ran == ['train_qat', 'test_int_qat', 'deploy_qat', 'test_hbm_qat']
+
+
+def test_searched_dtypes_come_from_a_config_that_inherits_the_search(stepping):
+    cells, ran = stepping()
+    configs, whole = {}, cells.run
+
+    def noted(name, tool, config, *arguments):
+        configs[name] = config
+        whole(name, tool, config, *arguments)
+
+    cells.run = noted
+    cells.cell('search')
+    assert ran[-3:] == ['search', 'train_search', 'test_int_search']
+    searched = Path(configs['train_search'])
+    assert configs['test_int_search'] == searched != configs['train_calibration']
+    bases = searched.read_text().splitlines()[0]
+    assert str(configs['train_calibration']) in bases and 'searched_qconfig.py' in bases
 
 
 def test_a_cell_is_made_again_only_of_other_inputs(stepping, tmp_path, benchmark, monkeypatch):
