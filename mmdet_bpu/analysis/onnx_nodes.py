@@ -3,7 +3,7 @@
 Node by node every ``QuantizeLinear`` becomes an output, and what is behind its ``DequantizeLinear``
 an input that is fed with the QAT model's values: no error is carried from one rounding to the next.
 """
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Callable, Dict, List, Sequence, Tuple, Type
 
 import numpy as np
 import onnx
@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from mmdet_bpu.analysis.qat_roundings import Arrays, Roundings
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
 from mmdet_bpu.lowering.onnx_form.model import IR_VERSION, OPSET, write_graph
+from mmdet_bpu.lowering.onnx_form.writer import OnnxWriter
 
 Session = Callable[[Dict[str, np.ndarray]], Sequence[np.ndarray]]
 """Inputs by name -> every output, in the order of the model."""
@@ -36,11 +37,13 @@ class OnnxNodes:
     Args:
         network (QuantizedGraph): With scales.
         runtime (Runtime): What runs it. Defaults to :func:`onnx_runtime`.
+        writer (type): Class that writes it. Defaults to the one of exports.
     """
 
-    def __init__(self, network: QuantizedGraph, runtime: Runtime = onnx_runtime) -> None:
+    def __init__(self, network: QuantizedGraph, runtime: Runtime = onnx_runtime,
+                 writer: Type[OnnxWriter] = OnnxWriter) -> None:
         self._network, self._runtime = network, runtime
-        self._writer = write_graph(network.graph, network.scales)
+        self._writer = write_graph(network.graph, network.scales, writer)
         self._whole = {public: value for value, public in zip(
             network.graph.outputs, network.graph.output_names) if value not in self._writer.rounded}
         self._open: Dict[bool, Session] = {}
