@@ -9,11 +9,13 @@ from typing import List, Optional, Sequence, Tuple, Union
 from mmengine.config import Config
 
 from mmdet_bpu.apis.models import export_hbir, load_quantized, metadata_of, settings_of
-from mmdet_bpu.apis.report_pictures import check_count, float_detector, report_pictures
+from mmdet_bpu.apis.report_pictures import (check_count, float_detector, pictures_to_draw,
+                                            report_pictures)
 from mmdet_bpu.backends.choice import choose_backend
 from mmdet_bpu.backends.compile import compile_hbm
 from mmdet_bpu.compiler.compile import CompileResult
 from mmdet_bpu.compiler.march import get_march
+from mmdet_bpu.compiler.report import ReportPictures
 from mmdet_bpu.engine.predictors import contract_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.simulator import HbmSimulator
@@ -126,6 +128,7 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     choose_backend(backend)
     require_folder(out_dir)
     step('load and prepare')
+    found, note = pictures_to_draw(cfg, pictures)
     model = load_quantized(cfg, checkpoint)
     floating = None if float_checkpoint is None else float_detector(cfg, float_checkpoint)
     step('export')
@@ -133,7 +136,13 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     program = program_from_module(exported.integer)
     out = Path(out_dir)
     step('draw pictures')
-    drawn = report_pictures(cfg, model, program, pictures, floating)
+    try:
+        drawn = report_pictures(cfg, model, program, found, floating) if found else (
+            ReportPictures(note=note))
+    except BpuError as error:
+        if pictures is not None:
+            raise
+        drawn = ReportPictures(note=f'No picture is drawn: {error}')
     with staged_folder(out) as folder:
         step('write')
         write_export(exported, folder, ('int', *(['onnx'] if onnx else [])))

@@ -1,7 +1,7 @@
 """What a deployment's models detect in some test pictures, for its report."""
 import mmdet_bpu.registration  # noqa: F401,I001  (registers our modules)
 
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -12,10 +12,11 @@ from mmdet_bpu.analysis.detection_change import detection_change
 from mmdet_bpu.analysis.pictures import draw, jpeg_of, side_by_side
 from mmdet_bpu.apis.models import deployable_detector, settings_of
 from mmdet_bpu.compiler.report import ReportPicture, ReportPictures
+from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.predictors import ArtifactPredictor, DetectorPredictor
 from mmdet_bpu.engine.quant_analysis import INTEGERS, QUANTIZED
-from mmdet_bpu.engine.sample_pictures import sample_pictures
+from mmdet_bpu.engine.sample_pictures import SamplePicture, sample_pictures
 from mmdet_bpu.engine.stage_names import FLOAT
 from mmdet_bpu.engine.weights import check_stage, read_checkpoint
 from mmdet_bpu.errors import BpuError
@@ -53,34 +54,49 @@ def float_detector(cfg: Config, checkpoint: str) -> nn.Module:
     return model
 
 
-def report_pictures(cfg: Config, model: nn.Module, program: Program, count: Optional[int] = None,
+def pictures_to_draw(cfg: Config, count: Optional[int] = None
+                     ) -> Tuple[List[SamplePicture], str]:
+    """The first test pictures, and if there are none, why.
+
+    Args:
+        cfg (Config): Completed config.
+        count (int, optional): How many. Defaults to 3 where the data are at hand, else none.
+
+    Raises:
+        BpuError: A number was asked for, and the pictures cannot be read.
+    """
+    if count == 0:
+        return [], ReportPictures().note
+    try:
+        return sample_pictures(cfg, DEFAULT_PICTURES if count is None else count), ''
+    except BpuError as error:
+        if count is not None:
+            raise
+        return [], f'No picture is drawn: {error}'
+
+
+def report_pictures(cfg: Config, model: nn.Module, program: Program,
+                    pictures: Sequence[SamplePicture],
                     floating: Optional[nn.Module] = None) -> ReportPictures:
-    """Draw what each model detects in the first test pictures.
+    """Draw what each model detects.
 
     Args:
         cfg (Config): Completed config.
         model (nn.Module): Prepared detector that quantizes.
         program (Program): Its integers, with the contract.
-        count (int, optional): How many pictures. Defaults to 3 where the data are at hand, else none.
+        pictures (Sequence[SamplePicture]): One or more.
         floating (nn.Module, optional): Float detector. Defaults to none.
 
     Raises:
-        BpuError: A number was asked for, and the pictures cannot be read or drawn.
+        BpuError: A host cannot feed or decode the integers.
     """
-    if count == 0:
-        return ReportPictures()
-    try:
-        pictures = sample_pictures(cfg, DEFAULT_PICTURES if count is None else count)
-        classes = class_names(cfg)
-        predictors: List[Any] = [] if floating is None else [
-            DetectorPredictor(floating, cfg, classes, FLOAT)]
-        predictors += [DetectorPredictor(model, cfg, classes, QUANTIZED),
-                       ArtifactPredictor(Interpreter(program, kernels='fast'), INTEGERS)]
-        drawn = [_drawn(each.name, each.image, predictors, classes) for each in pictures]
-    except BpuError as error:
-        if count is not None:
-            raise
-        return ReportPictures(note=f'No picture is drawn: {error}')
+    classes = class_names(cfg)
+    detectors = [(model, QUANTIZED)] if floating is None else [(floating, FLOAT), (model, QUANTIZED)]
+    with refused_config(cfg):
+        predictors: List[Any] = [
+            DetectorPredictor(each, cfg, classes, title) for each, title in detectors]
+    predictors.append(ArtifactPredictor(Interpreter(program, kernels='fast'), INTEGERS))
+    drawn = [_drawn(each.name, each.image, predictors, classes) for each in pictures]
     titles = ', '.join(predictor.title for predictor in predictors)
     return ReportPictures(drawn, f'The first {len(drawn)} of the test data, from left to right: {titles}. '
                           f'Boxes with a score of {SCORE_THR:g} or more.')

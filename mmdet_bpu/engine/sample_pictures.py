@@ -3,11 +3,9 @@ from typing import Any, List, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 
-from mmdet_bpu.engine.config_errors import present_files, refused_config
 from mmdet_bpu.engine.foreign_errors import in_one_line
+from mmdet_bpu.engine.val_images import loader_of
 from mmdet_bpu.errors import BpuError
 
 
@@ -35,9 +33,7 @@ def sample_pictures(cfg: Config, count: int) -> List[SamplePicture]:
     field = next((name for name in ('test_dataloader', 'val_dataloader') if cfg.get(name)), None)
     if field is None:
         raise BpuError('field test_dataloader: expected the pictures to draw, found none')
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
-    with refused_config(cfg), present_files(field):
-        dataset = Runner.build_dataloader(cfg[field], seed=0).dataset
+    dataset = loader_of(cfg, field).dataset
     if not hasattr(dataset, 'get_data_info') or not hasattr(dataset, 'pipeline'):
         raise BpuError(f'field {field}.dataset: expected a data set with a pipeline, whose pictures can '
                        f'be drawn, found {type(dataset).__name__}')

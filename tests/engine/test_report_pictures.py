@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmdet_bpu import apis
-from mmdet_bpu.apis.report_pictures import WIDEST, report_pictures
+from mmdet_bpu.apis.report_pictures import WIDEST, pictures_to_draw, report_pictures
 from mmdet_bpu.engine.sample_pictures import sample_pictures
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.integer_program import program_from_module
@@ -60,20 +60,23 @@ def parts(loaded):
 
 
 def test_the_same_input_gives_the_same_bytes_and_three_by_default(parts):
-    first, second = report_pictures(*parts), report_pictures(*parts)
-    assert first == second and len(first.pictures) == 3
+    cfg, model, program = parts
+    pictures, note = pictures_to_draw(cfg)
+    assert len(pictures) == 3 and note == ''
+    first, second = (report_pictures(cfg, model, program, pictures[:1]) for _ in range(2))
+    assert first == second and len(first.pictures) == 1
     assert 'from left to right: quantized, integers' in first.note
 
 
 def test_none_are_drawn_where_the_data_are_absent_unless_they_are_asked_for(parts):
-    cfg, model, program = parts
+    cfg = parts[0]
     cfg.test_dataloader.dataset.ann_file = 'absent.json'
-    found = report_pictures(cfg, model, program)
-    assert found.pictures == []
-    assert re.match('No picture is drawn: field test_dataloader: .*absent.json not found', found.note)
+    pictures, note = pictures_to_draw(cfg)
+    assert pictures == []
+    assert re.match('No picture is drawn: field test_dataloader: .*absent.json not found', note)
     with pytest.raises(BpuError, match='absent.json not found'):
-        report_pictures(cfg, model, program, 1)
-    assert report_pictures(cfg, model, program, 0).note == 'No pictures were asked for.'
+        pictures_to_draw(cfg, 1)
+    assert pictures_to_draw(cfg, 0) == ([], 'No pictures were asked for.')
 
 
 def test_pictures_come_as_they_are_loaded_in_the_order_of_the_data(parts):
