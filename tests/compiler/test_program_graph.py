@@ -1,12 +1,11 @@
 """The graph in a report: its parts, edges and places."""
 import re
+from dataclasses import replace
 
 import pytest
 
 from mmdet_bpu.compiler.compile import compile_network
-from mmdet_bpu.compiler.estimate import Estimate
 from mmdet_bpu.compiler.graph_svg import COLUMN, NODE_WIDTH, ROW, WIDEST, graph_svg, layout
-from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.compiler.program_graph import Band, ProgramGraph, bands_of
 
 BLOCK = [f'backbone.{stage}.{block}.conv{number}/conv2d.0'
@@ -73,6 +72,7 @@ def test_the_picture_has_every_instruction_with_its_facts(detector):
     assert 'class="op"><title>#4' in picture and 'shade9' in picture
 
 
-def test_a_program_without_instructions_has_no_picture(maker):
-    program = maker.finish(maker.input('image', (1, 4, 4, 3)))
-    assert graph_svg(program, Estimate(get_march('nash-e'), [], 0, 0, 0, 0)) == '<p>No instructions.</p>'
+def test_a_program_without_instructions_has_no_picture(detector):
+    _, estimate = compile_network(detector, 'nash-e')
+    assert graph_svg(replace(detector, instructions=[]), replace(estimate, layers=[])) \
+        == '<p>No instructions.</p>'
