@@ -75,6 +75,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def whole_number(text: str) -> int:
+    """Check a number of things that may be none."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'expected a whole number from 0, found {text!r}')
+    return int(text)
+
+
 def march(name: str) -> str:
     """Check the name of a march."""
     try:

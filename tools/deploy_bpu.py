@@ -4,14 +4,15 @@
     tools/deploy_bpu.py configs/qat.py work_dirs/qat/epoch_6.pth --out deploy --backend hbdk4
 
 Without the vendor's hbdk4, model.hbm runs in the simulator of this package, not on a board.
-docs/deploy.md explains the files and the way to the board.
+docs/deploy.md explains the files and the way to the board. model.report.html shows them: cost, graph,
+detections in test pictures.
 """
 import argparse
 from collections import Counter
 
 from mmdet_bpu.backends.choice import BACKENDS, choose_backend
 from mmdet_bpu.command_line import (add_checkpoint, add_config, add_config_options, add_march,
-                                    add_out_folder, command)
+                                    add_out_folder, command, whole_number)
 from mmdet_bpu.errors import exit_on_error
 from mmdet_bpu.steps import Steps
 
@@ -25,6 +26,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--backend', choices=BACKENDS, default='auto',
         help='auto: hbdk4 if it is installed, else sim (default)')
+    parser.add_argument(
+        '--pictures', type=whole_number, metavar='N',
+        help='draw what is detected in the first N test pictures into the report (default: 3 where the '
+        "config's test data are at hand, else none)")
+    parser.add_argument('--float-checkpoint', metavar='FILE',
+                        help='draw what this float checkpoint detects beside it')
     parser.add_argument('--onnx', action='store_true',
                         help='write model.onnx too (needs the extra onnx)')
     add_config_options(parser)
@@ -62,14 +69,14 @@ def print_summary(result, files: list, march: str) -> None:
         print(f'{result.path} is for the board; {result.simulator_path} runs in the simulator.')
 
 
-@exit_on_error('march', 'backend', 'cfg_options', out_dir='--out')
+@exit_on_error('march', 'backend', 'cfg_options', 'pictures', 'float_checkpoint', out_dir='--out')
 def main() -> None:
     args = parse_args()
     from mmdet_bpu import apis
     cfg = apis.load_config(args.config, 'int', args.cfg_options)
     with Steps(apis.DEPLOY_STEPS) as step:
         result, files = apis.deploy(cfg, args.checkpoint, args.out, args.march, args.backend, step,
-                                    args.onnx)
+                                    args.onnx, args.pictures, args.float_checkpoint)
     print_summary(result, files, cfg.bpu.march)
 
 

@@ -4,16 +4,15 @@ from html import escape
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-import cv2
 import numpy as np
 
 from mmdet_bpu.analysis.comparison_charts import histogram, ratio_chart
+from mmdet_bpu.analysis.pictures import jpeg_of
 from mmdet_bpu.analysis.quant_comparison import worst
 from mmdet_bpu.analysis.quant_findings import POOR
 from mmdet_bpu.compiler.html_table import cards, table
 from mmdet_bpu.compiler.report_page import document
 
-JPEG_QUALITY = 85
 DB, PERCENT = 1, 3  # decimals
 SHOWN_WORST = 10
 REORDERED = ('Behind a top-k rows may stand in another order, where two scores are nearly equal; '
@@ -159,9 +158,7 @@ def _pictures(pictures: Pictures) -> str:
 
 def data_uri(picture: np.ndarray) -> str:
     """A picture as JPEG inside an address."""
-    encoded, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    assert encoded, picture.shape
-    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
+    return 'data:image/jpeg;base64,' + base64.b64encode(jpeg_of(picture)).decode()
 
 
 def _reordered(report: Mapping[str, Any]) -> str:

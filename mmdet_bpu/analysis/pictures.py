@@ -9,6 +9,7 @@ import numpy as np
 READABLE_SIDE = 480  # px
 FONT, FONT_SCALE, MARGIN = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 4
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+JPEG_QUALITY = 85
 # Hues of neighbouring labels lie far apart: steps of the golden ratio.
 GOLDEN = 0.618034
 
@@ -99,3 +100,10 @@ def side_by_side(pictures: Sequence[Tuple[str, np.ndarray]]) -> np.ndarray:
         columns += [np.concatenate([bar, picture]),
                     np.zeros((picture.shape[0] + 28, MARGIN, 3), np.uint8)]
     return np.concatenate(columns[:-1], axis=1)
+
+
+def jpeg_of(picture: np.ndarray) -> bytes:
+    """A (height, width, 3) uint8 picture, blue first, as a JPEG file."""
+    encoded, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert encoded, picture.shape
+    return data.tobytes()

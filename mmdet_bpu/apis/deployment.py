@@ -9,10 +9,13 @@ from typing import List, Optional, Sequence, Tuple, Union
 from mmengine.config import Config
 
 from mmdet_bpu.apis.models import export_hbir, load_quantized, metadata_of, settings_of
+from mmdet_bpu.apis.report_pictures import (check_count, float_detector, pictures_to_draw,
+                                            report_pictures)
 from mmdet_bpu.backends.choice import choose_backend
 from mmdet_bpu.backends.compile import compile_hbm
 from mmdet_bpu.compiler.compile import CompileResult
 from mmdet_bpu.compiler.march import get_march
+from mmdet_bpu.compiler.report import ReportPictures
 from mmdet_bpu.engine.predictors import contract_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.simulator import HbmSimulator
@@ -27,7 +30,7 @@ from mmdet_bpu.quantization import quantized_graphs
 from mmdet_bpu.steps import Step, silent
 
 EXPORT_STEPS = 2
-DEPLOY_STEPS = 4
+DEPLOY_STEPS = 5
 """How many steps :func:`export` and :func:`deploy` tell of."""
 
 
@@ -92,7 +95,8 @@ def export_onnx(cfg: Config, checkpoint: str, out_file: Union[str, Path], as_flo
 
 
 def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optional[str] = None,
-           backend: str = 'auto', step: Step = silent, onnx: bool = False
+           backend: str = 'auto', step: Step = silent, onnx: bool = False,
+           pictures: Optional[int] = None, float_checkpoint: Optional[str] = None
            ) -> Tuple[CompileResult, List[Path]]:
     """From a calibration or QAT checkpoint to every file of a deployment, or to none of them.
 
@@ -105,29 +109,47 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
             :func:`mmdet_bpu.backends.choose_backend`.
         step (Step): Told of each step.
         onnx (bool): Write ``model.onnx`` too. Defaults to False.
+        pictures (int, optional): First test pictures that the report shows detections in. Defaults to
+            3 where the config's test data are at hand, else none.
+        float_checkpoint (str, optional): Whose detections are drawn beside them. Defaults to none.
 
     Returns:
         tuple[CompileResult, list[Path]]: The compilation, and all files.
 
     Raises:
         BpuError: Unknown march or backend, a checkpoint of another stage, an op that cannot run on
-            the march, or a folder that cannot be written.
+            the march, pictures that were asked for and cannot be read, or a folder that cannot be
+            written.
     """
+    check_count(pictures)
+    if float_checkpoint is not None and pictures == 0:
+        raise BpuError('parameter float_checkpoint: it is drawn in test pictures, found pictures=0')
     cfg.bpu.march = get_march(march or settings_of(cfg)['march']).name
     choose_backend(backend)
     require_folder(out_dir)
     step('load and prepare')
+    found, note = pictures_to_draw(cfg, pictures)
     model = load_quantized(cfg, checkpoint)
+    floating = None if float_checkpoint is None else float_detector(cfg, float_checkpoint)
     step('export')
     exported = to_integers(quantized_graphs(model), metadata_of(cfg, model))
+    program = program_from_module(exported.integer)
     out = Path(out_dir)
+    step('draw pictures')
+    try:
+        drawn = report_pictures(cfg, model, program, found, floating) if found else (
+            ReportPictures(note=note))
+    except BpuError as error:
+        if pictures is not None:
+            raise
+        drawn = ReportPictures(note=f'No picture is drawn: {error}')
     with staged_folder(out) as folder:
         step('write')
         write_export(exported, folder, ('int', *(['onnx'] if onnx else [])))
         step(f'compile for {cfg.bpu.march}')
         text = print_text(exported.hbir) if choose_backend(backend) == 'hbdk4' else None
-        result = compile_hbm(program_from_module(exported.integer), folder / HBM_FILE,
-                             cfg.bpu.march, exported.report, backend, text)
+        result = compile_hbm(program, folder / HBM_FILE, cfg.bpu.march, exported.report, backend,
+                             text, drawn)
         contract = contract_of(HbmSimulator(result.simulator_path))
         write_atomically(folder / CONTRACT_FILE, (json.dumps(contract, indent=1) + '\n').encode())
         names = sorted(f.relative_to(folder) for f in folder.rglob('*') if f.is_file())

@@ -7,12 +7,14 @@ from mmdet_bpu.backends import hbdk4
 from mmdet_bpu.backends.choice import choose_backend
 from mmdet_bpu.compiler.compile import CompileResult, compile_program
 from mmdet_bpu.compiler.march import get_march
+from mmdet_bpu.compiler.report import ReportPictures
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.program import Program
 
 
 def compile_hbm(program: Program, path, march: str, quant_report: list[dict] | None = None,
-                backend: str = 'auto', hbir_text: str | None = None) -> CompileResult:
+                backend: str = 'auto', hbir_text: str | None = None,
+                pictures: ReportPictures = ReportPictures()) -> CompileResult:
     """Compile a program, with its report beside it.
 
     With the backend 'hbdk4' the vendor's compiler makes ``path`` from ``hbir_text``; the file for
@@ -26,6 +28,7 @@ def compile_hbm(program: Program, path, march: str, quant_report: list[dict] | N
         backend (str): 'auto' (the vendor's compiler if it is installed and ``hbir_text`` is
             given, else 'sim'), 'sim' or 'hbdk4'. Defaults to 'auto'.
         hbir_text (str | None): Fake-quantized HBIR, which 'hbdk4' compiles. Defaults to None.
+        pictures (ReportPictures): What was found in test pictures, for the report. Defaults to none.
 
     Returns:
         CompileResult: Paths, estimate and findings.
@@ -41,12 +44,12 @@ def compile_hbm(program: Program, path, march: str, quant_report: list[dict] | N
         chosen = 'sim'
     path = Path(path)
     if chosen == 'sim':
-        return compile_program(program, path, march, quant_report)
+        return compile_program(program, path, march, quant_report, pictures=pictures)
     if hbir_text is None:
         raise BpuError('backend hbdk4 compiles the fake-quantized HBIR: export it and pass its '
                        'text, or choose the backend sim')
     result = compile_program(program, path.with_suffix('.sim.hbm'), march, quant_report,
-                             path.with_suffix(''))
+                             path.with_suffix(''), pictures)
     vendor_report = hbdk4.compile_for_board(hbir_text, path, march,
                                             perf_dir=path.with_suffix('.perf'))
     return replace(result, path=path, vendor_report=vendor_report, backend='hbdk4',

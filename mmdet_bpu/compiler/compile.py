@@ -9,7 +9,7 @@ from mmdet_bpu.compiler.legality import Finding, check_program, refuse_errors
 from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.compiler.memory import plan_memory
 from mmdet_bpu.compiler.performance import estimate_performance
-from mmdet_bpu.compiler.report import Report
+from mmdet_bpu.compiler.report import Report, ReportPictures
 from mmdet_bpu.compiler.report_files import write_report
 from mmdet_bpu.compiler.schedule import schedule
 from mmdet_bpu.output_folder import write_atomically
@@ -48,7 +48,8 @@ class CompileResult:
 
 @paused_collector()
 def compile_program(program: Program, path, march: str, quant_report: list[dict] | None = None,
-                    report_stem: Path | None = None) -> CompileResult:
+                    report_stem: Path | None = None,
+                    pictures: ReportPictures = ReportPictures()) -> CompileResult:
     """Check, schedule, place, estimate and write a program, with its report beside it.
 
     Args:
@@ -57,6 +58,7 @@ def compile_program(program: Program, path, march: str, quant_report: list[dict]
         march (str): March name.
         quant_report (list[dict] | None): Rows per tensor for the report. Defaults to None.
         report_stem (Path | None): Name of the report without suffix. Defaults to ``path``'s.
+        pictures (ReportPictures): What was found in test pictures, for the report. Defaults to none.
 
     Returns:
         CompileResult: Paths, estimate and findings.
@@ -72,7 +74,7 @@ def compile_program(program: Program, path, march: str, quant_report: list[dict]
     path = Path(path)
     stem = report_stem or path.with_suffix('')
     network, estimate = write_hbm(program, path, march)
-    report = Report(network, estimate, findings, quant_report or [], stem.name)
+    report = Report(network, estimate, findings, quant_report or [], stem.name, pictures)
     report_json, report_html = write_report(report, stem)
     return CompileResult(path, path, estimate, findings, time.perf_counter() - started, 'sim',
                          report_json, report_html)

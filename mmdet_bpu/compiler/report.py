@@ -3,7 +3,9 @@ from dataclasses import asdict, dataclass, field
 
 from mmdet_bpu.compiler.estimate import ESTIMATE_NOTE, Estimate
 from mmdet_bpu.compiler.legality import Finding, summarize
-from mmdet_bpu.compiler.published import PUBLISHED_NASH_E, SOURCE
+from mmdet_bpu.compiler.input_stage import input_stage_rows
+from mmdet_bpu.compiler.published import SOURCE
+from mmdet_bpu.compiler.published_errors import published_errors
 from mmdet_bpu.compiler.schedule import live_bytes
 from mmdet_bpu.program.container import NOTICE
 from mmdet_bpu.program.hbm_file import CompiledNetwork
@@ -20,6 +22,32 @@ class TensorRow:
 
 
 @dataclass(frozen=True)
+class ReportPicture:
+    """A test picture with what was found in it.
+
+    Attributes:
+        name (str): Of its file, or its number.
+        caption (str): How many boxes each model found.
+        jpeg (bytes): The drawn picture.
+    """
+    name: str
+    caption: str
+    jpeg: bytes
+
+
+@dataclass(frozen=True)
+class ReportPictures:
+    """Test pictures, or why there are none.
+
+    Attributes:
+        pictures (list[ReportPicture]): In the order of the data.
+        note (str): What is drawn, or the reason for none.
+    """
+    pictures: list[ReportPicture] = field(default_factory=list)
+    note: str = 'No pictures were asked for.'
+
+
+@dataclass(frozen=True)
 class Report:
     """A compiled network with all that is known of it.
 
@@ -29,12 +57,14 @@ class Report:
         findings (list[Finding]): Legality findings.
         quantization (list[dict]): One row per quantized tensor, shown as given.
         title (str): Name of the model.
+        pictures (ReportPictures): What was found in test pictures.
     """
     network: CompiledNetwork
     estimate: Estimate
     findings: list[Finding]
     quantization: list[dict] = field(default_factory=list)
     title: str = 'model'
+    pictures: ReportPictures = ReportPictures()
 
     notice = NOTICE
     note = ESTIMATE_NOTE
@@ -60,18 +90,26 @@ class Report:
         return summarize(self.findings)
 
     def published_rows(self) -> list[dict]:
-        """The vendor's published models, to compare with."""
-        return [{'model': model.name, 'input': 'x'.join(map(str, model.input_shape)),
-                 'GOPs': model.gops, 'latency (ms)': model.latency_ms,
-                 'DDR (MB)': round(model.ddr_read_mb + model.ddr_write_mb, 2)}
-                for model in PUBLISHED_NASH_E]
+        """The vendor's published models, and how far the cost model is off each."""
+        return [{'model': row.model.name, 'input': 'x'.join(map(str, row.model.input_shape)),
+                 'GOPs': row.model.gops, 'latency (ms)': row.model.latency_ms,
+                 'DDR (MB)': round(row.model.ddr_read_mb + row.model.ddr_write_mb, 2),
+                 'cost model (ms)': round(row.predicted_ms, 3),
+                 'off by (%)': round(100 * row.off, 1),
+                 'off by, left out of the fit (%)': round(100 * row.off_left_out, 1)}
+                for row in published_errors()]
+
+    def input_stage(self) -> list[dict]:
+        """Facts of what happens to a picture before the network."""
+        return input_stage_rows(self.network.program.metadata)
 
     def as_dict(self) -> dict:
         """JSON values.
 
         Returns:
             dict: 'summary' with the vendor's fields, and 'title', 'notice', 'note', 'march',
-            'time by op', 'memory', 'legality', 'contract', 'quantization', 'published'.
+            'time by op', 'memory', 'legality', 'input stage', 'contract', 'pictures' (without the pictures
+            themselves), 'quantization', 'published'.
         """
         plan = self.network.plan
         return {
@@ -90,6 +128,12 @@ class Report:
             'legality': {
                 'counts': self.finding_counts(),
                 'findings': [finding.as_dict() for finding in self.findings],
+            },
+            'input stage': self.input_stage(),
+            'pictures': {
+                'note': self.pictures.note,
+                'pictures': [{'name': each.name, 'caption': each.caption}
+                             for each in self.pictures.pictures],
             },
             'contract': {
                 'inputs': [asdict(row) for row in self.inputs()],

@@ -1,18 +1,23 @@
 """The report as one HTML page: no file, font or script is fetched from anywhere."""
+import base64
 import json
+import re
 from dataclasses import asdict
 from html import escape
 
 from mmdet_bpu.compiler.estimate import Estimate, OpTime
+from mmdet_bpu.compiler.graph_svg import graph_svg
 from mmdet_bpu.compiler.html_table import cards, table
 from mmdet_bpu.compiler.legality import Finding
 from mmdet_bpu.compiler.published import SOURCE
-from mmdet_bpu.compiler.report import Report
+from mmdet_bpu.compiler.published_errors import likely_range, published_errors
+from mmdet_bpu.compiler.report import Report, ReportPictures
 from mmdet_bpu.compiler.report_page import PAGE
 
 CHART_WIDTH, CHART_HEIGHT, CHART_LEFT = 960, 180, 64
 # One rectangle per step up to here; longer programs show the largest value of each bin.
 CHART_BINS = 480
+MARK = re.compile('<!--(\\w+)-->')
 
 
 def render(report: Report) -> str:
@@ -24,6 +29,9 @@ def render(report: Report) -> str:
         'notice': escape(report.notice),
         'note': escape(' '.join(filter(None, (report.note, march.note)))),
         'cards': _cards(report),
+        'input_stage': _input_stage(report),
+        'pictures': _pictures(report.pictures),
+        'graph': graph_svg(report.network.program, report.estimate),
         'ops': _op_bars(report.estimate.by_op()),
         'timeline': _timeline(report),
         'findings': _findings(report.findings),
@@ -35,10 +43,7 @@ def render(report: Report) -> str:
         'published': table('published', report.published_rows()),
         'published_source': escape(SOURCE),
     }
-    page = PAGE
-    for name, content in parts.items():
-        page = page.replace(f'<!--{name}-->', content)
-    return page
+    return MARK.sub(lambda mark: parts[mark[1]], PAGE)
 
 
 def human_bytes(nbytes: float) -> str:
@@ -52,8 +57,10 @@ def human_bytes(nbytes: float) -> str:
 
 def _cards(report: Report) -> str:
     estimate, counts = report.estimate, report.finding_counts()
+    least, most = likely_range(estimate.latency_ms, published_errors())
     shown = (
-        ('Latency, one core', f'{estimate.latency_ms:.3f} ms', 'estimate'),
+        ('Latency, one core', f'{estimate.latency_ms:.3f} ms',
+         f'estimate; {least:.3g} to {most:.3g} ms if off like the worst published row'),
         ('Throughput', f'{estimate.images_per_second:.1f} FPS', 'estimate, one core'),
         ('Operations', f'{2 * estimate.macs / 1e9:.2f} GOPs', '2 per multiply-accumulate'),
         ('DDR per run', f'{estimate.ddr_megabytes:.1f} MB',
@@ -116,12 +123,37 @@ def _findings(findings: list[Finding]) -> str:
 
 def _layer_rows(estimate: Estimate) -> list[dict]:
     """Column -> value, layer by layer."""
-    return [{'#': index, 'layer': layer.site, 'op': layer.op, 'output': layer.output,
-             'MACs': layer.macs, 'read (B)': layer.bytes_read, 'written (B)': layer.bytes_written,
-             'compute cycles': round(layer.compute_cycles), 'DDR cycles': round(layer.ddr_cycles),
-             'bound by': layer.bound_by, 'time (us)': round(layer.time_us, 3),
-             'share (%)': round(100 * estimate.share(layer), 2)}
-            for index, layer in enumerate(estimate.layers)]
+    errors = published_errors()
+    rows = []
+    for index, layer in enumerate(estimate.layers):
+        least, most = likely_range(layer.time_us, errors)
+        rows.append({
+            '#': index, 'layer': layer.site, 'op': layer.op, 'output': layer.output,
+            'MACs': layer.macs, 'read (B)': layer.bytes_read, 'written (B)': layer.bytes_written,
+            'compute cycles': round(layer.compute_cycles), 'DDR cycles': round(layer.ddr_cycles),
+            'bound by': layer.bound_by, 'time (us)': round(layer.time_us, 3),
+            'least (us)': round(least, 3), 'most (us)': round(most, 3),
+            'share (%)': round(100 * estimate.share(layer), 2)})
+    return rows
+
+
+def _input_stage(report: Report) -> str:
+    """The network's input, and what makes it of a picture."""
+    image = table('image', [asdict(row) for row in report.inputs()])
+    rows = report.input_stage()
+    return image + (table('input_stage', rows) if rows else
+                    '<p>The program has no deployment contract.</p>')
+
+
+def _pictures(shown: ReportPictures) -> str:
+    figures = []
+    for each in shown.pictures:
+        data = base64.b64encode(each.jpeg).decode()
+        figures.append(f'<figure><img src="data:image/jpeg;base64,{data}" alt="{escape(each.name)}">'
+                       f'<figcaption>{escape(each.name)} <small>{escape(each.caption)}</small>'
+                       '</figcaption></figure>')
+    return (f'<p class="sub">{escape(shown.note)}</p>'
+            + (f'<div class="worst">{"".join(figures)}</div>' if figures else ''))
 
 
 def _contract(report: Report) -> str:

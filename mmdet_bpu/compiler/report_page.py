@@ -1,7 +1,12 @@
 """The HTML pages of reports: their style, and the one of a deployment.
 
-``<!--name-->`` marks of that are filled by ``report_html.render``.
+``<!--name-->`` marks of that are filled by ``report_html.render``. A page's own policy forbids it to
+fetch anything, and to run any script but the one that stands in it.
 """
+import base64
+import hashlib
+
+from mmdet_bpu.compiler import report_graph_page
 
 _STYLE = '''
 :root{--bg:#fbfbf9;--fg:#1d2327;--dim:#667078;--line:#dfe3e6;--card:#fff;--accent:#2f6f8f;
@@ -80,6 +85,16 @@ _BODY = '''
 <p class="notice"><!--notice--></p>
 <p class="notice"><!--note--></p>
 <div class="cards"><!--cards--></div>
+<h2>Input stage</h2>
+<p class="sub">What makes the network's input of a picture; all of it is in the contract below.</p>
+<!--input_stage-->
+<h2>Test pictures</h2>
+<!--pictures-->
+<h2>Graph</h2>
+<p class="sub">Instructions from top to bottom as they run, in parts of the model; the darker, the more
+time. Click a part to open or close it; point at an instruction for its shapes and cost. Ctrl and the
+wheel zoom, dragging moves. Without scripts all parts are open; the table of layers has the same facts.</p>
+<!--graph-->
 <h2>Time by op</h2>
 <!--ops-->
 <h2>Activation memory over time</h2>
@@ -89,7 +104,9 @@ the planned arena. Point at a bar for its step and site.</p>
 <h2>Legality</h2>
 <!--findings-->
 <h2>Layers</h2>
-<p class="sub">In the order they run. Cycles are at a nominal 1 GHz. Click a heading to sort.</p>
+<p class="sub">In the order they run. Cycles are at a nominal 1 GHz. "least" and "most": the time if the
+estimate is off as far as the worst published rows, each left out of the fit, in either direction; what
+no published row can show is how the error is spread over layers. Click a heading to sort.</p>
 <!--layers-->
 <h2>Input and output contract</h2>
 <!--contract-->
@@ -97,18 +114,28 @@ the planned arena. Point at a bar for its step and site.</p>
 <!--quantization-->
 <h2>Figures behind the estimate</h2>
 <!--figures-->
-<h3>Published latencies that the figures are fitted to</h3>
+<h3>Published latencies that the figures are fitted to, and the error at each</h3>
 <p class="sub"><!--published_source--></p>
 <!--published-->
 '''
 
 
-def document(title: str, body: str) -> str:
-    """A whole page in the style of the reports; both are HTML."""
+def document(title: str, body: str, style: str = '', script: str = '') -> str:
+    """A whole page in the style of the reports.
+
+    Args:
+        title (str), body (str): HTML.
+        style (str), script (str): What the page has beside the common ones. Defaults to nothing.
+    """
+    code = _SCRIPT + script
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    policy = ("default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+              f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'")
     return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
             '<meta name="viewport" content="width=device-width,initial-scale=1">'
-            f'<title>{title}</title><style>{_STYLE}</style></head><body><main>{body}</main>'
-            f'<script>{_SCRIPT}</script></body></html>\n')
+            f'<title>{title}</title><style>{_STYLE}{style}</style></head><body><main>{body}</main>'
+            f'<script>{code}</script></body></html>\n')
 
 
-PAGE = document('<!--title--> on a BPU', _BODY)
+PAGE = document('<!--title--> on a BPU', _BODY, report_graph_page.STYLE, report_graph_page.SCRIPT)

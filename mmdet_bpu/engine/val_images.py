@@ -19,9 +19,18 @@ def val_loader(cfg: Config) -> DataLoader:
     """
     if cfg.get('val_dataloader') is None:
         raise BpuError('field val_dataloader: expected the images to compare on, found none')
+    return loader_of(cfg, 'val_dataloader')
+
+
+def loader_of(cfg: Config, field: str) -> DataLoader:
+    """The dataloader of a field that a completed config has.
+
+    Raises:
+        BpuError: It cannot be built, or its files are absent.
+    """
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    with refused_config(cfg), present_files('val_dataloader'):
-        return Runner.build_dataloader(cfg.val_dataloader, seed=0)
+    with refused_config(cfg), present_files(field):
+        return Runner.build_dataloader(cfg[field], seed=0)
 
 
 def images_of(loader: DataLoader, detector: nn.Module, count: int) -> Iterator[Tuple[Tensor, Any]]:

@@ -192,7 +192,7 @@ def test_the_front_and_the_page(model, space, losses):
                        for other in result.points)
     page = render(result, 'a<b')
     assert page.count('<circle') == len(result.points) and '<polyline' in page
-    assert 'a&lt;b' in page and 'http' not in page
+    assert 'a&lt;b' in page and '://' not in page
 
 
 def test_the_rules_make_the_setting_and_say_why(model, space, losses):

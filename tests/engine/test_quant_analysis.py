@@ -161,7 +161,7 @@ def test_the_page_is_whole_needs_nothing_and_holds_the_worst_images(compared, re
     words = ' '.join(page.words)
     assert all(row['site'] in words for row in report['tensors'])
     assert page.figures == IMAGES + len(report['histograms'])
-    assert 'http' not in text
+    assert '://' not in text
 
 
 def test_histograms_are_those_of_the_worst_tensors_and_count_every_element(report):

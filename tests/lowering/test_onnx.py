@@ -16,6 +16,7 @@ onnx = pytest.importorskip('onnx', reason='onnx is not installed')
 onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
 
 from mmdet_bpu.analysis.onnx_nodes import OnnxNodes  # noqa: E402
+from mmdet_bpu.analysis.qat_roundings import QatRoundings, compare  # noqa: E402
 from mmdet_bpu.graph.quantized_graph import Placement, QuantizedGraph  # noqa: E402
 from mmdet_bpu.lowering.onnx_form.files import OnnxNetwork, write_model  # noqa: E402
 from mmdet_bpu.lowering.onnx_form.model import CONTRACT, model_of  # noqa: E402
@@ -59,12 +60,13 @@ def test_each_rounding_gives_qat_s_integers(name, toy, calibrated):
     model = calibrated(prepare(toy(seeded(name)), dict(input_shape=TOY_SHAPE)), TOY_IMAGE)
     network, = quantized_graphs(model)
     onnx.checker.check_model(model_of(network), full_check=True)
-    comparison = OnnxNodes(network).compare([TOY_IMAGE, TOY_IMAGE * 3])
-    assert sum(node.elements for node in comparison.nodes) >= TOY_IMAGE.numel()
-    assert max(node.largest for node in comparison.nodes) <= 1
-    for node in comparison.nodes:  # bilinear halves are ties
+    qat = QatRoundings(network)
+    found = compare(dict(onnx=OnnxNodes(network).fed), qat, [TOY_IMAGE, TOY_IMAGE * 3])['onnx']
+    assert sum(node.elements for node in found.nodes.values()) >= TOY_IMAGE.numel()
+    assert max(node.largest for node in found.nodes.values()) <= 1
+    for node in found.nodes.values():  # bilinear halves are ties
         assert node.differing <= 1 + 0.15 * node.elements * ('bilinear' in name), node
-    assert all(share <= 1e-5 for share in comparison.outputs.values())
+    assert found.largest_output() <= 1e-5
 
 
 @pytest.mark.parametrize('name', UNKNOWN_TO_THE_RUNTIME)

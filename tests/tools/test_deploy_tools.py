@@ -26,6 +26,23 @@ def test_the_contract_says_how_to_feed_and_read_the_network(deployment):
     assert contract['classes'] == list('0123456789')
 
 
+def test_without_test_data_at_hand_the_report_says_so(deployment):
+    report = json.loads((deployment[0] / 'model.report.json').read_text())
+    assert report['pictures']['pictures'] == []
+    assert report['pictures']['note'].startswith(
+        'No picture is drawn: no packed COCO data set at data/digits/val_lmdb')
+    facts = {row['fact']: row['value'] for row in report['input stage']}
+    assert facts['color_order'] == 'rgb' and facts['resize.height'] == '128'
+
+
+def test_pictures_that_are_asked_for_and_are_not_there_end_it(tool, digits_config, checkpoints,
+                                                              tmp_path):
+    done = tool('deploy_bpu.py', digits_config, checkpoints['calibration'], '--out',
+                tmp_path / 'out', '--pictures', '2')
+    assert (done.code, 'data/digits/val_lmdb' in done.err) == (2, True)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_export_writes_the_same_texts(tool, digits_config, checkpoints, deployment, tmp_path):
     done = tool('export_hbir.py', digits_config, checkpoints['calibration'],
                 '--out', tmp_path / 'out')
@@ -45,7 +62,11 @@ def test_a_float_checkpoint_is_refused_and_nothing_is_written(tool, digits_confi
 
 @pytest.mark.parametrize('arguments, words', [
     (['--march', 'bayes'], "unknown march 'bayes'"),
-    (['--backend', 'hbdk4'], 'hbdk4 is not installed')])
+    (['--backend', 'hbdk4'], 'hbdk4 is not installed'),
+    (['--pictures', '33'], 'error: --pictures: expected 0 to 32, found 33'),
+    (['--pictures', '-1'], "expected a whole number from 0, found '-1'"),
+    (['--pictures', '0', '--float-checkpoint', 'float.pth'],
+     'error: --float-checkpoint: it is drawn in test pictures')])
 def test_bad_input_ends_before_anything_is_loaded(tool, digits_config, arguments, words, tmp_path):
     done = tool('deploy_bpu.py', digits_config, 'none.pth', '--out', tmp_path / 'out', *arguments)
     assert (done.code, words in done.err) == (2, True)

@@ -1,6 +1,6 @@
 """The ONNX model of a quantized graph: QDQ, opset 21, static shapes, the contract in its metadata."""
 import json
-from typing import Optional
+from typing import Optional, Type
 
 import onnx
 import torch
@@ -24,18 +24,24 @@ CONTRACT = 'mmdet_bpu.contract'
 ELEMENTS = {torch.float32: TensorProto.FLOAT, torch.bool: TensorProto.BOOL}
 
 
-def write_graph(graph: OpGraph, scales: Optional[Scales] = None) -> OnnxWriter:
+def write_graph(graph: OpGraph, scales: Optional[Scales] = None,
+                writer: Type[OnnxWriter] = OnnxWriter) -> OnnxWriter:
     """Write all nodes of a graph.
+
+    Args:
+        graph (OpGraph): What is written.
+        scales (Scales, optional): Of its values. Defaults to None: a float model.
+        writer (type): Class that writes. Defaults to :class:`OnnxWriter`.
 
     Raises:
         BpuError: An op without an ONNX form; its site is named.
     """
-    writer = OnnxWriter(graph, scales)
+    made = writer(graph, scales)
     for op in graph.ops:
         if op.kind not in FORMS:
             raise BpuError(f'{op.site}: no ONNX form of {op.kind}')
-        writer.values[op.output] = writer.quantized(op.output, FORMS[op.kind](writer, op))
-    return writer
+        made.values[op.output] = made.quantized(op.output, FORMS[op.kind](made, op))
+    return made
 
 
 def model_of(network: QuantizedGraph, metadata: Optional[dict] = None,
