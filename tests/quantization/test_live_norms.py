@@ -15,6 +15,7 @@ from mmdet_bpu.quantization import (finish_calibration, prepare, quantization_of
                                     set_quant_state)
 from mmdet_bpu.quantization.live_norms import LiveNorm, idle_parameters
 from mmdet_bpu.quantization.norm_states import fold_parts, frozen_norms, live_paths, unfold_all
+from mmdet_bpu.quantization.saved_norms import refuse_other_norms
 
 SHAPE = (8, 10)
 IMAGES = torch.randn(4, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -280,6 +281,19 @@ def test_what_training_leaves_as_it_is_stays_folded(toy):
         prepared(toy, modules=modules)
     with pytest.raises(BpuError, match="bpu.qat.batch_norm.parts: 'neck.*' matches no convolution"):
         prepared(toy, dict(by='epoch', at=[1, 2], parts=['neck.*', '*']))
+
+
+def test_a_run_goes_on_with_the_setting_that_it_was_begun_with(toy):
+    live, folded = prepared(toy), prepared(toy, 'folded')
+    for model, other, words in ((live, folded, 'folded from the start'),
+                                (folded, live, 'folded step by step')):
+        refuse_other_norms(model, model.state_dict(), 'a.pth')
+        with pytest.raises(BpuError, match=f'a.pth is of a run whose batch norms were {words}: resume'):
+            refuse_other_norms(model, other.state_dict(), 'a.pth')
+    modules = parts()
+    modules['norm1'] = Frozen(6)
+    with pytest.raises(BpuError, match='in which other batch norms were live: norm1'):
+        refuse_other_norms(prepared(toy, modules=modules), live.state_dict(), 'a.pth')
 
 
 def test_the_default_has_none(toy):
