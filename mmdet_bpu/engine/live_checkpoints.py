@@ -13,7 +13,7 @@ from mmdet_bpu.quantization.saved_norms import live_in
 @torch.no_grad()
 def folded_state(model: nn.Module, state_dict: Dict[str, Tensor], pairs: Sequence[Sequence[str]],
                  path: str) -> Dict[str, Tensor]:
-    """Weights of a checkpoint with every norm in its convolution, as evaluation in training has had them.
+    """Weights of a checkpoint with every norm in its convolution, as evaluation has had them.
 
     Args:
         model (nn.Module): The detector as its config builds it, not folded; stays as it is.
@@ -40,8 +40,9 @@ def folded_state(model: nn.Module, state_dict: Dict[str, Tensor], pairs: Sequenc
         weight, bias = (state.get(name) for name in names)
         if not isinstance(weight, Tensor) or weight.shape != conv.weight.shape \
                 or not isinstance(bias, Tensor) or bias.shape != norm.bias.shape:
-            raise BpuError(f'checkpoint {path}: the norm {norm_path} is live, and {" and ".join(names)} '
-                           'are not there or of other shapes; give a checkpoint of the same config')
+            raise BpuError(f'checkpoint {path}: the norm {norm_path} is live, and '
+                           f'{" and ".join(names)} are not there or of other shapes; give a '
+                           'checkpoint of the same config')
         factor = norm.factor()
         state[names[0]] = norm.folded_weight(weight.to(norm.unit), factor, transposed_groups(conv))
         state[names[1]] = norm.folded_bias(factor)

@@ -3,10 +3,10 @@
     live    z = conv(x, Q(w f) / s),   y = gamma (z - mean(z)) / sqrt(var(z) + eps) + beta
     folded                             y = conv(x, Q(w f)) + beta - running_mean s
 
-with s = gamma / sqrt(running_var + eps) and f = s / unit. What is quantized is the folded weight ``w f`` in
-both, so evaluation, and training once a norm is folded, compute the second line (Krishnamoorthi,
-arXiv:1806.08342, section 3.2.2). ``unit`` is s where the norm begins: f begins at exactly 1, and the
-convolution's parameter goes on with the folded weight that was calibrated.
+with s = gamma / sqrt(running_var + eps) and f = s / unit. What is quantized is the folded weight
+``w f`` in both (Krishnamoorthi, arXiv:1806.08342, section 3.2.2); evaluation, and training once a
+norm is folded, compute the second line. ``unit`` is s where the norm begins: f begins at exactly 1,
+and the convolution's parameter goes on with the folded weight that was calibrated.
 """
 from typing import Any, Iterator, Optional, Tuple
 
@@ -50,8 +50,9 @@ class LiveNorm(PlainNorm):
 
     @classmethod
     def of(cls, norm: nn.Module, conv: nn.Module) -> 'LiveNorm':
-        """A stock norm behind ``conv``, neither of them folded; the convolution's bias is taken in."""
-        twin = cls(norm.num_features, norm.eps, norm.momentum).to(norm.running_var)
+        """A stock norm behind ``conv``, neither folded; the convolution's bias is taken in."""
+        momentum = getattr(norm, 'momentum', 0.0)  # mmdet's frozen norm has none
+        twin = cls(norm.num_features, norm.eps, momentum).to(norm.running_var)
         bias = getattr(conv, 'bias', None)
         with torch.no_grad():
             twin.running_mean.copy_(norm.running_mean - (0 if bias is None else bias))
@@ -70,7 +71,7 @@ class LiveNorm(PlainNorm):
         return self.normalised(x / self.unit.view(1, -1, 1, 1))
 
     def normalised(self, z: Tensor, counts: bool = True) -> Tensor:
-        """``z`` normalised as torch does it; in training its statistics are kept, if it ``counts``."""
+        """``z`` normalised as torch does it; training keeps its statistics, if it ``counts``."""
         if counts or not self.training:
             return super().forward(z)
         # Calls that run again must save as many tensors for their backward pass as they did.
@@ -145,9 +146,9 @@ def transposed_groups(conv: nn.Module) -> Optional[int]:
 def unfold(conv: nn.Module, norm: LiveNorm) -> None:
     """Take the norm out of a folded convolution, which computes what it did.
 
-    Channels whose gamma squared is below eps give next to nothing, and a step of their weights would be
-    large beside them. They are counted in units of their folded weight, where eps is what they are
-    divided by.
+    Channels whose gamma squared is below eps give next to nothing, and a step of their weights would
+    be large beside them. They are counted in units of their folded weight, where eps is what they
+    are divided by.
     """
     factor = norm.factor()
     faint = norm.weight.square() < norm.eps
@@ -171,7 +172,7 @@ def fold(conv: nn.Module, norm: LiveNorm) -> None:
 
 
 def norms_inside(detector: nn.Module) -> Iterator[Tuple[str, nn.Module, LiveNorm]]:
-    """(path, convolution, norm) of those that are live or have been, in the order of the network."""
+    """(path, convolution, norm) of those that are live or have been, in the network's order."""
     for conv_path, norm_path in detector.quant.folded if hasattr(detector, 'quant') else ():
         norm = detector.get_submodule(norm_path)
         if isinstance(norm, LiveNorm):

@@ -35,7 +35,7 @@ def as_trained(model: nn.Module) -> Iterator[None]:
 
 
 def trained_norms(model: nn.Module) -> Set[str]:
-    """Paths of the norms whose statistics training updates: not frozen ones, nor under ``norm_eval``."""
+    """Paths of the norms whose statistics training updates: neither frozen nor ``norm_eval``."""
     with as_trained(model):
         return {path for path, module in model.named_modules()
                 if isinstance(module, _BatchNorm) and module.training}
@@ -60,14 +60,14 @@ def install(detector: nn.Module, norms: Mapping[str, LiveNorm], trained: Set[str
             quant.holds_norms = True
     paths = [path for path, _, _ in norms_inside(detector)]
     if not paths:
-        raise BpuError(f"field {FIELD}: expected '{FOLDED}' for {type(detector).__name__}: no batch norm "
-                       'behind a convolution has statistics that training updates. They are frozen '
-                       '(norm_eval=True, frozen_stages, requires_grad), shared, or there are none')
+        raise BpuError(f"field {FIELD}: expected '{FOLDED}' for {type(detector).__name__}: no batch "
+                       'norm behind a convolution has statistics that training updates. They are '
+                       'frozen (norm_eval=True, frozen_stages), shared, or there are none')
     setting = quant.settings['qat']['batch_norm']
     for glob in setting['parts'] if isinstance(setting, Mapping) else ():
         if not matching(paths, [glob]):
-            raise BpuError(f'field {FIELD}.parts: {glob!r} matches no convolution with a live batch norm; '
-                           f'expected a glob of some of {first_names(paths)}')
+            raise BpuError(f'field {FIELD}.parts: {glob!r} matches no convolution with a live batch '
+                           f'norm; expected a glob of some of {first_names(paths)}')
 
 
 def matching(paths: Iterable[str], globs: Iterable[str]) -> List[str]:
@@ -82,7 +82,7 @@ def live_paths(detector: nn.Module) -> List[str]:
 
 
 def frozen_norms(detector: nn.Module) -> List[str]:
-    """Paths of the norms that were folded from the start, or stand alone and keep their statistics."""
+    """Paths of the norms that keep their statistics: folded from the start, or standing alone."""
     inside = {id(norm) for _, _, norm in norms_inside(detector)}
     folded = [norm for _, norm in detector.quant.folded
               if id(detector.get_submodule(norm)) not in inside]
@@ -112,8 +112,8 @@ def fold_parts(detector: nn.Module, globs: Iterable[str]) -> Dict[str, List[nn.P
         globs (Iterable[str]): Of paths of convolutions.
 
     Returns:
-        dict[str, list[Parameter]]: Path of a folded convolution -> parameters that now mean something
-            else.
+        dict[str, list[Parameter]]: Path of a folded convolution -> parameters that now mean
+            something else.
     """
     chosen, changed = set(matching(live_paths(detector), globs)), {}
     for path, conv, norm in list(norms_inside(detector)):

@@ -1,11 +1,11 @@
 """All that quantization adds to a detector: its state, and the class that runs under it."""
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 import xxhash
-from torch import nn
+from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError, first_names
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
@@ -16,7 +16,7 @@ from mmdet_bpu.quantization.live_norms import LiveNorm, idle_parameters, norms_i
 from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.quant_mode import Decisions, QuantMode
 from mmdet_bpu.quantization.recomputation import recomputing_alike
-from mmdet_bpu.quantization.trained_scales import LearnedScale, reached_by, steps_of
+from mmdet_bpu.quantization.trained_scales import LearnedScale, steps_of
 from mmdet_bpu.quantization.weight_reach import WeightReach
 
 
@@ -166,6 +166,21 @@ class QuantizedDetector:
         if kwargs.get('mode') == 'loss' and (quant.learns or quant.holds_norms):
             return reached_by(losses, [*steps_of(quant), *idle_parameters(self)])
         return losses
+
+
+def reached_by(losses: Dict[str, Any], parameters: Sequence[nn.Parameter]) -> Dict[str, Any]:
+    """The same losses, of which all ``parameters`` are a part, if with a gradient of 0.
+
+    Some scales are frozen, or of sites that prediction alone runs, some parameters have others in their
+    place for a while, and DDP waits for all gradients.
+    """
+    if parameters:
+        nothing = 0.0 * torch.cat(list(parameters)).sum()
+        name = next(iter(losses))
+        first = losses[name]
+        losses[name] = first + nothing if isinstance(first, Tensor) else \
+            [each + nothing for each in first]
+    return losses
 
 
 def checksum(detector: nn.Module) -> int:

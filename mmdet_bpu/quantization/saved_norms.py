@@ -1,4 +1,4 @@
-"""Batch norms in checkpoints: of folded ones what QAT needs to go on with them, and of live ones their folding."""
+"""Batch norms in checkpoints: what QAT needs of folded ones, and which ones a run has had live."""
 from typing import Any, Dict, Mapping, Sequence
 
 import torch
@@ -15,7 +15,7 @@ KEPT = ('weight', 'running_mean', 'running_var')
 
 
 def to_plain(norms: Mapping[str, LiveNorm]) -> Dict[str, Any]:
-    """Plain data: path of a convolution -> gamma, mean and variance of the norm that was folded into it."""
+    """Plain data: path of a convolution -> gamma, mean and variance of its folded norm."""
     return dict(version=VERSION, norms={
         path: {name: getattr(norm, name).detach().cpu().clone() for name in KEPT}
         for path, norm in norms.items()})
@@ -35,8 +35,9 @@ def give(norms: Mapping[str, LiveNorm], checkpoint: Mapping[str, Any], path: str
     """
     plain = checkpoint.get(KEY)
     if plain is None:
-        raise BpuError(f'checkpoint {path} was written before mmdet_bpu kept the statistics of folded batch '
-                       f"norms, and {FIELD} goes on with them: calibrate again, or set it to '{FOLDED}'")
+        raise BpuError(f'checkpoint {path} was written before mmdet_bpu kept the statistics of folded '
+                       f'batch norms, and {FIELD} goes on with them: calibrate again, or set it to '
+                       f"'{FOLDED}'")
     found = plain.get('version') if isinstance(plain, Mapping) else None
     if found != VERSION:
         raise BpuError(f'checkpoint {path}: its batch norms are of version {found}, this mmdet_bpu '
@@ -58,7 +59,7 @@ def _fits(saved: Any, norm: LiveNorm) -> bool:
 
 
 def live_in(state_dict: Mapping[str, Tensor], folded: Sequence[Sequence[str]]) -> set:
-    """Paths of the norms that a run's weights hold beside their convolutions, live or not any more."""
+    """Paths of the norms that weights hold beside their convolutions, live or not any more."""
     return {norm for _, norm in folded if f'{norm}.unit' in state_dict}
 
 
@@ -73,9 +74,10 @@ def refuse_other_norms(model: nn.Module, state_dict: Mapping[str, Tensor], path:
     own = {norm for _, norm in model.quant.folded
            if isinstance(model.get_submodule(norm), LiveNorm)}
     if bool(saved) != bool(own):
-        raise BpuError(f'checkpoint {path} is of a run whose batch norms were '
-                       f'{"folded step by step" if saved else "folded from the start"}: resume it with '
-                       f'the {FIELD} that it was begun with, or begin another run')
+        when = 'step by step' if saved else 'from the start'
+        raise BpuError(f'checkpoint {path} is of a run whose batch norms were folded {when}: resume '
+                       f'it with the {FIELD} that it was begun with, or begin another run')
     if saved != own:
         raise BpuError(f'checkpoint {path} is of a run in which other batch norms were live: '
-                       f'{first_names(sorted(saved ^ own))}; resume it with the config that it was begun with')
+                       f'{first_names(sorted(saved ^ own))}; resume it with the config that it was '
+                       'begun with')

@@ -12,7 +12,7 @@ relative changes. Only int8 moves: rounding to int16 is 256 times finer and cost
 and what softmax, norms and sampling hold inside stays one compiled function.
 """
 from math import sqrt
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
 
 import torch
 import torch.distributed as dist
@@ -206,21 +206,6 @@ def move_scales(quant: nn.Module, moving: bool) -> None:
 def steps_of(quant: nn.Module) -> Iterator[nn.Parameter]:
     """What an optimizer trains of learned scales."""
     return (each.step for each in trained_scales(quant) if isinstance(each, LearnedScale))
-
-
-def reached_by(losses: Dict[str, Any], parameters: Sequence[nn.Parameter]) -> Dict[str, Any]:
-    """The same losses, of which all ``parameters`` are a part, if with a gradient of 0.
-
-    Some scales are frozen, or of sites that prediction alone runs, some parameters have others in their
-    place for a while, and DDP waits for all gradients.
-    """
-    if parameters:
-        nothing = 0.0 * torch.cat(list(parameters)).sum()
-        name = next(iter(losses))
-        first = losses[name]
-        losses[name] = first + nothing if isinstance(first, Tensor) else \
-            [each + nothing for each in first]
-    return losses
 
 
 @torch.no_grad()

@@ -66,7 +66,8 @@ def test_frozen_norms_stay_folded(saved):
 
 
 @pytest.mark.parametrize('epoch', [1, 2], ids=['live', 'half folded'])
-def test_a_resumed_run_is_the_one_that_was_not_interrupted(staged, finished, saved, tmp_path, epoch):
+def test_a_resumed_run_is_the_one_that_was_not_interrupted(staged, finished, saved, tmp_path,
+                                                           epoch):
     work_dir = tmp_path / 'tiny_qat'
     cfg = live(staged, work_dir, None, train_cfg__max_epochs=epoch + 1)
     train(cfg, str(work_dir), resume=str(finished / f'epoch_{epoch}.pth'))
@@ -84,14 +85,15 @@ def integers(model):
 def test_its_checkpoints_are_evaluated_and_exported_as_any_other(staged, finished, calibration,
                                                                  tmp_path):
     file = str(finished / 'epoch_2.pth')
-    runner = BPURunner.from_cfg(live(staged, tmp_path / 'x_qat', file, resume=True, custom_hooks=[]))
+    runner = BPURunner.from_cfg(live(staged, tmp_path / 'x_qat', file, resume=True,
+                                     custom_hooks=[]))
     runner.load_checkpoint(file)
     assert LATER in live_paths(runner.model) and CONV not in live_paths(runner.model)
     # Whatever the config says now.
     model = load_quantized(live(staged, tmp_path / 'x_qat', None, 'folded'), file)
     assert list(model.state_dict()) == list(read_checkpoint(calibration)['state_dict'])
     assert integers(model) == integers(runner.model)
-    tested = BPURunner.from_cfg(live(staged, tmp_path / 'x_qat', file)).model  # as tools/test.py has it
+    tested = BPURunner.from_cfg(live(staged, tmp_path / 'x_qat', file)).model  # as tools/test.py
     assert all(torch.equal(tested.state_dict()[k], v) for k, v in model.state_dict().items())
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -118,8 +120,8 @@ def test_checkpoints_without_norms_are_refused(staged, calibration, tmp_path):
     norms = older.pop(KEY)
     file = str(tmp_path / 'older.pth')
     torch.save(older, file)
-    with pytest.raises(BpuError, match='was written before mmdet_bpu kept the statistics of folded batch '
-                                       'norms.*bpu.qat.batch_norm.*calibrate again'):
+    with pytest.raises(BpuError, match='was written before mmdet_bpu kept the statistics of folded '
+                                       'batch norms.*bpu.qat.batch_norm.*calibrate again'):
         BPURunner.from_cfg(live(staged, tmp_path / 'x_qat', file))
     for changed, words in ((dict(norms, version=9), 'are of version 9'),
                            (dict(norms, norms={}), 'are damaged')):

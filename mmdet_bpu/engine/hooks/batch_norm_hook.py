@@ -12,16 +12,16 @@ from mmdet_bpu.engine.model_copies import copied_models
 from mmdet_bpu.engine.qat_settings import FoldSettings
 from mmdet_bpu.errors import first_names
 from mmdet_bpu.quantization.live_norms import norms_inside
-from mmdet_bpu.quantization.norm_states import (counted_by_part, fold_parts, frozen_norms, live_paths,
-                                                matching, unfold_all)
+from mmdet_bpu.quantization.norm_states import (counted_by_part, fold_parts, frozen_norms,
+                                                live_paths, matching, unfold_all)
 
 
 class BatchNormHook(Hook):
     """Let batch norms be live from the first step on, and fold each part when it is due.
 
-    What is due follows from how far the run is, so a resumed one goes on alike. Processes normalise by
-    their own images, and agree on the mean of their statistics after every step. The optimizer begins
-    anew for parameters that mean something else once folded.
+    What is due follows from how far the run is, so a resumed one goes on alike. Processes normalise
+    by their own images, and agree on the mean of their statistics after every step. The optimizer
+    begins anew for parameters that mean something else once folded.
 
     Args:
         setting (str | FoldSettings): ``bpu.qat.batch_norm``: when what is folded, or ``'live'``.
@@ -41,7 +41,8 @@ class BatchNormHook(Hook):
                 unfold_all(each)
         frozen = frozen_norms(model)
         others = f'; {len(frozen)} keep their statistics: {first_names(frozen)}' if frozen else ''
-        runner.logger.info(f'live batch norms: {counted_by_part(live_paths(model)) or "none"}{others}')
+        live = counted_by_part(live_paths(model)) or 'none'
+        runner.logger.info(f'live batch norms: {live}{others}')
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
         """Fold what is due."""
