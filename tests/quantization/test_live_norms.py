@@ -16,6 +16,8 @@ from mmdet_bpu.quantization import (finish_calibration, prepare, quantization_of
 from mmdet_bpu.quantization.live_norms import LiveNorm, idle_parameters
 from mmdet_bpu.quantization.norm_states import fold_parts, frozen_norms, live_paths, unfold_all
 from mmdet_bpu.quantization.saved_norms import refuse_other_norms
+from tests.stock_families import SHAPE as STOCK_SHAPE
+from tests.stock_families import build
 
 SHAPE = (8, 10)
 IMAGES = torch.randn(4, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -44,7 +46,7 @@ def prepared(toy, setting='live', modules=None, **settings):
     return model
 
 
-def calibrated(toy, *args, **kwargs):
+def live(toy, *args, **kwargs):
     """A live detector that quantizes, and what it gave before its norms were live."""
     model = prepared(toy, *args, **kwargs)
     set_quant_state(model, 'observe')
@@ -125,7 +127,7 @@ def test_a_weights_gradient_is_the_stock_one_in_other_units(toy):
 
 
 def test_training_rounds_the_folded_weight_and_normalises_by_the_batch(toy):
-    model, _ = calibrated(toy)
+    model, _ = live(toy)
     seen = []
     model.conv2.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     model.conv2.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
@@ -147,13 +149,13 @@ def test_training_rounds_the_folded_weight_and_normalises_by_the_batch(toy):
 
 @pytest.mark.parametrize('reach', ['minmax', 'mse'])
 def test_live_half_folded_and_folded_have_the_same_integers(toy, reach):
-    model, _ = calibrated(toy, calibration=dict(weight_observer=reach))
+    model, _ = live(toy, calibration=dict(weight_observer=reach))
     train(model)
     expected, program = model(IMAGES), integers(model)
     sites = [row for row in quantized_graphs(model)[0].rows]
-    for globs, live in ((['conv1'], ['conv2']), (['*'], [])):
-        assert list(fold_parts(model, globs)) == ['conv1' if live else 'conv2']
-        assert live_paths(model) == live
+    for globs, left in ((['conv1'], ['conv2']), (['*'], [])):
+        assert list(fold_parts(model, globs)) == ['conv1' if left else 'conv2']
+        assert live_paths(model) == left
         assert torch.equal(model(IMAGES), expected)
         assert integers(model) == program
         assert quantized_graphs(model)[0].rows == sites
@@ -163,7 +165,7 @@ def test_live_half_folded_and_folded_have_the_same_integers(toy, reach):
 
 
 def test_live_ones_begin_at_the_calibrated_weights(toy):
-    model, folded = calibrated(toy)
+    model, folded = live(toy)
     torch.testing.assert_close(model(IMAGES), folded, atol=0.05, rtol=0.0)
     conv, weight = model.conv2, model.conv2.weight.clone()
     fold_parts(model, ['*'])
@@ -175,7 +177,7 @@ def test_channels_that_gamma_shuts_train_on(toy):
     modules = parts()
     with torch.no_grad():
         modules['norm2'].weight[:2] = torch.tensor([0.0, 1e-8])
-    model, folded = calibrated(toy, modules=modules)
+    model, folded = live(toy, modules=modules)
     torch.testing.assert_close(model(IMAGES), folded, atol=0.05, rtol=0.0)
     torch.testing.assert_close(model.norm2.unit[:2], torch.ones(2))
     before = model.conv2.weight[0].clone()
@@ -225,7 +227,7 @@ def test_what_runs_again_counts_no_batch_twice(toy):
 
 
 def test_a_copy_has_norms_of_its_own(toy):
-    model, _ = calibrated(toy)
+    model, _ = live(toy)
     model(IMAGES)
     twin = copy.deepcopy(model)
     before = model(IMAGES)
@@ -241,7 +243,7 @@ def test_a_copy_has_norms_of_its_own(toy):
 
 
 def test_mixed_precision_rounds_in_float32(toy):
-    model, _ = calibrated(toy)
+    model, _ = live(toy)
     model.train()
     expected = model(IMAGES).detach()
     with torch.autocast('cpu', torch.bfloat16):
@@ -253,7 +255,7 @@ def test_mixed_precision_rounds_in_float32(toy):
 
 
 def test_every_parameter_is_used_or_known_to_be_idle(toy):
-    model, _ = calibrated(toy)
+    model, _ = live(toy)
     fold_parts(model, ['conv1'])
     model.train()(IMAGES).square().mean().backward()
     idle = {id(p) for p in idle_parameters(model)}
@@ -284,16 +286,41 @@ def test_what_training_leaves_as_it_is_stays_folded(toy):
 
 
 def test_a_run_goes_on_with_the_setting_that_it_was_begun_with(toy):
-    live, folded = prepared(toy), prepared(toy, 'folded')
-    for model, other, words in ((live, folded, 'folded from the start'),
-                                (folded, live, 'folded step by step')):
+    stepwise, folded = prepared(toy), prepared(toy, 'folded')
+    for model, other, words in ((stepwise, folded, 'folded from the start'),
+                                (folded, stepwise, 'folded step by step')):
         refuse_other_norms(model, model.state_dict(), 'a.pth')
         with pytest.raises(BpuError, match=f'a.pth is of a run whose batch norms were {words}: '):
             refuse_other_norms(model, other.state_dict(), 'a.pth')
     modules = parts()
     modules['norm1'] = Frozen(6)
     with pytest.raises(BpuError, match='in which other batch norms were live: norm1'):
-        refuse_other_norms(prepared(toy, modules=modules), live.state_dict(), 'a.pth')
+        refuse_other_norms(prepared(toy, modules=modules), stepwise.state_dict(), 'a.pth')
+
+
+def test_a_detector_whose_levels_share_convolutions(calibrated, losses_of):
+    """RTMDet: those of its heads have a norm a level and cannot fold; the others train live."""
+    model = prepare(build('rtmdet'), dict(
+        stage='qat', input_shape=STOCK_SHAPE, qat=dict(batch_norm='live'),
+        calibration=dict(observer='minmax')))
+    image = torch.randn(2, 3, *STOCK_SHAPE, generator=torch.Generator().manual_seed(3))
+    model = calibrated(model, image)
+    unfold_all(model)
+    paths, shared = live_paths(model), frozen_norms(model)
+    assert {path.partition('.')[0] for path in paths} == {'backbone', 'neck'}
+    assert shared and all(path.startswith('bbox_head.') for path in shared)
+    alone = model.get_submodule(shared[0])
+    statistics, before = alone.running_mean.clone(), model.backbone.stem[0].bn.running_mean.clone()
+    model.train()
+    losses = losses_of(model, image)
+    sum(value.sum() if torch.is_tensor(value) else sum(each.sum() for each in value)
+        for name, value in losses.items() if 'loss' in name).backward()
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert torch.equal(alone.running_mean, statistics)
+    assert not torch.equal(model.backbone.stem[0].bn.running_mean, before)
+    program = integers(model.eval())
+    assert set(fold_parts(model, ['backbone.*'])) < set(paths)
+    assert integers(model) == program
 
 
 def test_the_default_has_none(toy):
