@@ -60,7 +60,7 @@ def check_averages(model: nn.Module, checkpoint: Dict[str, Any], path: str) -> N
 def fitting_weights(model: nn.Module, state_dict: Dict[str, torch.Tensor],
                     path: str) -> Dict[str, torch.Tensor]:
     """The weights of a file as a model takes them; arguments and errors as :func:`load_strictly`."""
-    weights = _without_wrapper(state_dict, path)
+    weights = without_wrapper(state_dict, path)
     own = model.state_dict()
     common = [key for key in own if key in weights]
     shapes = {key: (_shape(own[key]), _shape(weights[key])) for key in common}
@@ -90,8 +90,12 @@ def fitting_weights(model: nn.Module, state_dict: Dict[str, torch.Tensor],
     return cast
 
 
-def _without_wrapper(state_dict: Dict[str, Any], path: str) -> Dict[str, Any]:
-    """Weights under the names of the model that was wrapped."""
+def without_wrapper(state_dict: Dict[str, Any], path: str) -> Dict[str, Any]:
+    """Weights under the names of the model that was wrapped.
+
+    Raises:
+        BpuError: One of them is there twice.
+    """
     weights = {}
     for key, value in state_dict.items():
         if not isinstance(key, str):

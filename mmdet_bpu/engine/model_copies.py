@@ -26,6 +26,15 @@ def _copies(runner: Runner, own: nn.Module) -> Iterator[nn.Module]:
                             if isinstance(module, type(own)) and module is not own)
 
 
+def copied_models(runner: Runner) -> Iterator[nn.Module]:
+    """Every copy of the runner's detector, without wrappers."""
+    yield from _copies(runner, _own(runner))
+
+
+def _own(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
 def carry_over_quantization(runner: Runner) -> None:
     """Give every copy of the runner's model its scales and the state of its fake quantizers."""
     own = quantization_of(runner.model)
@@ -36,6 +45,6 @@ def carry_over_quantization(runner: Runner) -> None:
 
 def carry_over_repairs(runner: Runner) -> None:
     """Give every copy of the runner's model the weights that calibration has repaired."""
-    own = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    for twin in _copies(runner, own):
+    own = _own(runner)
+    for twin in copied_models(runner):
         twin.load_state_dict(own.state_dict())

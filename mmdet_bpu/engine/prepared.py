@@ -1,12 +1,16 @@
 """A stock detector brought to the quantized form that a checkpoint holds."""
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
-from torch import nn
+from torch import Tensor, nn
 
+from mmdet_bpu.engine.live_checkpoints import folded_state
 from mmdet_bpu.engine.loading import load_strictly
+from mmdet_bpu.engine.stage_names import CALIBRATION
+from mmdet_bpu.engine.weights import stage_of
 from mmdet_bpu.graph.saved_graph import SavedGraph
-from mmdet_bpu.quantization import finish_calibration, prepare, quantization_of
-from mmdet_bpu.quantization.prepare import fold_saved
+from mmdet_bpu.quantization import finish_calibration, prepare, quantization_of, saved_norms
+from mmdet_bpu.quantization.norm_states import FOLDED, norm_state, norms_live
+from mmdet_bpu.quantization.prepare import KeptNorms, fold_saved
 from mmdet_bpu.quantization.repairs import repair
 from mmdet_bpu.quantization.saved_statistics import SavedStatistics
 
@@ -18,7 +22,8 @@ def prepare_from(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict[st
     """Prepare a stock detector for the weights and scales of a calibration or QAT checkpoint.
 
     The checkpoint says which batch norms were folded, so its weights are in place when the
-    detector is captured. One of version 0.1 does not: the detector is prepared first.
+    detector is captured. One of version 0.1 does not: the detector is prepared first. Batch norms that
+    QAT had live are folded; those of a calibration can be live where ``bpu.qat.batch_norm`` says so.
 
     Args:
         model (nn.Module): As built from the config.
@@ -27,13 +32,20 @@ def prepare_from(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict[st
         path (str): The file, for messages.
 
     Raises:
-        BpuError: The checkpoint's keys, structure, rules or input stage are not the config's.
+        BpuError: The checkpoint's keys, structure, rules or input stage are not the config's, or it
+            does not hold the norms that QAT is to go on with.
     """
-    saved = SavedGraph.of(checkpoint, path)
+    saved, state = SavedGraph.of(checkpoint, path), checkpoint['state_dict']
+    begins = norms_live(settings) and stage_of(checkpoint) == CALIBRATION
+    if norms_live(settings) and not begins:
+        settings = dict(settings, qat=dict(settings['qat'], batch_norm=FOLDED))
+    kept = None
     if saved is not None:
-        load_folded(model, saved, checkpoint, path)
-    model = prepare(model, settings, saved)
-    load_strictly(model, checkpoint['state_dict'], path)
+        state, kept = load_folded(model, saved, checkpoint, path)
+    if begins:
+        saved_norms.give(kept.norms if kept else {}, checkpoint, path)
+    model = prepare(model, settings, saved, kept=kept if begins else None)
+    load_strictly(model, {**norm_state(model), **state}, path)
     return model
 
 
@@ -56,11 +68,16 @@ def calibrate_again(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict
     statistics = SavedStatistics.of(calibration, calibration_path)
     saved = SavedGraph.of(calibration, calibration_path)
     is_float = SavedGraph.of(checkpoint, path) is None
+    kept = None
     if is_float:
         load_strictly(model, checkpoint['state_dict'], path)
     else:
-        load_folded(model, saved, checkpoint, path)
-    model = prepare(model, settings, saved, decide_again=True)
+        _, kept = load_folded(model, saved, checkpoint, path)
+        if saved_norms.KEY in checkpoint:
+            saved_norms.give(kept.norms, checkpoint, path)
+        else:
+            kept = None
+    model = prepare(model, settings, saved, decide_again=True, kept=kept)
     if is_float:
         repair(model, quantization_of(model))
     statistics.give(model)
@@ -69,12 +86,17 @@ def calibrate_again(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict
 
 
 def load_folded(model: nn.Module, saved: SavedGraph, checkpoint: Dict[str, Any],
-                 path: str) -> None:
+                path: str) -> Tuple[Dict[str, Tensor], KeptNorms]:
     """Fold a stock detector as the checkpoint was and load its weights, but nothing that quantization adds.
+
+    Returns:
+        tuple: All weights of the checkpoint, its live norms folded, and the detector's own norms.
 
     Raises:
         BpuError: They do not fit.
     """
-    fold_saved(model, saved)
-    load_strictly(model, {name: tensor for name, tensor in checkpoint['state_dict'].items()
-                          if not name.removeprefix('module.').startswith(OURS)}, path)
+    state = folded_state(model, checkpoint['state_dict'], saved.folded, path)
+    kept = fold_saved(model, saved)
+    load_strictly(model, {name: tensor for name, tensor in state.items()
+                          if not name.startswith(OURS)}, path)
+    return state, kept

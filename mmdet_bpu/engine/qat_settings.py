@@ -5,6 +5,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 from mmdet_bpu.engine.setting_fields import Field, is_weight, one_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization.fake_quant import QUANTIZERS
+from mmdet_bpu.quantization.norm_states import FOLDED, LIVE
 from mmdet_bpu.quantization.trained_scales import FIXED, check_quantizer, kind_of
 
 
@@ -38,6 +39,20 @@ class FreezeSettings:
 
 
 @dataclass(frozen=True)
+class FoldSettings:
+    """``bpu.qat.batch_norm`` that says when live batch norms are folded.
+
+    Attributes:
+        by (str): ``'epoch'`` or ``'iter'``.
+        at (tuple[int]): The first ones, counted from 0, in which a part is folded.
+        parts (tuple[str]): Of each of them, a glob of paths of convolutions.
+    """
+    by: str
+    at: Tuple[int, ...]
+    parts: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class QATSettings:
     """``bpu.qat``.
 
@@ -48,19 +63,28 @@ class QATSettings:
         distill (DistillSettings | None): What is learned of a float teacher.
         scales (str | dict): What becomes of activation scales.
         freeze_scales (FreezeSettings | None): From when on they stay.
+        batch_norm (str | FoldSettings): ``'folded'`` from the start, ``'live'`` to the end, or live and
+            folded step by step.
     """
     closed: bool
     labels: bool = True
     distill: Optional[DistillSettings] = None
     scales: Union[str, Dict[str, Any]] = FIXED
     freeze_scales: Optional[FreezeSettings] = None
+    batch_norm: Union[str, FoldSettings] = FOLDED
 
     def as_dict(self) -> Dict[str, Any]:
         """Plain data; :func:`qat_settings` of it gives the settings back."""
         plain = asdict(self)
         if self.distill is not None:
             plain['distill']['modules'] = list(self.distill.modules)
+        if isinstance(self.batch_norm, FoldSettings):
+            plain['batch_norm'].update(at=list(self.batch_norm.at), parts=list(self.batch_norm.parts))
         return plain
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_flag(value: Any) -> bool:
@@ -78,8 +102,16 @@ DISTILL_FIELDS: Dict[str, Field] = {
 
 FREEZE_FIELDS: Dict[str, Field] = {
     'by': one_of(('epoch', 'iter'), 'epoch'),
-    'at': Field('a whole number from 0 on', lambda value: isinstance(value, int)
-                and not isinstance(value, bool) and value >= 0, 0),
+    'at': Field('a whole number from 0 on', _is_step, 0),
+}
+
+FOLD_FIELDS: Dict[str, Field] = {
+    'by': one_of(('epoch', 'iter'), 'epoch'),
+    'at': Field('a list of whole numbers from 0 on, none below the one before', lambda value: isinstance(
+        value, (list, tuple)) and bool(value) and all(map(_is_step, value))
+        and list(value) == sorted(value), None),
+    'parts': Field('a list of globs of paths of convolutions', lambda value: isinstance(
+        value, (list, tuple)) and all(isinstance(glob, str) for glob in value), None),
 }
 
 QAT_FIELDS: Dict[str, Any] = {
@@ -94,15 +126,33 @@ QAT_FIELDS: Dict[str, Any] = {
     'freeze_scales': Field("None, or a dict with by ('epoch' or 'iter') and at",
                            lambda value: value is None or isinstance(value, Mapping),
                            within=FREEZE_FIELDS),
+    'batch_norm': Field(f"'{FOLDED}', '{LIVE}', or a dict with at, parts and by ('epoch' or 'iter')",
+                        lambda value: value in (FOLDED, LIVE) if isinstance(value, str)
+                        else isinstance(value, Mapping), FOLDED, within=FOLD_FIELDS),
 }
+
+
+def _fold_settings(value: Union[str, Mapping[str, Any]]) -> Union[str, FoldSettings]:
+    if isinstance(value, str):
+        return value
+    at, parts = value['at'], value['parts']
+    if at is None:
+        raise BpuError("field bpu.qat.batch_norm.at: expected the epochs or iterations in which a part is "
+                       "folded, e.g. [3], found none; 'live' folds nothing in training")
+    if parts is None and len(at) == 1:
+        parts = ['*']
+    if parts is None or len(parts) != len(at):
+        raise BpuError(f'field bpu.qat.batch_norm.parts: expected {len(at)} globs, one for each of '
+                       f'at={at}, e.g. [\'backbone.*\', \'*\'], found {parts}')
+    return FoldSettings(value['by'], tuple(at), tuple(parts))
 
 
 def qat_settings(values: Mapping[str, Any]) -> QATSettings:
     """The settings of a section whose fields are valid one by one.
 
     Raises:
-        BpuError: Nothing is left to learn from, features of no module are asked for, or scales that do
-            not move are to be frozen.
+        BpuError: Nothing is left to learn from, features of no module are asked for, scales that do
+            not move are to be frozen, or parts and times of folding are not as many.
     """
     distill, freeze = values['distill'], values['freeze_scales']
     if freeze is not None:
@@ -114,7 +164,8 @@ def qat_settings(values: Mapping[str, Any]) -> QATSettings:
         distill = DistillSettings(**dict(distill, modules=tuple(distill['modules'])))
     elif not values['labels']:
         distill = DistillSettings()
-    settings = QATSettings(**dict(values, distill=distill, freeze_scales=freeze))
+    settings = QATSettings(**dict(values, distill=distill, freeze_scales=freeze,
+                                  batch_norm=_fold_settings(values['batch_norm'])))
     if distill is None:
         return settings
     if distill.features and not distill.modules:

@@ -15,8 +15,8 @@ from mmdet_bpu.engine.config_errors import field_of, present_files
 from mmdet_bpu.engine.data_classes import check_classes, labelled_loaders
 from mmdet_bpu.engine.distillation import distillation_hook, train_reached_alone
 from mmdet_bpu.engine.download import connected, fetch_pretrained
-from mmdet_bpu.engine.hooks import (DueValidationHook, PlainCheckpointHook, QuantStateHook,
-                                    RandomStateHook, ScalesHook, StageMetricHook)
+from mmdet_bpu.engine.hooks import (BatchNormHook, DueValidationHook, PlainCheckpointHook,
+                                    QuantStateHook, RandomStateHook, ScalesHook, StageMetricHook)
 from mmdet_bpu.engine.loops.calibration_loop import CalibrationLoop, calibrate
 from mmdet_bpu.engine.loops.quant_val_loop import UNQUANTIZED
 from mmdet_bpu.engine.loading import check_averages, load_strictly
@@ -40,6 +40,8 @@ from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.models.deformable_attention import open_deformable_attention
 from mmdet_bpu.models.deformable_convolution import open_deformable_convolution
 from mmdet_bpu.quantization import prepare, set_quant_state
+from mmdet_bpu.quantization.norm_states import FOLDED
+from mmdet_bpu.quantization.saved_norms import refuse_other_norms
 from mmdet_bpu.quantization.trained_scales import FIXED, kind_of
 
 
@@ -194,6 +196,8 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
             own.append(QuantStateHook())
         if stage == QAT and kind_of(self.settings.qat.scales) != FIXED:
             own.append(ScalesHook(self.settings.qat.freeze_scales))
+        if stage == QAT and self.settings.qat.batch_norm != FOLDED:
+            own.append(BatchNormHook(self.settings.qat.batch_norm))
         for hook in own:
             if not any(isinstance(present, type(hook)) for present in self.hooks):
                 self.register_hook(hook)
@@ -265,6 +269,8 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
                            'expected one that a run of mmdet_bpu saved. To start from its weights, '
                            'give it as load_from without resume')
         model = self.model.module if is_model_wrapper(self.model) else self.model
+        if stage == QAT:
+            refuse_other_norms(model, checkpoint['state_dict'], filename)
         if self._resume:
             check_averages(model, checkpoint, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)

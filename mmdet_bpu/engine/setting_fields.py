@@ -70,7 +70,7 @@ def validate_section(section: Any, known: Mapping[str, Any], path: str) -> Dict[
         if value is not field.default or name == 'stage':
             if not field.accepts(value):
                 raise BpuError(f'field {path}.{name}: expected {field.expected}, found {value!r}')
-        if field.within is not None and value is not None:
+        if field.within is not None and isinstance(value, Mapping):
             value = validate_section(value, field.within, f'{path}.{name}')
         result[name] = _plain(value)
         if field.check is not None:

@@ -6,7 +6,8 @@ and Bias Correction" (ICCV 2019), eq. 11, takes the factor that makes the larges
 writes the channel equal to the largest that reads it. Here it is rounded to a power of two, so that the
 float model computes what it did, bit for bit.
 """
-from typing import Dict, List, NamedTuple, Optional
+from types import MappingProxyType
+from typing import Dict, List, Mapping, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -86,12 +87,15 @@ def _reader(graph: OpGraph, users: Dict[str, List[Op]], op: Op) -> Optional[Op]:
 
 
 @torch.no_grad()
-def equalize(model: nn.Module, network: QuantizedGraph) -> List[Pair]:
+def equalize(model: nn.Module, network: QuantizedGraph,
+             gammas: Mapping[str, Tensor] = MappingProxyType({})) -> List[Pair]:
     """Equalize all pairs of a detector, in place; returns them.
 
     Args:
         model (nn.Module): With folded batch norms.
         network (QuantizedGraph): What it is deployed as.
+        gammas (Mapping[str, Tensor]): Weight of a convolution -> gamma of the norm that was folded into
+            it, which goes with its channels, in place. Defaults to none.
     """
     parameters = dict(model.named_parameters())
     found = [pair for pair in pairs(network.graph)
@@ -108,6 +112,8 @@ def equalize(model: nn.Module, network: QuantizedGraph) -> List[Pair]:
             weight.div_(factor.view(-1, *(1, ) * (weight.dim() - 1)))
             if pair.bias:
                 parameters[pair.bias].div_(factor)
+            if pair.weight in gammas:
+                gammas[pair.weight].div_(factor)
             of_reader = (-1, 1) if pair.depthwise else (1, -1)
             reader.mul_(factor.view(*of_reader, *(1, ) * (reader.dim() - 2)))
     return found

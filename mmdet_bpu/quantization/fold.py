@@ -1,5 +1,5 @@
 """Batch norms folded into the convolutions before them, in a detector and in its captured graph."""
-from typing import List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
@@ -7,7 +7,8 @@ from torch import fx, nn
 
 from mmdet_bpu.graph.capture import CapturedGraph
 from mmdet_bpu.graph.sites import function_name
-from mmdet_bpu.program.weight_layout import channels_exchanged
+from mmdet_bpu.quantization.live_norms import (CONVOLUTIONS, LiveNorm, per_channel,
+                                               transposed_groups)
 
 Pair = Tuple[str, str]
 DEFORMABLE = (DeformConv2d, ModulatedDeformConv2d)
@@ -72,12 +73,7 @@ def fold_pair(conv: nn.Module, norm: nn.BatchNorm2d) -> None:
     old = getattr(conv, 'bias', None)  # mmcv's DeformConv2d has no such attribute
     bias = torch.zeros_like(norm.running_mean) if old is None else old
     bias = beta.double() + (bias.double() - norm.running_mean.double()) * factor
-    weight = conv.weight.double()
-    if isinstance(conv, nn.ConvTranspose2d):
-        weight = channels_exchanged(weight, conv.groups) * factor.view(-1, 1, 1, 1)
-        weight = channels_exchanged(weight, conv.groups)
-    else:
-        weight = weight * factor.view(-1, 1, 1, 1)
+    weight = per_channel(conv.weight.double(), factor, transposed_groups(conv))
     conv.weight.copy_(weight.to(conv.weight.dtype))
     if old is None:
         conv.bias = nn.Parameter(
@@ -86,25 +82,47 @@ def fold_pair(conv: nn.Module, norm: nn.BatchNorm2d) -> None:
         conv.bias.copy_(bias.to(conv.bias.dtype))
 
 
-def fold_named(model: nn.Module, pairs: Sequence[Sequence[str]]) -> None:
-    """Fold (convolution, batch norm) pairs given by their paths; each norm becomes an identity."""
+def fold_named(model: nn.Module, pairs: Sequence[Sequence[str]]) -> Dict[str, LiveNorm]:
+    """Fold (convolution, batch norm) pairs given by their paths; each norm becomes an identity.
+
+    Returns:
+        dict[str, LiveNorm]: Path of a convolution -> its norm as it was, of those that can be live.
+    """
+    kept = {}
     for conv_path, norm_path in pairs:
-        fold_pair(model.get_submodule(conv_path), model.get_submodule(norm_path))
-        parent, _, name = norm_path.rpartition('.')
-        setattr(model.get_submodule(parent), name, nn.Identity())
+        conv, norm = model.get_submodule(conv_path), model.get_submodule(norm_path)
+        if isinstance(conv, CONVOLUTIONS):
+            kept[conv_path] = LiveNorm.of(norm, conv)
+        fold_pair(conv, norm)
+        set_submodule(model, norm_path, nn.Identity())
+    return kept
 
 
-def fold_captured(model: nn.Module, captured: CapturedGraph) -> List[Pair]:
+def set_submodule(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` in the place of another."""
+    parent, _, name = path.rpartition('.')
+    setattr(model.get_submodule(parent), name, module)
+
+
+def fold_captured(model: nn.Module, captured: CapturedGraph,
+                  kept: Optional[Dict[str, LiveNorm]] = None) -> List[Pair]:
     """Fold every batch norm of ``model`` that follows a convolution; it becomes an identity.
 
     The captured graph is brought to what a capture of the folded model would be.
+
+    Args:
+        model (nn.Module): The detector.
+        captured (CapturedGraph): Its graph.
+        kept (dict, optional): Is given what :func:`fold_named` returns.
 
     Returns:
         list[tuple[str, str]]: The folded (convolution, norm) paths.
     """
     calls = _foldable(model, captured)
     pairs = [(conv.meta['path'], norm.meta['path']) for conv, norm in calls]
-    fold_named(model, pairs)
+    norms = fold_named(model, pairs)
+    if kept is not None:
+        kept.update(norms)
     for conv, norm in calls:
         _splice(captured, conv, norm, model.get_submodule(conv.meta['path']))
     return pairs

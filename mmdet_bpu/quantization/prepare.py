@@ -1,5 +1,6 @@
 """Make a float detector ready for calibration, QAT and export, in place."""
-from typing import Dict, Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Dict, Optional, Set, Tuple
 
 from torch import nn
 
@@ -16,6 +17,8 @@ from mmdet_bpu.quantization.denoising import count_queries
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
 from mmdet_bpu.quantization.fold import fold_captured, fold_named
 from mmdet_bpu.quantization.fused.inner_sites import sites_inside
+from mmdet_bpu.quantization.live_norms import LiveNorm
+from mmdet_bpu.quantization.norm_states import install, norms_live, trained_norms
 from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
 from mmdet_bpu.quantization.placement import place
 from mmdet_bpu.quantization.plan import build_plan
@@ -27,19 +30,34 @@ from mmdet_bpu.quantization.trained_scales import build_quantizer
 from mmdet_bpu.quantization.state import input_stage, package_versions
 
 
-def quantized_graph(model: nn.Module, bpu: dict) -> Tuple[QuantizedGraph, CapturedGraph, list]:
+@dataclass
+class KeptNorms:
+    """Batch norms that were folded and can be live again.
+
+    Attributes:
+        norms (dict[str, LiveNorm]): Path of a convolution -> its norm as it was.
+        trained (set[str]): Paths of the detector's norms whose statistics training updates.
+    """
+    norms: Dict[str, LiveNorm] = field(default_factory=dict)
+    trained: Set[str] = field(default_factory=set)
+
+
+def quantized_graph(model: nn.Module, bpu: dict,
+                    kept: Optional[Dict[str, LiveNorm]] = None
+                    ) -> Tuple[QuantizedGraph, CapturedGraph, list]:
     """Open attention, capture, fold batch norms and decide how each tensor is quantized.
 
     Args:
         model (nn.Module): A float mmdet detector; changed in place.
         bpu (dict): ``input_shape`` (height, width) in px, and ``qconfig`` rules.
+        kept (dict, optional): See :func:`fold_captured`.
 
     Returns:
         tuple: The graph without scales, the captured graph, the folded (convolution, norm) pairs.
     """
     open_attention(model)
     captured = capture_detector(model, tuple(bpu['input_shape']))
-    folded = fold_captured(model, captured)
+    folded = fold_captured(model, captured, kept)
     graph = deployed_part(model, captured)
     placement = place(graph)
     rules = list(bpu.get('qconfig') or [])
@@ -52,14 +70,19 @@ def quantized_graph(model: nn.Module, bpu: dict) -> Tuple[QuantizedGraph, Captur
     return quantized, captured, folded
 
 
-def fold_saved(model: nn.Module, saved: SavedGraph) -> None:
-    """Bring a stock detector to the structure whose weights a quantized checkpoint holds."""
-    fold_named(model, saved.folded)
+def fold_saved(model: nn.Module, saved: SavedGraph) -> KeptNorms:
+    """Bring a stock detector to the structure whose weights a quantized checkpoint holds.
+
+    Returns:
+        KeptNorms: What was folded, with the numbers that the detector had.
+    """
+    trained = trained_norms(model)
+    return KeptNorms(fold_named(model, saved.folded), trained)
 
 
 @paused_collector()
 def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None,
-            decide_again: bool = False) -> nn.Module:
+            decide_again: bool = False, kept: Optional[KeptNorms] = None) -> nn.Module:
     """Insert fake quantizers, in place; the detector is captured once.
 
     Args:
@@ -67,26 +90,32 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None,
             :func:`fold_saved` and with the checkpoint's weights.
         bpu (dict): ``input_shape`` (height, width) in px, ``qconfig`` rules, and
             ``calibration.observer`` (name or dict; :data:`DEFAULT_OBSERVER` by default), its other fields
-            likewise; with ``stage`` 'qat' also ``qat.scales``.
+            likewise; with ``stage`` 'qat' also ``qat.scales`` and ``qat.batch_norm``.
         saved (SavedGraph, optional): What the checkpoint says of its quantized graph; its
             decisions are taken over.
         decide_again (bool): Only the structure has to be the saved one; dtypes and observers are those
             of ``bpu``. Defaults to False.
+        kept (KeptNorms, optional): Of a checkpoint whose folded norms ``bpu.qat.batch_norm`` may let be
+            live. A ``saved`` detector without it stays folded.
 
     Returns:
         nn.Module: ``model``; its class is now a subclass of its stock class, and all that was
-        added to its state dict is under ``quant.``. The state is ``'off'``.
+        added to its state dict is under ``quant.``, or beside a norm that can be live. None is yet.
+        The state is ``'off'``.
 
     Raises:
         BpuError: The model is prepared already, cannot be captured, holds an op without an integer form
-            (its site is named), a rule matches nothing, or the structure is not the saved one (the
-            first difference is named).
+            (its site is named), a rule matches nothing, no norm can be live that is to be, or the
+            structure is not the saved one (the first difference is named).
     """
     if hasattr(model, 'quant'):
         raise BpuError(f'{type(model).__name__} is prepared already')
     family = FAMILIES.of(model)
     regions, denoising = family.regions(model), family.denoising(model)
-    network, captured, folded = quantized_graph(model, bpu)
+    with_norms = norms_live(bpu) and (saved is None or kept is not None)
+    if kept is None:
+        kept = KeptNorms(trained=trained_norms(model) if with_norms else set())
+    network, captured, folded = quantized_graph(model, bpu, kept.norms)
     if saved is not None:
         saved.match([network], input_stage(bpu), package_versions(), not decide_again)
         folded = [tuple(pair) for pair in saved.folded]
@@ -100,10 +129,13 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None,
                                                config.scale)
     plan = build_plan(network, captured)
     quant = Quantization(plan, sites_inside(plan, captured), quantizers, [network], folded, dict(bpu))
+    quant.norms = kept.norms
     model.add_module('quant', quant.to(device_of(model)))
     quant.remember_weights(model)
     if saved is None:  # else the weights have been
         repair(model, quant)
+    if with_norms:
+        install(model, kept.norms, kept.trained)
     enter_region_classes(model, regions, QuantizedDetector)
     count_queries(model, denoising)
     return model

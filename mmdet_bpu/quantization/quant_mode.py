@@ -1,6 +1,6 @@
 """Run a detector with its fake quantizers: the runtime twin of capture."""
 import functools
-from typing import Any, Callable, Dict, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Set, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +10,14 @@ from torch.overrides import TorchFunctionMode
 from mmdet_bpu.graph.decompositions import DECOMPOSITIONS
 from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_tensors
 from mmdet_bpu.graph.opening import inner_names
-from mmdet_bpu.graph.sites import Link, SiteTracker, calling_frame
+from mmdet_bpu.graph.sites import Link, SiteTracker, calling_frame, function_name
 from mmdet_bpu.quantization.denoising import deployed_part
 from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize_constant,
                                                fake_quantize_weight)
+from mmdet_bpu.quantization.fold import BIAS, WEIGHT
 from mmdet_bpu.quantization.fused.composites import COUNTED, FUSED
 from mmdet_bpu.quantization.fused.inner_sites import InnerSites
+from mmdet_bpu.quantization.live_norms import LiveNorm
 from mmdet_bpu.quantization.owned_results import RELU, is_unsaved, makes_new
 from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.weight_reach import WeightReach
@@ -31,6 +33,9 @@ class Decisions:
             inside.
         quantizers (dict[str, FakeQuantizer]): By public name.
         reach (WeightReach): Of the weights.
+
+    Attributes:
+        norms (dict[str, LiveNorm]): Path of a convolution -> the norm inside it, live or not.
     """
     PASSES, OPENED = object(), object()
 
@@ -39,6 +44,7 @@ class Decisions:
                  reach: WeightReach) -> None:
         self.tracker, self.plan, self.opened = tracker, plan, opened
         self.quantizers, self.reach = quantizers, reach
+        self.norms: Dict[str, LiveNorm] = {}
         self.of_link: Dict[Link, Any] = {}
         self.shared: Set[int] = set()  # ids of weights that several calls of a forward read
 
@@ -61,13 +67,14 @@ class QuantMode(TorchFunctionMode):
         self.observes = True
         self.closed = False  # whether only the result of an opened call is quantized
         self._weights: Dict[tuple, Optional[tuple]] = {}
+        self._factors: Dict[LiveNorm, Tensor] = {}  # of live norms, as this forward found them
         self.seen: Optional[Set[tuple]] = None  # keys of sites that ran, if asked for
         self.products: Optional[Callable] = None  # sees products with weights before they are made
 
     def repeated(self) -> 'QuantMode':
         """The same quantization of calls that run again: what they see was observed before."""
         twin = QuantMode(self.decisions, self.quantize_weights)
-        twin.observes, twin.closed = False, self.closed
+        twin.observes, twin.closed, twin._factors = False, self.closed, self._factors
         return twin
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -87,6 +94,9 @@ class QuantMode(TorchFunctionMode):
         given = args[0] if args else None
         if site.weight and self.products is not None:
             self.products(link.key, func, args)
+        norm = self.decisions.norms.get(link.path) if site.weight else None
+        if norm is not None and norm.is_live:
+            return norm.mark(self._with_norm(norm, site, func, args, kwargs))
         if site.operands or site.constants or site.weight:
             args, kwargs = self._quantize_operands(site, args, kwargs)
         if site.output is None and site.filled is None and (not args or args[0] is given):
@@ -140,7 +150,7 @@ class QuantMode(TorchFunctionMode):
 
     def _weight(self, weight: Tensor, dtype: str, groups: Optional[int], name: str) -> Tensor:
         """A weight on its grid; once a forward, however many calls read it."""
-        form = dtype, groups, self.decisions.reach.of(name)
+        form = self._form(dtype, groups, name)
         slot = (id(weight), *form, torch.is_grad_enabled())
         if slot not in self._weights:
             self._weights[slot] = None
@@ -153,6 +163,33 @@ class QuantMode(TorchFunctionMode):
             known = weight, weight._version, fake_quantize_weight(weight, *form)
             self._weights[slot] = known
         return known[2]
+
+    def _form(self, dtype: str, groups: Optional[int], name: str) -> tuple:
+        return dtype, groups, self.decisions.reach.of(name)
+
+    def _with_norm(self, norm: LiveNorm, site: SitePlan, func: Callable, args: tuple,
+                   kwargs: dict) -> Tensor:
+        """A convolution and the live norm inside it; quantizers see what they see of a folded one."""
+        name, groups = function_name(func), site.weight[2]
+        at, weight = WEIGHT[name], args[WEIGHT[name]]
+        if not norm.training:
+            factor = norm.factor()
+        else:
+            if norm not in self._factors:  # once: when calls run again, statistics have moved on
+                with torch.no_grad():
+                    self._factors[norm] = norm.factor()
+            factor = self._factors[norm]
+        given = list(args)
+        given[at] = norm.folded_weight(weight, factor, groups)
+        given[BIAS[name]] = None if norm.training else norm.folded_bias(factor)
+        given, kwargs = self._quantize_operands(
+            site, given, kwargs, lambda w, *form: fake_quantize_weight(w, *self._form(*form)))
+        if norm.training:
+            given[at] = norm.unfolded(given[at], weight, factor, groups)
+            result = norm.normalised(func(*given, **kwargs), counts=self.observes)
+        else:
+            result = func(*given, **kwargs)
+        return self._rounded(site, result, makes_new(func))
 
     def _open(self, func, args: tuple, kwargs: dict, link: Link) -> Any:
         """A call that is written out in simpler functions, as it was captured."""
@@ -178,7 +215,8 @@ class QuantMode(TorchFunctionMode):
             self.seen.update(sites.keys)
         return result
 
-    def _quantize_operands(self, site: SitePlan, args: tuple, kwargs: dict) -> tuple:
+    def _quantize_operands(self, site: SitePlan, args: Sequence, kwargs: dict,
+                           on_grid: Optional[Callable[..., Tensor]] = None) -> tuple:
         position = iter(range(1 << 30))
 
         def quantize(tensor: Tensor) -> Any:
@@ -189,7 +227,7 @@ class QuantMode(TorchFunctionMode):
             if not self.quantize_weights:
                 return tensor
             if site.weight is not None and site.weight[0] == index:
-                return self._weight(tensor, *site.weight[1:])
+                return (on_grid or self._weight)(tensor, *site.weight[1:])
             if index in site.constants:
                 dtype = site.constants[index]
                 return self._deployed(lambda x, owned: fake_quantize_constant(x, dtype), tensor,

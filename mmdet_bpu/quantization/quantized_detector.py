@@ -1,21 +1,22 @@
 """All that quantization adds to a detector: its state, and the class that runs under it."""
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 import xxhash
-from torch import nn
+from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError, first_names
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
 from mmdet_bpu.graph.sites import SiteTracker, active_tracker, tracking
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer, QuantState
 from mmdet_bpu.quantization.fused.inner_sites import InnerSites
+from mmdet_bpu.quantization.live_norms import LiveNorm, idle_parameters, norms_inside
 from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.quant_mode import Decisions, QuantMode
 from mmdet_bpu.quantization.recomputation import recomputing_alike
-from mmdet_bpu.quantization.trained_scales import LearnedScale, reach_steps
+from mmdet_bpu.quantization.trained_scales import LearnedScale, steps_of
 from mmdet_bpu.quantization.weight_reach import WeightReach
 
 
@@ -41,6 +42,9 @@ class Quantization(nn.Module):
         supervision (Supervision | None): A float teacher that training has beside the labels or in their
             place; copies share it.
         learns (bool): Whether scales are learned.
+        norms (dict[str, LiveNorm]): Path of a convolution -> the norm that was folded into it, where that
+            is known and it can be live.
+        holds_norms (bool): Whether some of them are in their places in the detector.
     """
     supervision: Optional[Any] = None
     statistics: Optional[Dict[str, dict]] = None
@@ -57,6 +61,8 @@ class Quantization(nn.Module):
         self.quantizers = nn.ModuleDict({module_key(k): q for k, q in quantizers.items()})
         self.reach = WeightReach(networks)
         self.learns = any(isinstance(each, LearnedScale) for each in quantizers.values())
+        self.norms: Dict[str, LiveNorm] = {}
+        self.holds_norms = False
         self._decisions: Optional[Decisions] = None
 
     def quantizer(self, name: str) -> FakeQuantizer:
@@ -129,6 +135,7 @@ class Quantization(nn.Module):
             by_name = {public_name(k): q for k, q in self.quantizers.items()}
             self._decisions = Decisions(SiteTracker(detector), self.plan, self.opened, by_name,
                                         self.reach)
+            self._decisions.norms = {path: norm for path, _, norm in norms_inside(detector)}
         return self._decisions
 
     def __deepcopy__(self, memo: dict) -> 'Quantization':
@@ -137,7 +144,7 @@ class Quantization(nn.Module):
             twin = self.__class__.__new__(self.__class__)
             memo[id(self)] = twin
             shared = {'plan', 'opened', 'networks', 'folded', 'settings', 'statistics',
-                      'supervision'}
+                      'supervision', 'norms'}
             for name, value in self.__dict__.items():
                 twin.__dict__[name] = value if name in shared else deepcopy(value, memo)
             return twin
@@ -156,7 +163,24 @@ class QuantizedDetector:
         else:
             with quant.running(self):
                 losses = super().forward(*args, **kwargs)
-        return reach_steps(losses, quant) if quant.learns and kwargs.get('mode') == 'loss' else losses
+        if kwargs.get('mode') == 'loss' and (quant.learns or quant.holds_norms):
+            return reached_by(losses, [*steps_of(quant), *idle_parameters(self)])
+        return losses
+
+
+def reached_by(losses: Dict[str, Any], parameters: Sequence[nn.Parameter]) -> Dict[str, Any]:
+    """The same losses, of which all ``parameters`` are a part, if with a gradient of 0.
+
+    Some scales are frozen, or of sites that prediction alone runs, some parameters have others in their
+    place for a while, and DDP waits for all gradients.
+    """
+    if parameters:
+        nothing = 0.0 * torch.cat(list(parameters)).sum()
+        name = next(iter(losses))
+        first = losses[name]
+        losses[name] = first + nothing if isinstance(first, Tensor) else \
+            [each + nothing for each in first]
+    return losses
 
 
 def checksum(detector: nn.Module) -> int:

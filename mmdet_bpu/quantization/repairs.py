@@ -25,8 +25,9 @@ def repairs_of(settings: Dict[str, Any]) -> Dict[str, Any]:
 def repair(model: nn.Module, quant: Quantization) -> None:
     """Repair a detector before it is calibrated, in place; its float function stays."""
     if repairs_of(quant.settings)['equalize']:
+        gammas = {f'{path}.weight': norm.weight for path, norm in quant.norms.items()}
         for network in quant.networks:
-            equalize(model, network)
+            equalize(model, network, gammas)
         quant.remember_weights(model)
 
 

@@ -14,6 +14,7 @@ from mmdet_bpu.graph.opgraph import OpGraph
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph, Role
 from mmdet_bpu.graph.saved_graph import to_plain
 from mmdet_bpu.quantization.fake_quant import QuantState
+from mmdet_bpu.quantization.norm_states import folded_twin
 from mmdet_bpu.quantization.quantized_detector import Quantization, public_name
 
 STRUCTURAL_PACKAGES = ('mmdet', 'mmcv')
@@ -124,12 +125,12 @@ def quantized_graphs(model: nn.Module) -> List[QuantizedGraph]:
 
     Constants that are parameters are read from the model. Those that were computed from
     parameters (a positional encoding that is learned) are computed anew where weights have changed
-    since the detector was captured.
+    since the detector was captured. Norms that are live are folded, as evaluation has them.
 
     Raises:
         BpuError: ``model`` is a float model.
     """
-    detector = _prepared(model)
+    detector = folded_twin(_prepared(model))
     quant = detector.quant
 
     def scale_of(name: str) -> tuple:

@@ -208,20 +208,6 @@ def steps_of(quant: nn.Module) -> Iterator[nn.Parameter]:
     return (each.step for each in trained_scales(quant) if isinstance(each, LearnedScale))
 
 
-def reach_steps(losses: Dict[str, Any], quant: nn.Module) -> Dict[str, Any]:
-    """The same losses, of which the steps of all learned scales are a part, if with a gradient of 0.
-
-    Some scales are frozen, or of sites that prediction alone runs, and DDP waits for all gradients.
-    """
-    steps = list(steps_of(quant))
-    if steps:
-        nothing, name = 0.0 * torch.cat(steps).sum(), next(iter(losses))
-        first = losses[name]
-        losses[name] = first + nothing if isinstance(first, Tensor) else \
-            [each + nothing for each in first]
-    return losses
-
-
 @torch.no_grad()
 def take_steps(quant: nn.Module) -> None:
     """Move the scales as a training step, which has ended, says; on all ranks alike.

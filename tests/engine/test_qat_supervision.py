@@ -17,6 +17,7 @@ from mmdet_bpu.engine.weights import read_checkpoint
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.saved_graph import KEY as GRAPH
 from mmdet_bpu.quantization import quantization_of
+from mmdet_bpu.quantization.saved_norms import KEY as NORMS
 
 PROCESSES = 2
 
@@ -144,10 +145,13 @@ def test_learned_scales_have_a_group_of_their_own_and_the_rest_keeps_its_own(sta
 
 @pytest.fixture(scope='module')
 def ranks(staged, calibration, pictures, tmp_path_factory):
-    """Models of two processes after one such epoch."""
+    """Models of two processes after one such epoch, with batch norms of which a part is folded."""
     root = tmp_path_factory.mktemp('unlabelled_ranks')
     unlabelled(staged, root / 'tiny_qat', calibration, pictures, launcher='pytorch',
-               train_cfg__max_epochs=1).dump(root / 'cfg.py')
+               train_cfg__max_epochs=1, model__backbone__norm_eval=False,
+               model__backbone__norm_cfg__requires_grad=True,
+               bpu__qat__batch_norm=dict(by='iter', at=[1], parts=['backbone.layer2.*'])
+               ).dump(root / 'cfg.py')
     script = Path(__file__).with_name('run_stage_on_ranks.py')
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node',
@@ -162,6 +166,16 @@ def test_ranks_learn_the_same_scales_and_weights(ranks, calibration):
     before = read_checkpoint(calibration)['state_dict']
     assert not [name for name in ranks[0] if not torch.equal(ranks[0][name], ranks[1][name])]
     assert any(not torch.equal(scale, before[name]) for name, scale in scales(ranks[0]).items())
+
+
+def test_ranks_hold_the_same_statistics_of_live_batch_norms(ranks, calibration):
+    state, norm = ranks[0], 'backbone.layer3.0.bn1'
+    assert state[f'{norm}.live'] and not state['backbone.layer2.0.bn1.live']
+    assert state[f'{norm}.num_batches_tracked'] == 2  # steps of an epoch
+    before = read_checkpoint(calibration)[NORMS]['norms'][norm.replace('bn', 'conv')]
+    moved = (state[f'{norm}.running_mean'] - before['running_mean']).abs()
+    assert moved.max() > 0 and torch.equal(
+        state[f'{norm}.running_mean'], ranks[1][f'{norm}.running_mean'])
 
 
 @pytest.mark.parametrize('overrides, words', [

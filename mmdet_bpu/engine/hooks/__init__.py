@@ -1,4 +1,5 @@
 """Hooks: one per file."""
+from mmdet_bpu.engine.hooks.batch_norm_hook import BatchNormHook
 from mmdet_bpu.engine.hooks.distillation_hook import DistillationHook
 from mmdet_bpu.engine.hooks.due_validation_hook import DueValidationHook
 from mmdet_bpu.engine.hooks.plain_checkpoint_hook import PlainCheckpointHook
@@ -9,5 +10,6 @@ from mmdet_bpu.engine.hooks.scales_hook import ScalesHook
 from mmdet_bpu.engine.hooks.stage_metric_hook import StageMetricHook
 from mmdet_bpu.engine.hooks.test_progress_hook import TestProgressHook
 
-__all__ = ['DistillationHook', 'DueValidationHook', 'PlainCheckpointHook', 'QuantMonitorHook',
-           'QuantStateHook', 'RandomStateHook', 'ScalesHook', 'StageMetricHook', 'TestProgressHook']
+__all__ = ['BatchNormHook', 'DistillationHook', 'DueValidationHook', 'PlainCheckpointHook',
+           'QuantMonitorHook', 'QuantStateHook', 'RandomStateHook', 'ScalesHook', 'StageMetricHook',
+           'TestProgressHook']

@@ -10,7 +10,7 @@ from mmdet_bpu.engine.plain_data import to_plain
 from mmdet_bpu.engine.stage_names import CALIBRATION
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.saved_graph import KEY
-from mmdet_bpu.quantization import saved_form, saved_statistics
+from mmdet_bpu.quantization import saved_form, saved_norms, saved_statistics
 
 
 @HOOKS.register_module()
@@ -20,8 +20,9 @@ class PlainCheckpointHook(Hook):
     The message hub may hold anything that a metric or a hook has put there. What of it has no plain
     form is left out with a warning; elsewhere that is an error. Reading undoes the conversion
     (:func:`mmdet_bpu.engine.weights.read_checkpoint`). A prepared detector's quantized graph goes with
-    its weights (:mod:`mmdet_bpu.graph.saved_graph`), and what a calibration has seen
-    (:mod:`mmdet_bpu.quantization.saved_statistics`).
+    its weights (:mod:`mmdet_bpu.graph.saved_graph`), what a calibration has seen
+    (:mod:`mmdet_bpu.quantization.saved_statistics`), and the norms that were folded before it
+    (:mod:`mmdet_bpu.quantization.saved_norms`).
 
     Args:
         stage (str): Stage that is written in ``meta['bpu_stage']``.
@@ -41,6 +42,8 @@ class PlainCheckpointHook(Hook):
             checkpoint[KEY] = saved_form(model)
             if self.stage == CALIBRATION and model.quant.statistics is not None:
                 checkpoint[saved_statistics.KEY] = saved_statistics.to_plain(model)
+            if self.stage == CALIBRATION and (model.quant.norms or not model.quant.folded):
+                checkpoint[saved_norms.KEY] = saved_norms.to_plain(model.quant.norms)
         info = checkpoint.get('message_hub', {}).get('runtime_info', {})
         for key in list(info):
             try:

@@ -8,6 +8,7 @@ from mmdet_bpu.families.detector_path import device_of
 from mmdet_bpu.quantization.distillation.selections import Selections
 from mmdet_bpu.quantization.distillation.signals import deployed_signals
 from mmdet_bpu.quantization.fake_quant import QuantState
+from mmdet_bpu.quantization.live_norms import norms_inside
 
 
 def freeze_unreached(detector: nn.Module, modules: Sequence[str] = ()) -> List[str]:
@@ -21,8 +22,10 @@ def freeze_unreached(detector: nn.Module, modules: Sequence[str] = ()) -> List[s
         detector (nn.Module): A prepared detector that has no gradients; nothing else of it changes.
         modules (Sequence[str]): Paths of modules whose results are features.
     """
+    norms = list(norms_inside(detector))
+    beside = {id(p) for _, _, norm in norms for p in norm.parameters()}
     trained = {name: p for name, p in detector.named_parameters()
-               if p.requires_grad and not name.startswith('quant.')}
+               if p.requires_grad and not name.startswith('quant.') and id(p) not in beside}
     quant, state = detector.quant, detector.quant.state
     quant.set_state(QuantState.OFF)
     image = torch.zeros(quant.networks[0].input_shape, device=device_of(detector))
@@ -34,4 +37,7 @@ def freeze_unreached(detector: nn.Module, modules: Sequence[str] = ()) -> List[s
     unreached = [name for name, p in trained.items() if p.grad is None]
     for p in trained.values():
         p.requires_grad, p.grad = p.grad is not None, None
+    for _, conv, norm in norms:  # none is live yet
+        for p in norm.parameters():
+            p.requires_grad = p.requires_grad and conv.weight.requires_grad
     return unreached

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.output_tree import tensors_of
 from mmdet_bpu.quantization.distillation.selections import Selection, Selections
+from mmdet_bpu.quantization.live_norms import LiveNorm
 
 
 @dataclass
@@ -69,8 +70,12 @@ def _tensors(output: Any) -> List[Tensor]:
 
 @contextmanager
 def in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Without dropout and queries that exist in training alone; modes are restored."""
-    training = [module for module in model.modules() if module.training]
+    """Without dropout and queries that exist in training alone; modes are restored.
+
+    Batch norms that are live, which they are in a student that trains, train.
+    """
+    training = [module for module in model.modules()
+                if module.training and not (isinstance(module, LiveNorm) and module.is_live)]
     for module in training:
         module.training = False
     try:
