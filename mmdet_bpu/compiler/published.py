@@ -46,6 +46,10 @@ PUBLISHED_NASH_E = (
     PublishedModel('Detr_resnet50', (1, 3, 800, 1333), 202.99, 28.139, 399.17, 263.34),
     PublishedModel('Deformable_detr_resnet50', (1, 3, 800, 1333), 425.65, 224.57, 3663.77,
                    2724.37),
+    PublishedModel('Horizon_swin_transformer', (1, 3, 224, 224), 8.98, 4.292, 43.32, 4.82),
+    PublishedModel('SSD_MobileNetv1', (1, 3, 300, 300), 2.3, 0.843, 6.28, 0.25),
+    PublishedModel('Vit_small', (1, 3, 224, 224), 9.2, 2.37, 31.35, 5.56),
+    PublishedModel('FCOS3D_efficientnetb0', (1, 3, 512, 896), 19.94, 3.517, 11.45, 4.14),
 )
 
 
