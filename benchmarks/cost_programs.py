@@ -17,7 +17,7 @@ from machine_facts import machine
 from program_shapes import write_shapes
 
 from mmdet_bpu.analysis.model_check import observe_random_image, set_random_weights
-from mmdet_bpu.compiler.performance import count_macs
+from mmdet_bpu.compiler.unit_work import count_macs
 from mmdet_bpu.compiler.published import PUBLISHED_NASH_E
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.lowering.export import lower_networks

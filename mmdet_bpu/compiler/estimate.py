@@ -5,8 +5,13 @@ from functools import cached_property
 from mmdet_bpu.compiler.march import NOMINAL_CLOCK_HZ, March
 from mmdet_bpu.version import __version__
 
-ESTIMATE_NOTE = ('Estimate by a roofline fitted to published latencies, not a measurement on a '
-                 'board. A published model left out of the fit is predicted within -23 % to +27 %.')
+COST_MODEL_VERSION = 2
+"""Raised whenever an estimate of the same program may come out otherwise; 1 was the one of
+mmdet_bpu 0.1."""
+
+ESTIMATE_NOTE = ('Estimate by a cost model fitted to twelve published latencies, not a measurement '
+                 'on a board. A published model left out of the fit is predicted within -23 % to '
+                 '+27 %.')
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,10 @@ class LayerEstimate:
         op (str): Its operation.
         shape (tuple[int, ...]): Of its first result.
         dtype (str): Of its first result.
+        unit (str): Unit that computes it, '' if none.
         macs (int): Multiply-accumulates.
+        filled (float): Part of the MAC array's lanes that work, in (0, 1].
+        int16 (bool): Whether a product has an operand of int16.
         bytes_read (int): From DDR, constants included.
         bytes_written (int): To DDR.
         compute_cycles (float): At the nominal clock.
@@ -28,7 +36,10 @@ class LayerEstimate:
     op: str
     shape: tuple[int, ...]
     dtype: str
+    unit: str
     macs: int
+    filled: float
+    int16: bool
     bytes_read: int
     bytes_written: int
     compute_cycles: float
@@ -66,6 +77,7 @@ class Estimate:
     Attributes:
         march (March): Whose figures were used.
         layers (list[LayerEstimate]): In the order they run.
+        outputs (int): Number of output tensors.
         input_bytes (int): Of all inputs.
         output_bytes (int): Of all outputs.
         constant_bytes (int): Of all constants.
@@ -73,6 +85,7 @@ class Estimate:
     """
     march: March
     layers: list[LayerEstimate]
+    outputs: int
     input_bytes: int
     output_bytes: int
     constant_bytes: int
@@ -81,7 +94,8 @@ class Estimate:
     @property
     def overhead_us(self) -> float:
         """What an inference takes besides its layers."""
-        return self.march.overhead_s.value * 1e6
+        march = self.march
+        return (march.overhead_s.value + self.outputs * march.output_s.value) * 1e6
 
     @cached_property
     def latency_us(self) -> float:
@@ -160,6 +174,7 @@ class Estimate:
                 'BPU march': self.march.name,
                 'BPU core number': 1,
                 'compiling version': f'mmdet_bpu {__version__}',
+                'cost model version': COST_MODEL_VERSION,
                 'original conv ops': 2 * self.macs,
                 'instructions': len(self.layers),
             },

@@ -37,9 +37,11 @@ class March:
         boards: Products with this march.
         limits_of: March whose published op limits apply.
         overhead_s: Fixed cost of one inference.
-        int8_macs_per_cycle: Effective multiply-accumulates per nominal cycle, int8 x int8.
+        output_s: Cost of each output tensor of an inference.
+        int8_macs_per_cycle: Multiply-accumulates per nominal cycle, int8 x int8, lanes that are idle
+            for want of channels included.
         int16_slowdown: Factor on the time of int16 x int8 products.
-        vector_bytes_per_cycle: Bytes per nominal cycle of element-wise operations.
+        vector_bytes_per_cycle: Bytes read and written per nominal cycle by all but products.
         ddr_bytes_per_cycle: DDR traffic per nominal cycle, reads and writes together.
         sram_bytes: On-chip memory that holds tensors between instructions.
         note: What a reader of the estimate must know, '' if nothing.
@@ -48,6 +50,7 @@ class March:
     boards: tuple[str, ...]
     limits_of: str
     overhead_s: Figure
+    output_s: Figure
     int8_macs_per_cycle: Figure
     int16_slowdown: Figure
     vector_bytes_per_cycle: Figure
@@ -75,6 +78,7 @@ NASH_E = March(
     boards=('Journey 6E', 'RDK S100'),
     limits_of='nash-e',
     overhead_s=Figure(302e-6, 's', _FIT),
+    output_s=Figure(26e-6, 's', _FIT),
     int8_macs_per_cycle=Figure(11_880.0, 'MAC/cycle', _FIT),
     int16_slowdown=_INT16,
     vector_bytes_per_cycle=_vector(1.0),
@@ -87,6 +91,7 @@ NASH_M = March(
     boards=('Journey 6M', 'RDK S100P'),
     limits_of='nash-e',
     overhead_s=Figure(302e-6, 's', 'fitted: value of nash-e'),
+    output_s=Figure(26e-6, 's', 'fitted: value of nash-e'),
     int8_macs_per_cycle=Figure(19_010.0, 'MAC/cycle',
                                'scaled: nash-e x 128 / 80 advertised TOPS'),
     int16_slowdown=_INT16,
@@ -102,6 +107,7 @@ NASH_P = March(
     boards=('Journey 6P', 'RDK S600'),
     limits_of='nash-p',
     overhead_s=Figure(302e-6, 's', 'fitted: value of nash-e'),
+    output_s=Figure(26e-6, 's', 'fitted: value of nash-e'),
     int8_macs_per_cycle=Figure(20_790.0, 'MAC/cycle',
                                'scaled: nash-e x (560 / 4 cores) / 80 advertised TOPS'),
     int16_slowdown=_INT16,
