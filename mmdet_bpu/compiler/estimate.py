@@ -10,8 +10,8 @@ COST_MODEL_VERSION = 2
 mmdet_bpu 0.1."""
 
 ESTIMATE_NOTE = ('Estimate by a cost model fitted to twelve published latencies, not a measurement '
-                 'on a board. A published model left out of the fit is predicted within -23 % to '
-                 '+27 %.')
+                 'on a board. A published model left out of the fit is predicted within -20 % to '
+                 '+25 %.')
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class LayerEstimate:
         unit (str): Unit that computes it, '' if none.
         macs (int): Multiply-accumulates.
         filled (float): Part of the MAC array's lanes that work, in (0, 1].
-        int16 (bool): Whether a product has an operand of int16.
+        int16 (bool): Whether it reads int16 activations.
+        constant_bytes (int): Of weights, biases and other constants, a part of ``bytes_read``.
         bytes_read (int): From DDR, constants included.
         bytes_written (int): To DDR.
         compute_cycles (float): At the nominal clock.
@@ -40,6 +41,7 @@ class LayerEstimate:
     macs: int
     filled: float
     int16: bool
+    constant_bytes: int
     bytes_read: int
     bytes_written: int
     compute_cycles: float
@@ -48,6 +50,19 @@ class LayerEstimate:
     @property
     def time_us(self) -> float:
         return (self.compute_cycles + self.ddr_cycles) / NOMINAL_CLOCK_HZ * 1e6
+
+    @property
+    def compute_us(self) -> float:
+        return self.compute_cycles / NOMINAL_CLOCK_HZ * 1e6
+
+    @property
+    def ddr_us(self) -> float:
+        return self.ddr_cycles / NOMINAL_CLOCK_HZ * 1e6
+
+    @property
+    def activation_bytes(self) -> int:
+        """Read and written in DDR without constants."""
+        return self.bytes_read + self.bytes_written - self.constant_bytes
 
     @property
     def bound_by(self) -> str:
@@ -92,6 +107,11 @@ class Estimate:
     arena_bytes: int
 
     @property
+    def note(self) -> str:
+        """What a reader of the numbers must know."""
+        return ' '.join(filter(None, (ESTIMATE_NOTE, self.march.note)))
+
+    @property
     def overhead_us(self) -> float:
         """What an inference takes besides its layers."""
         march = self.march
@@ -108,6 +128,21 @@ class Estimate:
     @property
     def images_per_second(self) -> float:
         return 1e6 / self.latency_us
+
+    def throughput(self, cores: int) -> float:
+        """Images per second of ``cores`` cores, each with images of its own.
+
+        They share the DDR, which bounds them together. Not fitted: no rate of several cores is
+        in our facts.
+
+        Raises:
+            BpuError: The march has not so many.
+        """
+        self.march.check_cores(cores)
+        ddr_rate = self.march.ddr_bytes_per_cycle.value * NOMINAL_CLOCK_HZ
+        moved = self.loaded_bytes + self.stored_bytes
+        alone = cores * self.images_per_second
+        return min(alone, ddr_rate / moved) if moved else alone
 
     @cached_property
     def loaded_bytes(self) -> int:
@@ -192,6 +227,8 @@ class Estimate:
                 'origin ops': 2 * layer.macs,
                 'bytes read': layer.bytes_read,
                 'bytes written': layer.bytes_written,
+                'unit': layer.unit,
+                'lanes filled': round(layer.filled, 4),
                 'compute cycles': round(layer.compute_cycles),
                 'DDR cycles': round(layer.ddr_cycles),
                 'bound by': layer.bound_by,
@@ -205,5 +242,6 @@ class Estimate:
     def _march_figures(self) -> dict:
         march = self.march
         return {'name': march.name, 'boards': list(march.boards), 'limits of': march.limits_of,
-                'note': march.note, 'nominal clock (Hz)': NOMINAL_CLOCK_HZ,
+                'cores': march.cores, 'float results of products': march.float_results,
+                'left to the host': list(march.host_steps), 'note': march.note, 'nominal clock (Hz)': NOMINAL_CLOCK_HZ,
                 'figures': {name: asdict(figure) for name, figure in march.figures().items()}}

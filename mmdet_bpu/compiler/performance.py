@@ -53,10 +53,12 @@ def _layer(program: Program, instruction: Instruction, read: int, written: int,
     work = work_of(program, instruction)
     slots = work.slots * (march.int16_slowdown.value if work.int16 else 1.0)
     out = program.values[instruction.outputs[0]].type
+    constants = sum(program.values[name].type.nbytes for name in dict.fromkeys(instruction.inputs)
+                    if program.values[name].data is not None)
     return LayerEstimate(
         site=instruction.site, op=instruction.op, shape=tuple(out.shape), dtype=out.dtype,
         unit=work.unit, macs=work.macs, filled=work.filled, int16=work.int16,
-        bytes_read=read, bytes_written=written,
+        constant_bytes=min(constants, read), bytes_read=read, bytes_written=written,
         compute_cycles=slots / march.int8_macs_per_cycle.value
         + work.vector_bytes / march.vector_bytes_per_cycle.value,
         ddr_cycles=(read + written) / march.ddr_bytes_per_cycle.value)

@@ -24,7 +24,7 @@ class Work:
         macs (int): Multiply-accumulates.
         slots (int): The same with idle lanes; int16 operands not counted twice.
         vector_bytes (int): Through the vector unit.
-        int16 (bool): Whether a product has an operand of int16.
+        int16 (bool): Whether it reads int16; of a product, as one of its two factors.
     """
     unit: str
     macs: int = 0
@@ -60,7 +60,7 @@ def work_of(program: Program, instruction: Instruction) -> Work:
     moved = sum(kind.nbytes for kind in (*inputs, *outputs))
     if instruction.op == 'bpu.grid_sample':
         moved = CORNERS * outputs[0].nbytes + inputs[1].nbytes
-    return Work(VECTOR, vector_bytes=moved)
+    return Work(VECTOR, vector_bytes=moved, int16=any(kind.dtype == 'si16' for kind in inputs))
 
 
 def _filled(channels: int) -> int:
