@@ -15,6 +15,7 @@ import argparse
 from collections import Counter
 
 from mmdet_bpu.command_line import add_config, add_config_options, add_cores, add_march, command
+from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.errors import exit_on_error
 from mmdet_bpu.output_folder import require_file, write_json
 from mmdet_bpu.steps import Steps
@@ -48,14 +49,13 @@ def print_sites(rows: list) -> None:
 
 def print_costs(check, cores: int) -> None:
     """Latency and traffic, and where they come from."""
-    from mmdet_bpu import apis
     estimate = check.estimate
     print(f'\nestimated on {check.march}, one core: {estimate.latency_ms:.3f} ms, '
           f'{2 * estimate.macs / 1e9:.2f} GOPs, DDR {estimate.ddr_megabytes:.1f} MB '
           f'(read {estimate.loaded_bytes / 1e6:.1f}, written {estimate.stored_bytes / 1e6:.1f})')
     print(f'{cores} core{"s" * (cores > 1)}: {estimate.throughput(cores):.1f} images/s')
     print(estimate.note)
-    for layer in apis.dearest_layers(estimate):
+    for layer in check.dearest:
         print(f'{layer.time_us:10.1f} us {layer.share:6.1%}  {layer.op} at {layer.site}, '
               f'{layer.output}, bound by {layer.bound_by}')
         for way in layer.ways:
@@ -75,7 +75,7 @@ def main() -> None:
         if args.out:
             write_json(args.out, dict(sites=rows))
         return
-    apis.get_march(args.march or apis.settings_of(cfg)['march']).check_cores(args.cores)
+    get_march(args.march or apis.settings_of(cfg)['march']).check_cores(args.cores)
     with Steps(apis.CHECK_STEPS) as step:
         check = apis.check_model(cfg, args.march, args.checkpoint, step)
     recipes = apis.recipes_of(args.config, args.cfg_options)

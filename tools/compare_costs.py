@@ -10,6 +10,7 @@ change from the first to the second. Exit code 2: one of them cannot be built or
 import argparse
 
 from mmdet_bpu.command_line import add_config_options, add_cores, add_march, command
+from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.errors import exit_on_error
 from mmdet_bpu.output_folder import require_file, write_json
 from mmdet_bpu.steps import Steps
@@ -43,7 +44,8 @@ def main() -> None:
     from mmdet_bpu import apis
     configs = [apis.load_config(path, 'int', args.cfg_options)
                for path in (args.first, args.second)]
-    march = apis.get_march(args.march or apis.settings_of(configs[0])['march'])
+    march = get_march(args.march or apis.settings_of(configs[0])['march'])
+    march.check_cores(args.cores)
     with Steps(apis.COMPARE_STEPS) as step:
         rows = apis.compare_costs(*configs, march.name, args.cores, step)
     print(f'first: {args.first}\nsecond: {args.second}\non {march.name}, estimated')

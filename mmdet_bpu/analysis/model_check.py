@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional
 import torch
 from torch import nn
 
-from mmdet_bpu.compiler.advice import dearest_layers
+from mmdet_bpu.compiler.advice import DearLayer, dearest_layers
 from mmdet_bpu.compiler.compile import compile_network
 from mmdet_bpu.compiler.estimate import Estimate
 from mmdet_bpu.compiler.legality import Finding, check_program, summarize
@@ -52,6 +52,11 @@ class ModelCheck:
         """Findings of each level."""
         return summarize(self.findings)
 
+    @property
+    def dearest(self) -> List[DearLayer]:
+        """The three layers that take the most time, and what would make them cheaper."""
+        return dearest_layers(self.estimate) if self.estimate else []
+
     def as_dict(self) -> Dict[str, Any]:
         """Plain form for JSON."""
         rows = [{key: value for key, value in row.items() if key not in ('scale', 'calibrated')}
@@ -67,7 +72,7 @@ class ModelCheck:
         summary = {name: value for name, value in report['summary'].items()
                    if name != 'layer details'}
         return dict(estimate=dict(summary, note=report['note']),
-                    dearest=[layer.as_dict() for layer in dearest_layers(self.estimate)])
+                    dearest=[layer.as_dict() for layer in self.dearest])
 
 
 @torch.no_grad()

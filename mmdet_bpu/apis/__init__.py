@@ -37,9 +37,7 @@ _HOMES = {
     'mmdet_bpu.apis.quant_comparison': ('compare', ),
     'mmdet_bpu.apis.packing': ('make_digits', 'pack', 'report_lines', 'verify'),
     'mmdet_bpu.apis.training': ('recipe_lines', 'train'),
-    'mmdet_bpu.compiler.advice': ('dearest_layers', ),
     'mmdet_bpu.compiler.legality': ('refuse_errors', ),
-    'mmdet_bpu.compiler.march': ('get_march', ),
     'mmdet_bpu.lowering.artifact_formats': ('load_artifact', ),
     'mmdet_bpu.lowering.artifacts': ('to_integers', 'write_export'),
 }
