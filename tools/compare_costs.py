@@ -50,6 +50,8 @@ def main() -> None:
         rows = apis.compare_costs(*configs, march.name, args.cores, step)
     print(f'first: {args.first}\nsecond: {args.second}\non {march.name}, estimated')
     print_table(rows)
+    if march.note:
+        print(march.note)
     if args.out:
         write_json(args.out, dict(first=args.first, second=args.second, march=march.name,
                                   cores=args.cores, rows=[row.as_dict() for row in rows]))

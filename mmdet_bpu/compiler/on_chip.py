@@ -75,8 +75,8 @@ def _spilled(flow: Flow, chains: list[Chain], sram_bytes: int) -> set[str]:
     starting: dict[int, list[str]] = defaultdict(list)
     for name, step in flow.producer.items():
         first, end = number[step], number[flow.last[name]]
-        within = first == end and flow.by_rows[step] and all(
-            flow.by_rows[reader] for reader in flow.readers[name])
+        within = first == end and flow.makes_rows[step] and all(
+            flow.reads_rows[reader] for reader in flow.readers[name])
         if not within and name not in flow.outputs:
             ends[name] = end
             starting[first].append(name)
@@ -102,8 +102,8 @@ def _moved(flow: Flow, chains: list[Chain], in_ddr: set[str],
         fetched = []
         for name in flow.operands(step):
             made = flow.producer.get(name, -1)
-            passed = made >= 0 and number[made] == number[step] and flow.by_rows[made] \
-                and flow.by_rows[step]
+            passed = made >= 0 and number[made] == number[step] and flow.makes_rows[made] \
+                and flow.reads_rows[step]
             if name in in_ddr and not passed and (name, number[step]) not in known:
                 known.add((name, number[step]))
                 fetched.append(flow.size(name))

@@ -3,7 +3,8 @@
 A row of a feature map (N, H, W, C) is (W, C); of any other tensor it is its last dimension. An
 operation that makes a row of its result from a window of rows of each operand can run behind its
 producer without the whole of what lies between. A product of two activations, a gather, a sample,
-a move or a sum over rows cannot.
+a move or a sum over other dimensions cannot. A pooling of a whole map reads rows as they come, but
+what it makes is known only at the end.
 """
 from math import prod
 
@@ -18,18 +19,30 @@ GROWING = ('bpu.resize', 'bpu.conv_transpose2d')
 """Operations whose window is two rows of the operand: those around a row of the result."""
 
 
-def runs_by_rows(program: Program, instruction: Instruction) -> bool:
+def makes_rows(program: Program, instruction: Instruction) -> bool:
     """Whether an instruction makes a few rows of its result from a few of each operand."""
     if instruction.op in TILED:
         return True
     shape = program.values[instruction.inputs[0]].type.shape
     if instruction.op in LAST_DIM_ONLY:
-        dims = instruction.attrs.get(LAST_DIM_ONLY[instruction.op])
-        dims = range(len(shape)) if dims is None else [dims] if isinstance(dims, int) else dims
-        return [dim % len(shape) for dim in dims] == [len(shape) - 1]
+        return _dims(instruction, len(shape)) == [len(shape) - 1]
     if instruction.op == 'bpu.slice':
         return shape[:-1] == program.values[instruction.outputs[0]].type.shape[:-1]
     return False
+
+
+def reads_rows(program: Program, instruction: Instruction) -> bool:
+    """Whether it reads its operands a few rows at a time; a pooling of a whole map does."""
+    rank = len(program.values[instruction.inputs[0]].type.shape)
+    pools = instruction.op.startswith('bpu.reduce_') and rank == 4 \
+        and _dims(instruction, rank) == [1, 2]
+    return pools or makes_rows(program, instruction)
+
+
+def _dims(instruction: Instruction, rank: int) -> list[int]:
+    dims = instruction.attrs.get(LAST_DIM_ONLY[instruction.op])
+    dims = range(rank) if dims is None else [dims] if isinstance(dims, int) else dims
+    return sorted(dim % rank for dim in dims)
 
 
 def window_rows(program: Program, instruction: Instruction) -> int:

@@ -7,7 +7,7 @@ fewest bytes beyond the on-chip memory, found by dynamic programming over the sc
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from mmdet_bpu.compiler.row_tiles import row_bytes, runs_by_rows, window_rows
+from mmdet_bpu.compiler.row_tiles import makes_rows, reads_rows, row_bytes, window_rows
 from mmdet_bpu.program.kinds import Cost, operations_of
 from mmdet_bpu.program.program import Instruction, Program
 
@@ -37,7 +37,8 @@ class Flow:
         readers (dict[str, list[int]]): Value -> steps that read it.
         last (dict[str, int]): Value -> last step that needs it; the number of steps for outputs.
         outputs (set[str]): Values that leave the program.
-        by_rows (list[bool]): Of each step.
+        makes_rows (list[bool]), reads_rows (list[bool]): Of each step, see
+            :mod:`mmdet_bpu.compiler.row_tiles`.
         weights (list[int]): Constant bytes that each step reads.
     """
     program: Program
@@ -46,7 +47,8 @@ class Flow:
     readers: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     last: dict[str, int] = field(default_factory=dict)
     outputs: set[str] = field(default_factory=set)
-    by_rows: list[bool] = field(default_factory=list)
+    makes_rows: list[bool] = field(default_factory=list)
+    reads_rows: list[bool] = field(default_factory=list)
     weights: list[int] = field(default_factory=list)
 
     @classmethod
@@ -65,7 +67,8 @@ class Flow:
             for name in flow.operands(step):
                 flow.readers[name].append(step)
                 flow.last[name] = step
-            flow.by_rows.append(runs_by_rows(program, instruction))
+            flow.makes_rows.append(makes_rows(program, instruction))
+            flow.reads_rows.append(reads_rows(program, instruction))
             flow.weights.append(flow.constant_bytes(step))
         flow.outputs = {flow.stored(name) for name in program.outputs}
         flow.last.update(dict.fromkeys(flow.outputs, len(flow.steps)))
@@ -118,7 +121,7 @@ def chains_of(flow: Flow, sram_bytes: int, in_ddr: set[str]) -> list[Chain]:
     for start in range(count):
         weights, rows, held, crossing = 0, 0, {}, 0
         for step in range(start, min(count, start + LONGEST_CHAIN)):
-            if step > start and not (flow.by_rows[step] and flow.by_rows[step - 1]):
+            if step > start and not (flow.reads_rows[step] and flow.makes_rows[step - 1]):
                 break
             weights += flow.weights[step]
             for name in flow.operands(step):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mmdet_bpu.compiler.on_chip import traffic
-from mmdet_bpu.compiler.row_tiles import row_bytes, runs_by_rows, window_rows
+from mmdet_bpu.compiler.row_tiles import makes_rows, reads_rows, row_bytes, window_rows
 from mmdet_bpu.compiler.schedule import schedule
 from mmdet_bpu.compiler.tile_chains import Flow, chains_of
 from mmdet_bpu.program.program import TensorType
@@ -62,13 +62,14 @@ def test_weights_of_a_chain_stay_on_chip_so_they_cut_it_too(maker):
 
 
 def test_a_mean_over_the_map_ends_a_chain(maker):
-    """Squeeze and excitation: the map is read again when its mean is known."""
+    """Squeeze and excitation: the map is written, and read again when its mean is known."""
     x = maker.conv(maker.input('x', (1, 256, 256, 64)), 64)
     mean = maker.op('reduce_sum', [x], (1, 1, 1, 64), dims=[1, 2])
     program = maker.finish(maker.op('mul', [x, mean], (1, 256, 256, 64)))
     result = moved(program, 2 * MIB)
     assert inner(program, result) == {x}
-    assert sum(result.read) == constants(program) + 256 * 256 * (64 + 2 * 64)
+    assert sum(result.read) == constants(program) + 256 * 256 * (64 + 64)
+    assert sum(result.written) == 256 * 256 * (64 + 64)
 
 
 def test_a_softmax_over_the_last_dimension_is_one_chain(maker):
@@ -148,7 +149,17 @@ def test_windows_and_rows(maker):
 def test_what_runs_by_rows(maker, op, shape, attrs, expected):
     maker.op(op, [maker.input('x', (1, 4, 8))], shape, **attrs)
     program = maker.finish()
-    assert runs_by_rows(program, program.instructions[0]) is expected
+    assert makes_rows(program, program.instructions[0]) is expected
+    assert reads_rows(program, program.instructions[0]) is expected
+
+
+def test_a_pooling_of_a_whole_map_reads_rows_and_makes_none(maker):
+    maker.op('reduce_sum', [maker.input('x', (1, 4, 5, 8))], (1, 1, 1, 8), dims=[1, 2])
+    maker.op('reduce_sum', [maker.input('y', (1, 4, 5, 8))], (1, 4, 1, 8), dims=[2])
+    program = maker.finish()
+    pooled, summed = program.instructions
+    assert reads_rows(program, pooled) and not makes_rows(program, pooled)
+    assert not reads_rows(program, summed)
 
 
 def test_chains_cover_the_schedule_once(detector):
