@@ -55,7 +55,7 @@ def work_of(program: Program, instruction: Instruction) -> Work:
         if instruction.op == 'bpu.deform_conv2d':
             sampled = CORNERS * positions * inputs[0].shape[-1]
         return Work(MAC_ARRAY, positions * depth * filters,
-                    positions * _filled(depth) * _filled(filters), sampled,
+                    positions * filled_lanes(depth) * filled_lanes(filters), sampled,
                     any(kind.dtype == 'si16' for kind in inputs[:2]))
     moved = sum(kind.nbytes for kind in (*inputs, *outputs))
     if instruction.op == 'bpu.grid_sample':
@@ -63,7 +63,8 @@ def work_of(program: Program, instruction: Instruction) -> Work:
     return Work(VECTOR, vector_bytes=moved, int16=any(kind.dtype == 'si16' for kind in inputs))
 
 
-def _filled(channels: int) -> int:
+def filled_lanes(channels: int) -> int:
+    """Channels with those of idle lanes."""
     return -(-channels // LANES) * LANES
 
 
