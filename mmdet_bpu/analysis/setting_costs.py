@@ -1,8 +1,8 @@
 """About how many cycles a setting takes, from the graph alone: where a search looks next.
 
 What reads and writes an int16 tensor moves twice the bytes, products of it are slower, and what is added
-to it or multiplied with it is widened first. What leaves the chip is left out: the cost model says
-what a setting costs once it is lowered.
+to it or multiplied with it is widened first. What leaves the chip and moves from one layout to
+another are left out: the cost model says what a setting costs once it is lowered.
 """
 from dataclasses import dataclass
 from math import prod
