@@ -11,8 +11,8 @@ Reads the programs that benchmarks/cost_programs.py wrote, takes seconds. Six co
     vector rate              bytes/s, read and written
     DDR rate                 bytes/s, read and written
 
-The last five by non-negative least squares on the relative error of latency. A row that is left out is
-left out of both. A row with a term that fewer than two others have stands apart. Prints JSON.
+The last five by non-negative least squares on the relative error of latency. A row that is left out
+is left out of both. A row with a term that fewer than two others have stands apart. Prints JSON.
 """
 import argparse
 import json
