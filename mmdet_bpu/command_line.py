@@ -49,6 +49,13 @@ def add_march(parser: argparse.ArgumentParser) -> None:
         '--march', type=march, help=f"{', '.join(MARCHES)} (default: the config's bpu.march)")
 
 
+def add_cores(parser: argparse.ArgumentParser) -> None:
+    """How many cores of the march work, each on images of its own."""
+    parser.add_argument(
+        '--cores', type=positive, default=1, metavar='N',
+        help='images per second of so many cores of the march (default: %(default)s)')
+
+
 def add_out_folder(parser: argparse.ArgumentParser) -> None:
     """The folder of a command that writes several files."""
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')

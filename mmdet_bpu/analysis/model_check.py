@@ -1,8 +1,8 @@
 """Whether a detector can be deployed, found out before it is trained.
 
 The whole road is gone with ranges that are observed on one random image: prepare, export, integer
-form, limits of the march. Which ops and types there are does not depend on the weights; scales do,
-so the numbers mean nothing.
+form, limits of the march, estimate. Which ops and types there are does not depend on the weights;
+scales do, so the numbers mean nothing.
 """
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional
@@ -10,6 +10,9 @@ from typing import Any, Callable, Dict, List, Optional
 import torch
 from torch import nn
 
+from mmdet_bpu.compiler.advice import DearLayer, dearest_layers
+from mmdet_bpu.compiler.compile import compile_network
+from mmdet_bpu.compiler.estimate import Estimate
 from mmdet_bpu.compiler.legality import Finding, check_program, summarize
 from mmdet_bpu.families.detector_path import device_of, example_samples
 from mmdet_bpu.hbir.integer_program import program_from_module
@@ -21,7 +24,7 @@ from mmdet_bpu.steps import Step, silent
 
 SEED = 0
 BIAS_SPREAD = 0.02
-STEPS = 5
+STEPS = 6
 MetadataOf = Callable[[nn.Module], dict]
 
 
@@ -35,17 +38,24 @@ class ModelCheck:
         findings (list[Finding]): Errors first.
         notes (list[dict]): What the passes did: tables, widened operands.
         instructions (int): Length of the integer program.
+        estimate (Estimate): Its latency and traffic on one core.
     """
     march: str
     sites: List[dict]
     findings: List[Finding] = field(default_factory=list)
     notes: List[dict] = field(default_factory=list)
     instructions: int = 0
+    estimate: Optional[Estimate] = None
 
     @property
     def counts(self) -> Dict[str, int]:
         """Findings of each level."""
         return summarize(self.findings)
+
+    @property
+    def dearest(self) -> List[DearLayer]:
+        """The three layers that take the most time, and what would make them cheaper."""
+        return dearest_layers(self.estimate) if self.estimate else []
 
     def as_dict(self) -> Dict[str, Any]:
         """Plain form for JSON."""
@@ -53,7 +63,16 @@ class ModelCheck:
                 for row in self.sites]
         return dict(march=self.march, counts=self.counts, sites=rows,
                     findings=[finding.as_dict() for finding in self.findings],
-                    instructions=self.instructions)
+                    instructions=self.instructions, **self._costs())
+
+    def _costs(self) -> Dict[str, Any]:
+        if self.estimate is None:
+            return {}
+        report = self.estimate.as_vendor_dict()
+        summary = {name: value for name, value in report['summary'].items()
+                   if name != 'layer details'}
+        return dict(estimate=dict(summary, note=report['note']),
+                    dearest=[layer.as_dict() for layer in self.dearest])
 
 
 @torch.no_grad()
@@ -97,7 +116,7 @@ def list_sites(model: nn.Module, settings: dict) -> List[dict]:
 
 def check_prepared(model: nn.Module, march: str, metadata_of: Optional[MetadataOf] = None,
                    step: Step = silent) -> ModelCheck:
-    """Export and convert a prepared, calibrated detector and compare it with a march's limits.
+    """Export and convert a prepared, calibrated detector, compare it with a march's limits, estimate it.
 
     Raises:
         BpuError: An op has no integer form; the message names its site. Findings of level error do
@@ -110,9 +129,11 @@ def check_prepared(model: nn.Module, march: str, metadata_of: Optional[MetadataO
     conversion = lowered.convert(metadata_of and metadata_of(model))
     step('compare with the limits')
     program = program_from_module(conversion.result)
+    findings = check_program(program, march)
+    step('estimate')
+    _, estimate = compile_network(program, march)
     rows = [row for network in networks for row in network.rows]
-    return ModelCheck(march, rows, check_program(program, march), conversion.notes,
-                      len(program.instructions))
+    return ModelCheck(march, rows, findings, conversion.notes, len(program.instructions), estimate)
 
 
 def check_float(model: nn.Module, settings: dict, march: str,

@@ -23,7 +23,7 @@ from mmdet_bpu.steps import progress_bar
 
 QUARTERS = 4
 """Parts of the sweep whose ends are measured whatever the bound, for the picture."""
-NEIGHBOURS, PATIENCE = 64, 6
+NEIGHBOURS, PATIENCE = 256, 6
 """How many neighbours are thought of at each step, and steps without a gain after which it ends."""
 
 
@@ -46,7 +46,8 @@ class Search:
         self.space, self.measure_map, self.march = space, measure_map, march
         self.evaluations, self.seed, self.known = evaluations, seed, known
         self.costs = {tensor.tensor: tensor for tensor in sensitivity.tensors}
-        self.prices = space.prices(get_march(march))
+        self.setting_costs = space.costs(get_march(march))
+        self.prices = self.setting_costs.prices(space.all_of('int8'))
         self.points: Dict[str, Point] = {}
         self.order = sorted(space.template, key=lambda name: (-self.worth(name), name))
 
@@ -176,8 +177,8 @@ class Search:
         return sum(self.costs[name].costs[dtype].loss_change for name, dtype in setting.items())
 
     def _price(self, setting: Setting) -> float:
-        """About how many cycles its int16 takes."""
-        return sum(self.prices[name] for name, dtype in setting.items() if dtype == 'int16')
+        """About how many cycles it takes."""
+        return self.setting_costs.cycles(setting)
 
     def _drop(self, best: Point) -> float:
         """mAP that a unit of loss costs, by the settings that were measured."""

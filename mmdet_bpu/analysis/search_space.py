@@ -5,20 +5,19 @@ and the user's own rules have it.
 """
 import glob
 from dataclasses import replace
-from math import prod
 from typing import Any, Dict, List, Mapping, Optional
 
 from torch import nn
 
+from mmdet_bpu.analysis.setting_costs import SettingCosts
 from mmdet_bpu.collector import paused_collector
 from mmdet_bpu.compiler.compile import compile_network
 from mmdet_bpu.compiler.estimate import Estimate
 from mmdet_bpu.compiler.march import March
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.graph.quantized_graph import IMAGE, QuantizedGraph, Role, TensorConfig
+from mmdet_bpu.graph.quantized_graph import IMAGE, QuantizedGraph, TensorConfig
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.lowering.export import lower_network
-from mmdet_bpu.program.kinds import KINDS, Cost, Group
 from mmdet_bpu.quantization import quantization_of, quantized_graphs
 from mmdet_bpu.quantization.qconfig import assign
 from mmdet_bpu.quantization.refusals import refuse_without_integer_form
@@ -123,34 +122,6 @@ class SearchSpace:
         _, estimate = compile_network(program_from_module(conversion.result), march)
         return estimate
 
-    def prices(self, march: March) -> Dict[str, float]:
-        """About how many cycles int16 takes more than int8, by tensor: the order of a search.
-
-        What reads and writes it moves twice the bytes, products of it are slower. What leaves the
-        chip and who shares a product with whom is left out: :meth:`estimate` says what a setting
-        costs.
-        """
-        graph, placement = self.network.graph, self.network.placement
-        prices = {name: 0.0 for name in self.template}
-        slower = (march.int16_slowdown.value - 1) / march.int8_macs_per_cycle.value
-        for op in graph.ops:
-            row = KINDS[op.kind]
-            product = row.group is Group.PRODUCT
-            if placement.kinds[op.output] == Role.ALIAS or row.cost is Cost.FREE:
-                continue
-            for value in dict.fromkeys([*graph.variable_inputs(op), op.output]):
-                if placement.kinds.get(value) not in (Role.OWN, Role.ALIAS):
-                    continue
-                own = placement.integers(value)
-                name = self.network.name(own) if own in placement.group else None
-                if name not in prices:
-                    continue
-                elements = prod(graph.values[value].shape)
-                if not product:
-                    prices[name] += elements / march.vector_bytes_per_cycle.value
-                elif value != op.output:
-                    weight = graph.values[op.inputs[1]].shape
-                    depth = prod(weight[1:]) if row.weight is not None \
-                        else graph.values[op.inputs[0]].shape[-1]
-                    prices[name] += prod(graph.values[op.output].shape) * depth * slower
-        return prices
+    def costs(self, march: March) -> SettingCosts:
+        """About what settings take, which is quick; :meth:`estimate` says it of one."""
+        return SettingCosts(self.network, march)

@@ -8,7 +8,8 @@ data                                :func:`pack`, :func:`verify`, :func:`make_di
 training                            :func:`train`
 is it any good, are they equal      :func:`evaluate`, :func:`compare_stages`
 where accuracy is lost              :func:`compare`, :func:`sensitivity`
-can it be deployed, what it costs   :func:`check_model`, :func:`sites_of`, :func:`count_flops`
+can it be deployed, what it costs   :func:`check_model`, :func:`sites_of`, :func:`count_flops`,
+                                    :func:`compare_costs`
 how it is trained                   :func:`recipes_of`, :func:`recipe_lines`
 dtypes that are worth their cost    :func:`search`
 deployment                          :func:`export`, :func:`export_onnx`, :func:`deploy`
@@ -24,8 +25,8 @@ _HOMES = {
     'mmdet_bpu.analysis.search_files': ('write_search', ),
     'mmdet_bpu.analysis.sensitivity_files': ('write_sensitivity', ),
     'mmdet_bpu.apis.analysis': ('load_with_statistics', 'search', 'sensitivity'),
-    'mmdet_bpu.apis.checks': ('CHECK_STEPS', 'check_model', 'count_flops', 'recipes_of',
-                              'sites_of'),
+    'mmdet_bpu.apis.checks': ('CHECK_STEPS', 'COMPARE_STEPS', 'check_model', 'compare_costs',
+                              'count_flops', 'recipes_of', 'sites_of'),
     'mmdet_bpu.apis.configs': ('load_config', ),
     'mmdet_bpu.apis.deployment': ('DEPLOY_STEPS', 'EXPORT_STEPS', 'deploy', 'export',
                                   'export_onnx'),

@@ -17,8 +17,8 @@ from mmdet_bpu.analysis.search_space import SearchSpace
 from mmdet_bpu.analysis.sensitivity import measure_sensitivity
 from mmdet_bpu.analysis.sensitivity_result import Sensitivity
 from mmdet_bpu.apis.models import deployable_detector, load_quantized, settings_of
+from mmdet_bpu.compiler.estimate import COST_MODEL_VERSION
 from mmdet_bpu.compiler.march import get_march
-from mmdet_bpu.compiler.performance import COST_MODEL_VERSION
 from mmdet_bpu.engine.labelled_images import LabelledImages
 from mmdet_bpu.engine.prepared import calibrate_again
 from mmdet_bpu.engine.validation import Validation

@@ -12,6 +12,7 @@ from mmdet_bpu.analysis.model_check import (ModelCheck, check_float, check_prepa
                                             set_random_weights)
 from mmdet_bpu.apis.models import (build_detector, deployable_detector, load_quantized,
                                    metadata_of, settings_of)
+from mmdet_bpu.compiler.comparison import Difference, compare_estimates
 from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.engine import stages
 from mmdet_bpu.engine.config_options import parse_options
@@ -24,6 +25,8 @@ from mmdet_bpu.steps import Step, silent
 
 CHECK_STEPS = 1 + model_check.STEPS
 """How many steps :func:`check_model` tells of."""
+COMPARE_STEPS = 2 * CHECK_STEPS
+"""And :func:`compare_costs`."""
 
 
 def count_flops(cfg: Config, shape: Tuple[int, int]) -> FlopCount:
@@ -65,6 +68,25 @@ def check_model(cfg: Config, march: Optional[str] = None, checkpoint: Optional[s
     else:
         load_strictly(model, loaded['state_dict'], checkpoint)
     return check_float(model, settings, march, metadata, step)
+
+
+def compare_costs(first: Config, second: Config, march: Optional[str] = None, cores: int = 1,
+                  step: Step = silent) -> List[Difference]:
+    """What two configs' detectors cost on a march, side by side; neither is trained.
+
+    Args:
+        first (Config), second (Config): Each with a stage.
+        march (str, optional): Defaults to ``bpu.march`` of the first.
+        cores (int): Of the images per second. Defaults to 1.
+        step (Step): Told of each step.
+
+    Raises:
+        BpuError: See :func:`check_model`; or the march has not so many cores.
+    """
+    march = get_march(march or settings_of(first)['march'])
+    march.check_cores(cores)
+    checks = [check_model(cfg, march.name, step=step) for cfg in (first, second)]
+    return compare_estimates(checks[0].estimate, checks[1].estimate, cores)
 
 
 def recipes_of(config: str, cfg_options: Sequence[str] = ()) -> List[Dict[str, Any]]:

@@ -5,8 +5,13 @@ from functools import cached_property
 from mmdet_bpu.compiler.march import NOMINAL_CLOCK_HZ, March
 from mmdet_bpu.version import __version__
 
-ESTIMATE_NOTE = ('Estimate by a roofline fitted to published latencies, not a measurement on a '
-                 'board. A published model left out of the fit is predicted within -23 % to +27 %.')
+COST_MODEL_VERSION = 2
+"""Raised whenever an estimate of the same program may come out otherwise; 1 was the one of
+mmdet_bpu 0.1."""
+
+ESTIMATE_NOTE = ('Estimate by a cost model fitted to twelve published latencies, not a measurement '
+                 'on a board. A published model left out of the fit is predicted within -20 % to '
+                 '+25 %.')
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,11 @@ class LayerEstimate:
         op (str): Its operation.
         shape (tuple[int, ...]): Of its first result.
         dtype (str): Of its first result.
+        unit (str): Unit that computes it, '' if none.
         macs (int): Multiply-accumulates.
+        filled (float): Part of the MAC array's lanes that work, in (0, 1].
+        int16 (bool): Whether it reads int16 activations.
+        constant_bytes (int): Of weights, biases and other constants, a part of ``bytes_read``.
         bytes_read (int): From DDR, constants included.
         bytes_written (int): To DDR.
         compute_cycles (float): At the nominal clock.
@@ -28,7 +37,11 @@ class LayerEstimate:
     op: str
     shape: tuple[int, ...]
     dtype: str
+    unit: str
     macs: int
+    filled: float
+    int16: bool
+    constant_bytes: int
     bytes_read: int
     bytes_written: int
     compute_cycles: float
@@ -37,6 +50,19 @@ class LayerEstimate:
     @property
     def time_us(self) -> float:
         return (self.compute_cycles + self.ddr_cycles) / NOMINAL_CLOCK_HZ * 1e6
+
+    @property
+    def compute_us(self) -> float:
+        return self.compute_cycles / NOMINAL_CLOCK_HZ * 1e6
+
+    @property
+    def ddr_us(self) -> float:
+        return self.ddr_cycles / NOMINAL_CLOCK_HZ * 1e6
+
+    @property
+    def activation_bytes(self) -> int:
+        """Read and written in DDR without constants."""
+        return self.bytes_read + self.bytes_written - self.constant_bytes
 
     @property
     def bound_by(self) -> str:
@@ -66,6 +92,7 @@ class Estimate:
     Attributes:
         march (March): Whose figures were used.
         layers (list[LayerEstimate]): In the order they run.
+        outputs (int): Number of output tensors.
         input_bytes (int): Of all inputs.
         output_bytes (int): Of all outputs.
         constant_bytes (int): Of all constants.
@@ -73,15 +100,22 @@ class Estimate:
     """
     march: March
     layers: list[LayerEstimate]
+    outputs: int
     input_bytes: int
     output_bytes: int
     constant_bytes: int
     arena_bytes: int
 
     @property
+    def note(self) -> str:
+        """What a reader of the numbers must know."""
+        return ' '.join(filter(None, (ESTIMATE_NOTE, self.march.note)))
+
+    @property
     def overhead_us(self) -> float:
         """What an inference takes besides its layers."""
-        return self.march.overhead_s.value * 1e6
+        march = self.march
+        return (march.overhead_s.value + self.outputs * march.output_s.value) * 1e6
 
     @cached_property
     def latency_us(self) -> float:
@@ -94,6 +128,21 @@ class Estimate:
     @property
     def images_per_second(self) -> float:
         return 1e6 / self.latency_us
+
+    def throughput(self, cores: int) -> float:
+        """Images per second of ``cores`` cores, each with images of its own.
+
+        They share the DDR, which bounds them together. Not fitted: no rate of several cores is
+        in our facts.
+
+        Raises:
+            BpuError: The march has not so many.
+        """
+        self.march.check_cores(cores)
+        ddr_rate = self.march.ddr_bytes_per_cycle.value * NOMINAL_CLOCK_HZ
+        moved = self.loaded_bytes + self.stored_bytes
+        alone = cores * self.images_per_second
+        return min(alone, ddr_rate / moved) if moved else alone
 
     @cached_property
     def loaded_bytes(self) -> int:
@@ -160,6 +209,7 @@ class Estimate:
                 'BPU march': self.march.name,
                 'BPU core number': 1,
                 'compiling version': f'mmdet_bpu {__version__}',
+                'cost model version': COST_MODEL_VERSION,
                 'original conv ops': 2 * self.macs,
                 'instructions': len(self.layers),
             },
@@ -177,6 +227,8 @@ class Estimate:
                 'origin ops': 2 * layer.macs,
                 'bytes read': layer.bytes_read,
                 'bytes written': layer.bytes_written,
+                'unit': layer.unit,
+                'lanes filled': round(layer.filled, 4),
                 'compute cycles': round(layer.compute_cycles),
                 'DDR cycles': round(layer.ddr_cycles),
                 'bound by': layer.bound_by,
@@ -190,5 +242,6 @@ class Estimate:
     def _march_figures(self) -> dict:
         march = self.march
         return {'name': march.name, 'boards': list(march.boards), 'limits of': march.limits_of,
-                'note': march.note, 'nominal clock (Hz)': NOMINAL_CLOCK_HZ,
+                'cores': march.cores, 'float results of products': march.float_results,
+                'left to the host': list(march.host_steps), 'note': march.note, 'nominal clock (Hz)': NOMINAL_CLOCK_HZ,
                 'figures': {name: asdict(figure) for name, figure in march.figures().items()}}

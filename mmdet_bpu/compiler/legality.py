@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Iterator
 
 from mmdet_bpu.compiler.limits import Limit, OpLimits, limits_of
-from mmdet_bpu.compiler.march import get_march
+from mmdet_bpu.compiler.march import UNITS_SOURCE, March, get_march
 from mmdet_bpu.compiler.measures import measures_of
 from mmdet_bpu.compiler.op_view import OpView, views_of_module, views_of_program
 from mmdet_bpu.errors import BpuError
@@ -22,7 +22,7 @@ class Finding:
         level: 'error', 'warning' or 'note'.
         op: Op name, '' when it concerns the whole program.
         site: Where in the model.
-        unit: 'bpu', 'vpu', or the unit that takes over.
+        unit: 'bpu', 'vpu', 'host', or the unit that takes over.
         rule: What is demanded.
         found: What the program has.
         source: Row of the table.
@@ -61,7 +61,8 @@ def check_program(program_or_module, march: str) -> list[Finding]:
     chosen = get_march(march)
     is_program = hasattr(program_or_module, 'instructions')
     views = (views_of_program if is_program else views_of_module)(program_or_module)
-    findings = [finding for view in views for finding in _check_op(view, march)]
+    findings = [finding for view in views for finding in _check_op(view, chosen)]
+    findings += _host_notes(chosen)
     if chosen.note:
         findings.append(Finding('note', '', '', 'bpu', f'march {march}', chosen.note,
                                 'mmdet_bpu.compiler.march'))
@@ -88,11 +89,24 @@ def summarize(findings: list[Finding]) -> dict[str, int]:
     return {level: counts.get(level, 0) for level in ('error', 'warning', 'note')}
 
 
-def _check_op(view: OpView, march: str) -> Iterator[Finding]:
-    limits = limits_of(view.op, march)
+def _host_notes(march: March) -> list[Finding]:
+    """That inputs come and outputs go as integers, where the march cannot make or take others."""
+    steps = {'quantize': 'inputs are integers: the host makes them of real values',
+             'dequantize': 'outputs are integers: the host makes real values of them'}
+    return [Finding('note', step, '', 'host', rule, f'{march.name} has no unit for it', UNITS_SOURCE)
+            for step, rule in steps.items() if step in march.host_steps]
+
+
+def _check_op(view: OpView, march: March) -> Iterator[Finding]:
+    limits = limits_of(view.op, march.name)
     if limits is None:
         yield Finding('error', view.op, view.site, 'bpu', 'an op that the march knows', view.op,
-                      f'no row in the table of {march}')
+                      f'no row in the table of {march.name}')
+        return
+    if view.op.split('.', 1)[-1] in march.host_steps:
+        yield Finding('error', view.op, view.site, 'host', 'an op that the host has to do, which '
+                      'cannot be amid a program: deploy a detector without it, or for another '
+                      'march', f'{march.name} has no unit for it', UNITS_SOURCE)
         return
     if limits.bpu is None:
         yield _not_on_bpu(view, limits)

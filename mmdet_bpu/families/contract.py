@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_bpu.compiler.march import DEFAULT_MARCH
+from mmdet_bpu.compiler.march import DEFAULT_MARCH, get_march
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.detr import DETR
@@ -52,8 +52,11 @@ def deploy_metadata(cfg: Config, model: nn.Module, output_tree: Tree,
 
     Returns:
         dict: ``preprocessing``; ``postprocessing``, the class of the head and the contract of its
-        family; ``outputs`` and their nesting ``output_tree``; ``classes``; ``march``.
+        family; ``outputs`` and their nesting ``output_tree``; ``classes``; ``march``; and
+        ``host_steps`` where the march leaves to the host what others can do.
     """
+    march = get_march(cfg.bpu.get('march', DEFAULT_MARCH))
+    left = dict(host_steps=list(march.host_steps)) if march.host_steps else {}
     return dict(
         preprocessing=preprocessing(cfg),
         postprocessing=dict(FAMILIES.of(model).contract(model, cfg), by='host',
@@ -61,7 +64,8 @@ def deploy_metadata(cfg: Config, model: nn.Module, output_tree: Tree,
         outputs=[dict(name=name) for name in leaves(output_tree)],
         output_tree=output_tree,
         classes=list(class_names or []),
-        march=cfg.bpu.get('march', DEFAULT_MARCH))
+        march=march.name,
+        **left)
 
 
 def check_decoding(metadata: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ class Kind:
         operand_dtypes (dict[int, str]): Operands whose dtype the unit fixes; position -> dtype.
         int8_only (tuple[int]): Operands that are read as int8 and no wider, whatever makes them.
         cost (Cost): See there.
-        tiled (bool): Whether it runs on a few rows of a feature map at a time.
+        tiled (bool): Whether it makes a few rows of its result from a few of each operand.
     """
     name: str
     group: Group
@@ -90,7 +90,7 @@ _ROWS = (
     Kind('conv_transpose2d', Group.PRODUCT, 'convtranspose', 'conv_transpose2d', 'ConvTranspose',
          weight=1, transposed=True, joins=('add', 'relu'), cost=Cost.MAC, tiled=True),
     Kind('linear', Group.PRODUCT, 'linear', 'linear', 'MatMul', weight=1, joins=('add', 'relu'),
-         cost=Cost.MAC),
+         cost=Cost.MAC, tiled=True),
     Kind('matmul', Group.PRODUCT, 'matmul', 'matmul', 'MatMul', cost=Cost.MAC,
          operand_dtypes={0: 'int8', 1: 'int8'}),
     Kind('add', Group.BINARY, 'add', 'add', 'Add', joins=('relu', ), tiled=True),
@@ -118,11 +118,12 @@ _ROWS = (
     _movement('expand', 'tile', 'tile', 'Expand'),
     _movement('tile', 'tile', 'tile', 'Tile'),
     _movement('gather', 'gather_elements', 'gather', 'GatherElements'),
-    _movement('where', 'where', 'where', 'Where', carries=1, hbir_carries=2),
-    Kind('positive', Group.SIGN, 'greater', 'positive', 'Greater'),
-    Kind('not_negative', Group.SIGN, 'greater_equal', 'not_negative', 'GreaterOrEqual'),
+    _movement('where', 'where', 'where', 'Where', carries=1, hbir_carries=2, tiled=True),
+    Kind('positive', Group.SIGN, 'greater', 'positive', 'Greater', tiled=True),
+    Kind('not_negative', Group.SIGN, 'greater_equal', 'not_negative', 'GreaterOrEqual',
+         tiled=True),
     Kind('concat', Group.SHARED, 'concat', 'concat', 'Concat', carries=0),
-    Kind('select', Group.SHARED, 'where', 'where', 'Where', carries=1, hbir_carries=2),
+    Kind('select', Group.SHARED, 'where', 'where', 'Where', carries=1, hbir_carries=2, tiled=True),
     Kind('stack', Group.SHARED, 'concat', 'concat', 'Concat', carries=0),
     Kind('grid_sample', Group.SAMPLED, 'grid_sample', 'grid_sample', 'GridSample',
          operand_dtypes={0: 'int8', 1: 'int16'}, int8_only=(0, )),
@@ -179,7 +180,7 @@ def stands_for() -> Dict[str, str]:
 
 
 def tiled_operations() -> frozenset:
-    """``bpu`` operations that run on a few rows of a feature map at a time."""
+    """``bpu`` operations that make a few rows of their result from a few of each operand."""
     return frozenset(f'bpu.{row.integer}' for row in _ROWS if row.tiled) | {f'bpu.{REQUANTIZE}'}
 
 

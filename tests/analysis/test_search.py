@@ -14,6 +14,7 @@ from mmdet_bpu.analysis.search_result import INT8, TEMPLATE, TOLERANCE, Bound
 from mmdet_bpu.analysis.search_space import SearchSpace
 from mmdet_bpu.analysis.sensitivity import describe
 from mmdet_bpu.analysis.sensitivity_result import Cost, Sensitivity
+from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.quantization import prepare, quantization_of
@@ -95,6 +96,28 @@ def test_which_tensors_are_free(space):
     assert len(space.template) >= 5 and 'image' not in space.template
     assert {'int8', 'int16'} == set(space.template.values())
     assert 'second/linear.0' not in space.template  # an output: its accumulators
+
+
+def test_what_settings_take_is_about_what_the_cost_model_says(space, all_settings):
+    """Of all that are legal, against int8 everywhere; in cycles of the nominal clock, ns.
+
+    The weights' layout moves what enters the linear layer, 96 elements, which no graph says.
+    """
+    march = get_march(MARCH)
+    costs, moved = space.costs(march), 2 * 96 / march.vector_bytes_per_cycle.value
+    base = space.all_of('int8')
+    names = list(space.template)
+    for dtypes in itertools.product(('int8', 'int16'), repeat=len(names)):
+        setting = dict(zip(names, dtypes))
+        if space.is_legal(setting):
+            said = space.estimate(setting, MARCH).latency_us - space.estimate(base, MARCH).latency_us
+            guessed = costs.cycles(setting) - costs.cycles(base)
+            guessed += moved * (setting['/softmax.mul.0'] == 'int16')
+            assert guessed == pytest.approx(said * 1e3, abs=0.1)
+    prices = costs.prices(base)
+    for name in names:
+        alone = costs.cycles({**base, name: 'int16'}) - costs.cycles(base)
+        assert prices[name] == pytest.approx(alone)
 
 
 def test_scales_of_a_setting_are_those_of_its_dtypes(space):

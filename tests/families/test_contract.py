@@ -30,6 +30,13 @@ def test_metadata_of_deformable_detr_are_those_of_version_0_1_and_new_keys(stock
         classes=['cat'], march='nash-p')
 
 
+def test_what_nash_b_leaves_to_the_host_is_in_the_contract(stock):
+    cfg = Config(dict(CFG, bpu=dict(CFG.bpu, march='nash-b')))
+    metadata = deploy_metadata(cfg, stock('deformable'), ['cls_scores', 'bbox_preds'])
+    assert metadata['march'] == 'nash-b'
+    assert metadata['host_steps'] == ['quantize', 'dequantize', 'topk']
+
+
 def test_a_dense_detector_is_never_called_a_detr(stock):
     tree = [['pred_maps.0', 'pred_maps.1']]
     metadata = deploy_metadata(CFG, stock('yolov3'), tree)

@@ -17,13 +17,17 @@ def test_a_model_that_can_be_deployed(tool, digits_config, tmp_path):
     grids = [row for row in check['sites'] if row['rule'] == 'template: path of a sampling grid']
     assert grids and {row['dtype'] for row in grids} == {'int16'}
     assert grids[0]['site'] in done.out
+    latency = check['estimate']['performance']['latency (ms)']
+    assert f'estimated on nash-e, one core: {latency:.3f} ms' in done.out
+    assert len(check['dearest']) == 3 and check['dearest'][0]['ways']
+    assert f'cheaper: {check["dearest"][0]["ways"][0]["change"]}' in done.out
 
 
 def test_a_checkpoint_with_scales_is_checked_as_it_is(tool, digits_config, checkpoints):
     done = tool('check_model.py', digits_config, '--checkpoint', checkpoints['calibration'],
-                '--march', 'nash-p')
+                '--march', 'nash-p', '--cores', '4')
     assert done.code == 0, done.err
-    assert 'integer instructions on nash-p' in done.out
+    assert 'integer instructions on nash-p' in done.out and '\n4 cores: ' in done.out
 
 
 @pytest.fixture
@@ -76,6 +80,8 @@ def test_a_detector_of_several_networks_is_refused_before_anything_is_built(
 
 @pytest.mark.parametrize('arguments, words', [
     (['--march', 'bayes'], "unknown march 'bayes'"),
+    (['--cores', '2'], '--cores: expected 1 on nash-e, found 2'),
+    (['--march', 'nash-p', '--cores', 'all'], "expected a positive whole number, found 'all'"),
     (['--checkpoint', 'none.pth'], 'none.pth not found'),
     (['--cfg-options', 'bpu.marsh=1'], 'did you mean bpu.march?')])
 def test_bad_input(tool, digits_config, arguments, words):
