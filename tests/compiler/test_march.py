@@ -9,6 +9,7 @@ import pytest
 from mmdet_bpu.compiler.estimate import ESTIMATE_NOTE
 from mmdet_bpu.compiler.march import MARCHES, NOMINAL_CLOCK_HZ, get_march
 from mmdet_bpu.compiler.published import PUBLISHED_NASH_E
+from mmdet_bpu.compiler.published_errors import published_errors
 from mmdet_bpu.errors import BpuError
 
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
@@ -86,6 +87,15 @@ def test_a_model_left_out_of_the_fit_is_predicted_within_the_error_that_reports_
     assert np.mean(np.abs(errors)) <= 0.15
     assert round(min(errors), 2) == -0.20 and round(max(errors), 2) == 0.25
     assert '-20 % to +25 %' in ESTIMATE_NOTE
+
+
+def test_errors_in_reports_are_those_of_the_fit(cost_fit, rows):
+    fitted = cost_fit.fit(rows)
+    for row, shown in zip(rows, published_errors()):
+        assert shown.model == row.model
+        assert shown.off == pytest.approx(cost_fit.error(row, fitted), abs=0.002)
+        assert shown.off_left_out == pytest.approx(
+            cost_fit.error(row, cost_fit.left_out(rows, row)), abs=0.002)
 
 
 def test_deformable_detr_which_alone_samples_is_predicted_fitted_and_left_out(cost_fit, rows):
