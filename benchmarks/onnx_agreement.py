@@ -18,7 +18,8 @@ Per model and runtime, over the images:
   kernels (exact integers), all in turn in one process, median over rounds and images.
 
 The named models are stock ones at a small shape, with random weights under which their heads find
-something (``family_weights.py``), scales of a calibration on images of digits. Exit code 1 where ONNX
+something (``family_weights.py``), scales of a calibration on images of digits; the values of all
+roundings of Deformable DETR take up to 8 GB. Exit code 1 where ONNX
 Runtime does not keep to what docs/onnx.md promises node by node; OpenVINO is left out where it is not
 installed.
 """

@@ -43,7 +43,7 @@ class Roundings:
         image (Tensor): Normalised (1, C, H, W).
         stored (list[Tensor]): What each fake quantizer gives, in the order of the walk, as HBIR has it.
         real (dict[str, np.ndarray]), integers (dict[str, np.ndarray]): The same by value of the
-            graph, in torch's order of dimensions.
+            graph, in torch's order of dimensions; float32, and their integers as int16.
         outputs (dict[str, np.ndarray]): float32, by public name.
     """
     image: Tensor
@@ -97,7 +97,8 @@ class QatRoundings:
         real = {value: _in_torch_order(out, order)
                 for out, (value, order) in zip(stored, self._values)}
         scales = self.network.scales.own
-        integers = {value: np.rint(x / np.float32(scales[value][1])) for value, x in real.items()}
+        integers = {value: np.rint(x / np.float32(scales[value][1])).astype(np.int16)
+                    for value, x in real.items()}
         return Roundings(image, stored, real, integers, _as_arrays(outputs))
 
     @torch.no_grad()
@@ -108,10 +109,11 @@ class QatRoundings:
         known[self._argument] = roundings.image.permute(0, 2, 3, 1)
         integers = {}
         for number, op in enumerate(self._walk.roundings):
-            given = evaluate_value(op.operands[0], known, run=evaluate_with_double_products)
+            # In a copy: what lies between two roundings is not kept, it would be gigabytes.
+            given = evaluate_value(op.operands[0], dict(known), run=evaluate_with_double_products)
             self._keep(integers, number, integers_and_scale(op, given)[0])
         return integers, _as_arrays({
-            name: evaluate_value(value, known, run=evaluate_with_double_products)
+            name: evaluate_value(value, dict(known), run=evaluate_with_double_products)
             for name, value in self._outputs.items()})
 
     @torch.no_grad()
@@ -134,7 +136,7 @@ class QatRoundings:
 
     def _keep(self, integers: Arrays, number: int, stored: Tensor) -> None:
         value, order = self._values[number]
-        integers[value] = _in_torch_order(stored, order)
+        integers[value] = _in_torch_order(stored, order).astype(np.int16)
 
 
 def compare(runs: Mapping[str, Callable[[Roundings], Tuple[Arrays, Arrays]]], qat: QatRoundings,
