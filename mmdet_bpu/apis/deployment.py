@@ -16,6 +16,8 @@ from mmdet_bpu.compiler.march import get_march
 from mmdet_bpu.engine.predictors import contract_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.families.contract import converted_by_host
+from mmdet_bpu.hbir.camera_stage import stage_of, vendor_refusal
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.text import print_text
 from mmdet_bpu.lowering.artifact_formats import FORMATS, writable_format
@@ -83,7 +85,8 @@ def export_onnx(cfg: Config, checkpoint: str, out_file: Union[str, Path], as_flo
         raise BpuError(f'parameter out_file: expected a {FORMATS["onnx"].suffix} file in a folder that is '
                        f'there, found {out}')
     model = load_quantized(cfg, checkpoint)
-    network, metadata = only_network(quantized_graphs(model)), metadata_of(cfg, model)
+    network, metadata = only_network(quantized_graphs(model)), \
+        converted_by_host(metadata_of(cfg, model))
     data = out.with_name(f'{out.name}.data')
     with atomic_file(out) as partial:
         write_model(network, partial, metadata, as_float, data.name)
@@ -119,7 +122,11 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     step('load and prepare')
     model = load_quantized(cfg, checkpoint)
     step('export')
-    exported = to_integers(quantized_graphs(model), metadata_of(cfg, model))
+    metadata = metadata_of(cfg, model)
+    camera = stage_of(metadata)
+    if camera is not None and choose_backend(backend) == 'hbdk4' and vendor_refusal(camera):
+        raise BpuError(vendor_refusal(camera))
+    exported = to_integers(quantized_graphs(model), metadata)
     out = Path(out_dir)
     with staged_folder(out) as folder:
         step('write')
@@ -127,7 +134,7 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
         step(f'compile for {cfg.bpu.march}')
         text = print_text(exported.hbir) if choose_backend(backend) == 'hbdk4' else None
         result = compile_hbm(program_from_module(exported.integer), folder / HBM_FILE,
-                             cfg.bpu.march, exported.report, backend, text)
+                             cfg.bpu.march, exported.report, backend, text, camera)
         contract = contract_of(HbmSimulator(result.simulator_path))
         write_atomically(folder / CONTRACT_FILE, (json.dumps(contract, indent=1) + '\n').encode())
         names = sorted(f.relative_to(folder) for f in folder.rglob('*') if f.is_file())

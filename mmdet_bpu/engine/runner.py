@@ -11,6 +11,7 @@ from torch import nn
 
 from mmdet_bpu.compat import has_compiled_ext
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector
+from mmdet_bpu.engine.camera_input import byte_camera
 from mmdet_bpu.engine.config_errors import field_of, present_files
 from mmdet_bpu.engine.data_classes import check_classes, labelled_loaders
 from mmdet_bpu.engine.distillation import distillation_hook, train_reached_alone
@@ -103,7 +104,7 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
         stage = self.settings.stage
         if self.settings.is_executable:
             self._load_from = None
-            return ArtifactDetector(model)
+            return ArtifactDetector(model, camera=byte_camera(self.settings))
         self.open_synchronized_norms(model)
         if self.settings.deploy_preprocessing:
             require_fitting_shape(model, self.settings.input_shape)
