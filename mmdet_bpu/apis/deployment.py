@@ -17,6 +17,7 @@ from mmdet_bpu.engine.predictors import contract_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.families.contract import converted_by_host
+from mmdet_bpu.hbir.builder import metadata_of as metadata_in
 from mmdet_bpu.hbir.camera_stage import stage_of, vendor_refusal
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.text import print_text
@@ -49,14 +50,17 @@ def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path], step: Step =
         list[Path]: The files.
 
     Raises:
-        BpuError: A checkpoint of another stage, a format that no export makes, or a folder that
-            cannot be written.
+        BpuError: A checkpoint of another stage, a format that no export makes, a camera whose
+            conversion HBIR has no form for, or a folder that cannot be written.
     """
     for name in formats:
         writable_format(name)
     require_folder(out_dir)
     step('load and export')
     exported = export_hbir(cfg, checkpoint)
+    camera = stage_of(metadata_in(exported.integer))
+    if camera is not None and vendor_refusal(camera):
+        raise BpuError(vendor_refusal(camera))
     step('write')
     with staged_folder(out_dir) as folder:
         names = sorted(write_export(exported, folder, formats))
@@ -114,7 +118,8 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
 
     Raises:
         BpuError: Unknown march or backend, a checkpoint of another stage, an op that cannot run on
-            the march, or a folder that cannot be written.
+            the march, a camera that the vendor's compiler has no form for, or a folder that cannot be
+            written.
     """
     cfg.bpu.march = get_march(march or settings_of(cfg)['march']).name
     choose_backend(backend)
