@@ -10,7 +10,8 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_bpu.analysis.pictures import Detections
-from mmdet_bpu.datasets.camera_pictures import FRAME
+from mmdet_bpu.datasets.camera_pictures import BYTES, FRAME
+from mmdet_bpu.engine.deploy_preprocessing import in_camera_colors
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.families.picture_format import agreed_camera, input_channels, picture_format
@@ -26,7 +27,7 @@ class DetectorPredictor:
     """A detector with the test pipeline of its config.
 
     Args:
-        model (nn.Module): Detector in eval mode, float or quantized.
+        model (nn.Module): Detector in eval mode, float, quantized, or of an artefact.
         cfg (Config): Completed config.
         classes (list[str]): Class names.
         title (str): What pictures are titled with.
@@ -37,7 +38,10 @@ class DetectorPredictor:
         self.channels, self.format = input_channels(cfg), picture_format(cfg)
         camera = agreed_camera(cfg)
         self.camera = None if camera is None else camera.camera
-        self.pipeline = Compose([TRANSFORMS.build(step) for step in picture_pipeline(cfg)])
+        steps = picture_pipeline(cfg)
+        if getattr(model, 'planes', None) is not None:  # an artefact that converts is given bytes
+            steps = in_camera_colors(steps, BYTES)
+        self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])
 
     @torch.no_grad()
     def predict(self, image: Union[np.ndarray, Nv12Frame]) -> Detections:

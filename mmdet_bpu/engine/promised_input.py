@@ -14,14 +14,12 @@ from torch import nn
 
 from mmdet_bpu.engine.artifact_detector import quantize_image
 from mmdet_bpu.engine.config_errors import refused_config
-from mmdet_bpu.engine.deploy_preprocessing import in_camera_colors
 from mmdet_bpu.engine.foreign_errors import in_one_line
 from mmdet_bpu.engine.predictors import picture_pipeline
 from mmdet_bpu.engine.seeded_data import seeded_generators
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.config_reading import data_preprocessor, test_pipeline, type_name
 from mmdet_bpu.families.contract import converted_by_host
-from mmdet_bpu.families.picture_resize import picture_resize
 from mmdet_bpu.runtime.input_stage import int8_image
 
 SHAPES = ((37, 53), (61, 29))  # (height, width) of pictures, px
@@ -45,9 +43,6 @@ def require_promised_input(cfg: Config, preprocessing: Dict[str, Any]) -> None:
     if test_pipeline(cfg) is None:
         return
     steps = picture_pipeline(cfg)
-    resize = picture_resize(cfg, cfg.bpu.get('input_shape'), cfg.bpu.get('resize'))
-    if resize.camera is not None:  # a stage whose artefact converts is given bytes
-        steps = in_camera_colors(steps, resize.colors)
     reason = _difference(cfg, steps, preprocessing)
     if reason is None:
         return

@@ -14,7 +14,6 @@ from typing import Any, Dict, List, Optional
 
 from mmengine.config import Config, ConfigDict
 
-from mmdet_bpu.datasets.camera_pictures import BYTES
 from mmdet_bpu.datasets.without_annotations import without_annotations
 from mmdet_bpu.engine.deploy_preprocessing import (give_colors, rewrite_data_preprocessor,
                                                    rewrite_dataset, rewrite_switched_pipelines,
@@ -26,7 +25,7 @@ from mmdet_bpu.engine.recipe_report import recipe_of
 from mmdet_bpu.engine.recipes import put_recipe, stage_file
 from mmdet_bpu.engine.settings import BpuSettings, validate_settings
 from mmdet_bpu.engine.stage_hooks import hooks_of_stage
-from mmdet_bpu.engine.stage_names import (BYTE_STAGES, CALIBRATION, EXECUTABLE_STAGES, FLOAT, QAT, STAGES,
+from mmdet_bpu.engine.stage_names import (CALIBRATION, EXECUTABLE_STAGES, FLOAT, QAT, STAGES,
                                           TRAINING_STAGES)
 from mmdet_bpu.engine.unlabelled_data import read_no_labels
 from mmdet_bpu.errors import BpuError
@@ -161,8 +160,6 @@ def _with_deployed_data(cfg: Config, settings: BpuSettings) -> BpuSettings:
         height, width = shape_as_tested(cfg, resize.shape)
         resize = replace(resize, height=height, width=width)
     require_camera_shape(resize.camera, resize.shape)
-    if resize.camera is not None and settings.stage in BYTE_STAGES:
-        resize = replace(resize, colors=BYTES)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(name) is not None:
             rewrite_dataset(cfg[name].get('dataset'), resize, preprocessor,

@@ -31,6 +31,7 @@ from mmdet_bpu.hbir.types import tensor_type, value_type
 from mmdet_bpu.runtime.camera import decoding
 from mmdet_bpu.runtime.camera_frame import plane_types
 from mmdet_bpu.runtime.color_conversion import CENTRE, gray_of_luma
+from mmdet_bpu.runtime.input_stage import takes_planes
 from mmdet_bpu.runtime.levels import level_table
 
 SITE = 'camera'
@@ -42,8 +43,7 @@ Head = Callable[[OpBuilder, List[SSAValue], SSAValue], SSAValue]
 def stage_of(metadata: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     """``preprocessing`` of a contract whose network converts a camera's planes; None of others."""
     stage = metadata.get('preprocessing') or {}
-    camera = stage.get('camera')
-    return stage if camera is not None and camera['by'] == 'network' else None
+    return stage if takes_planes(stage) else None
 
 
 def insert_integer_stage(module: ModuleOp, stage: Dict[str, Any]) -> Replaced:

@@ -10,7 +10,8 @@ from mmdet_bpu.runtime.facts import COUNT, FLAG, Kind, numbers, one_of
 from mmdet_bpu.runtime.input_stage import INTERPOLATIONS, takes_planes
 from mmdet_bpu.runtime.picture_frame import CORNERS
 
-COLOR_ORDERS = ('rgb', 'bgr', 'gray', 'yuv', 'unchanged')
+COLOR_ORDERS = ('rgb', 'bgr', 'gray', 'unchanged')
+CAMERA_ORDERS = ('rgb', 'bgr', 'gray', 'yuv')
 TABLE = Kind('a table', lambda value: isinstance(value, dict))
 TEXTS = Kind('a list of names', lambda value: isinstance(value, list) and all(
     isinstance(name, str) for name in value))
@@ -44,7 +45,7 @@ def _check_input(contract: Dict[str, Any]) -> None:
     inputs = contract['inputs']
     stage, where = contract['preprocessing'], 'contract, preprocessing'
     if stage.get('camera') is not None:
-        _check(stage, where, dict(camera=TABLE, color_order=one_of(*COLOR_ORDERS)))
+        _check(stage, where, dict(camera=TABLE, color_order=one_of(*CAMERA_ORDERS)))
         _check(stage['camera'], f'{where}.camera', CAMERA)
         _check_colors(stage, where)
     planes = takes_planes(stage)
@@ -52,10 +53,12 @@ def _check_input(contract: Dict[str, Any]) -> None:
                        or inputs[0]['scale'] is None or len(inputs[0]['shape']) != 4):
         raise BpuError('contract, inputs: expected one int8 image (N, H, W, C) with a scale, found '
                        f'{_listed(inputs)}')
-    channels = len(stage['color_order']) if planes and stage['color_order'] != 'gray' else \
-        1 if planes else inputs[0]['shape'][3]
+    if stage.get('camera') is None:
+        channels, orders = inputs[0]['shape'][3], COLOR_ORDERS
+    else:
+        channels, orders = 1 if stage['color_order'] == 'gray' else 3, CAMERA_ORDERS
     _check(stage, where, dict(
-        resize=TABLE, color_order=one_of(*COLOR_ORDERS), mean=numbers(channels),
+        resize=TABLE, color_order=one_of(*orders), mean=numbers(channels),
         std=Kind(f'{numbers(channels).words} that are not 0',
                  lambda value: numbers(channels).fits(value) and all(value))))
     resize, where = stage['resize'], f'{where}.resize'
@@ -77,7 +80,7 @@ def _check_input(contract: Dict[str, Any]) -> None:
 def _check_colors(stage: Dict[str, Any], where: str) -> None:
     """A camera gives one channel or three, and the network sees as many."""
     gray = stage['camera']['format'] == 'gray'
-    if gray != (stage['color_order'] == 'gray') or stage['color_order'] == 'unchanged':
+    if gray != (stage['color_order'] == 'gray'):
         raise BpuError(f'{where}.color_order: expected '
                        f'{"gray" if gray else "rgb or bgr or yuv"} for a camera that gives '
                        f'{stage["camera"]["format"]}, found {stage["color_order"]!r}')

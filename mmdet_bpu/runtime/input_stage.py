@@ -95,7 +95,8 @@ def takes_planes(stage: Dict[str, Any]) -> bool:
     Args:
         stage (dict): ``preprocessing`` of the contract.
     """
-    return stage.get('camera') is not None and stage['camera']['by'] == 'network'
+    camera = stage.get('camera')
+    return isinstance(camera, dict) and camera.get('by') == 'network'
 
 
 def host_planes(image: Union[np.ndarray, Nv12Frame], stage: Dict[str, Any]) -> Planes:

@@ -10,7 +10,9 @@ from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
 import mmdet_bpu.registration  # noqa: F401
+from mmdet_bpu.datasets.camera_pictures import BYTES
 from mmdet_bpu.engine.camera_input import CameraInput
+from mmdet_bpu.engine.deploy_preprocessing import in_camera_colors
 from mmdet_bpu.engine.predictors import picture_pipeline
 from mmdet_bpu.engine.promised_input import require_promised_input
 from mmdet_bpu.engine.stages import complete_config
@@ -52,10 +54,12 @@ def noise(*shape):
     return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
 
 
-def given(cfg, picture, **more):
-    """What the config's test pipeline packs of a picture."""
-    steps = Compose([TRANSFORMS.build(step) for step in picture_pipeline(cfg)])
-    return steps(dict(img=picture, img_id=0, **more))
+def given(cfg, picture, colors=None, **more):
+    """What the config's test pipeline packs of a picture, in its own colours or others."""
+    steps = picture_pipeline(cfg)
+    if colors is not None:
+        steps = in_camera_colors(steps, colors)
+    return Compose([TRANSFORMS.build(step) for step in steps])(dict(img=picture, img_id=0, **more))
 
 
 @pytest.mark.parametrize('stated', FORMATS)
@@ -75,7 +79,7 @@ def test_an_artefact_is_evaluated_on_the_bytes_of_the_host(resize, picture):
     cfg = config('hbm', input_format=dict(format='nv12', range='video'), resize=resize)
     complete_config(cfg)
     stage = preprocessing(cfg)
-    found = given(cfg, picture)
+    found = given(cfg, picture, BYTES)
     planes = host_planes(picture, stage)
     assert np.array_equal(found['inputs'].permute(1, 2, 0).numpy(), as_yuv444(planes))
     specs = [TensorSpec(name, shape, dtype, None) for name, dtype, shape in plane_types('nv12', 96, 160)]
@@ -95,7 +99,7 @@ def test_a_frame_takes_the_place_of_a_picture():
     cfg = config('hbm', input_format='nv12')
     complete_config(cfg)
     frame = Nv12Frame(noise(60, 90), noise(30, 45, 2))
-    found = given(cfg, np.zeros((60, 90, 3), np.uint8), camera_frame=frame)
+    found = given(cfg, np.zeros((60, 90, 3), np.uint8), BYTES, camera_frame=frame)
     assert np.array_equal(found['inputs'].permute(1, 2, 0).numpy(),
                           as_yuv444(host_planes(frame, preprocessing(cfg))))
 

@@ -1,4 +1,6 @@
 """The head of a network that a camera feeds, in the integer form and as the vendor writes it."""
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from mmdet_bpu.hbir.passes import conversion_of
 from mmdet_bpu.hbir.reference import FloatReference
 from mmdet_bpu.hbir.text import parse_text, print_text
 from mmdet_bpu.hbir.types import tensor_type
+from mmdet_bpu.lowering.artifacts import IntegerModel, write_export
 from mmdet_bpu.runtime.camera_frame import plane_types
 from mmdet_bpu.runtime.input_stage import int8_image, network_inputs
 
@@ -129,3 +132,16 @@ def test_a_text_that_says_something_else_is_refused(old, new, words):
     text = print_text(insert_vendor_stage(network(), stage_of(metadata())))
     with pytest.raises(BpuError, match=words):
         parse_text(line(text, old, new), 'm.mlir')
+
+
+def test_an_export_without_a_form_leaves_the_text_out_and_says_so(tmp_path):
+    core, stated = network(), metadata(matrix='bt709')
+    integer = conversion_of(core, stated).result
+    write_export(IntegerModel([], core, integer, [], []), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['model.int.mlir', 'model.quant.json']
+    note, = json.loads((tmp_path / 'model.quant.json').read_text())['notes']
+    assert (note['site'], note['rule']) == ('camera', 'write_export')
+    assert "expected 'bt601' for HBIR" in note['text']
+    stated = metadata()
+    write_export(IntegerModel([], core, conversion_of(core, stated).result, [], []), tmp_path / 'b')
+    assert 'hbir.image_convert' in (tmp_path / 'b' / 'model.hbir.mlir').read_text()
