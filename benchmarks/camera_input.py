@@ -3,8 +3,8 @@
     tools/demo.py                                     makes the float checkpoint and the data
     python benchmarks/camera_input.py work_dirs/demo/float/final.pth --data data/digits
 
-Takes a float checkpoint of ``configs/demo`` twice through calibration, QAT, export and compile with the
-commands that a user runs, once for each ``bpu.input_format``, and evaluates the checkpoint of QAT,
+Takes a float checkpoint of ``configs/demo`` twice through calibration, QAT, export and compile with
+the commands that a user runs, once for each ``bpu.input_format``, and evaluates the checkpoint of QAT,
 the integer model and the ``.hbm`` on the validation images; then compares integers and ``.hbm`` bit
 for bit. Prints JSON: the mAP of every stage and its difference from ``rgb``.
 
@@ -52,8 +52,8 @@ def options(data: Path, images: int, *more: str) -> list:
 def trained(folder: Path, stage: str, source: Path, given: list) -> Path:
     """Train a stage; its last checkpoint."""
     work_dir = folder / stage
-    run(folder / 'log.txt', 'train.py', CONFIGS / f'digits_{stage}.py', '--work-dir', work_dir, *given,
-        UNTESTED, f'load_from={source}')
+    run(folder / 'log.txt', 'train.py', CONFIGS / f'digits_{stage}.py', '--work-dir', work_dir,
+        *given, UNTESTED, f'load_from={source}')
     return Path((work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip())
 
 

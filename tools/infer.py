@@ -58,7 +58,8 @@ def main() -> None:
     frame_size = None
     if args.nv12 is not None:
         if re.fullmatch(r'[1-9]\d{0,8}x[1-9]\d{0,8}', args.nv12) is None:
-            raise BpuError(f'--nv12: expected WIDTHxHEIGHT in px, as 1920x1080, found {args.nv12!r}')
+            raise BpuError('--nv12: expected WIDTHxHEIGHT in px, as 1920x1080, found '
+                           f'{args.nv12!r}')
         frame_size = tuple(map(int, args.nv12.split('x')))
     models = [args.model] + ([args.compare] if args.compare else [])
     result = apis.infer(models, args.images, args.out, config_of, args.score_thr,

@@ -118,8 +118,8 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
 
     Raises:
         BpuError: Unknown march or backend, a checkpoint of another stage, an op that cannot run on
-            the march, a camera that the vendor's compiler has no form for, or a folder that cannot be
-            written.
+            the march, a camera that the vendor's compiler has no form for, or a folder that cannot
+            be written.
     """
     cfg.bpu.march = get_march(march or settings_of(cfg)['march']).name
     choose_backend(backend)

@@ -138,8 +138,8 @@ def _insert(module: Any, call: str, **arguments: Any) -> None:
     functions = list(getattr(module, 'functions', ()))
     inputs = list(functions[0].inputs) if len(functions) == 1 else []
     if len(inputs) != 1 or not callable(getattr(inputs[0], call, None)):
-        raise BpuError(f'backend hbdk4: expected one input with {call}, found {len(inputs)} inputs; a '
-                       'version with the published interface is needed')
+        raise BpuError(f'backend hbdk4: expected one input with {call}, found {len(inputs)} inputs; '
+                       'a version with the published interface is needed')
     _step(f'{call.replace("_", " ")} before the image', getattr(inputs[0], call), **arguments)
 
 

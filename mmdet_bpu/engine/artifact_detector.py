@@ -59,9 +59,9 @@ class ArtifactDetector(BaseModel):
         """Set the executable.
 
         Raises:
-            BpuError: It takes neither one int8 image nor what the camera of the data pipeline gives,
-                its outputs are not those that its metadata name, or it was made from a detector with
-                another head.
+            BpuError: It takes neither one int8 image nor what the camera of the data pipeline
+                gives, its outputs are not those that its metadata name, or it was made from a
+                detector with another head.
         """
         inputs = list(executable.inputs)
         planes = CameraInput.of(executable, self.camera)

@@ -80,8 +80,8 @@ class CameraInput:
         whole = picture.to(torch.uint8).permute(1, 2, 0).unsqueeze(0).cpu().contiguous()
         height, width = self.specs[0].shape[1:3]
         if tuple(whole.shape[1:3]) != (height, width):
-            raise BpuError(f'executable input {self.specs[0].name!r}: expected {height} x {width} px, '
-                           f'found {tuple(whole.shape[1:3])}; set bpu.input_shape to '
+            raise BpuError(f'executable input {self.specs[0].name!r}: expected {height} x {width} '
+                           f'px, found {tuple(whole.shape[1:3])}; set bpu.input_shape to '
                            f'{(height, width)}')
         if self.camera['format'] == 'yuv444':
             return {self.specs[0].name: (whole ^ CENTRED).view(torch.int8)}

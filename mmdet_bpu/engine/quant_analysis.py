@@ -119,7 +119,8 @@ def analyze(loader: DataLoader, model: nn.Module, conversion: Conversion, rows: 
     interpreter = Interpreter(program_from_module(conversion.result), kernels=kernels)
     result = QuantAnalysis(comparison, OutputAgreement(interpreter.outputs))
     if against is not None:
-        refuse_another_model(interpreter, against, ('outputs', ) if planes else ('inputs', 'outputs'))
+        kinds = ('outputs', ) if planes is not None else ('inputs', 'outputs')
+        refuse_another_model(interpreter, against, kinds)
         result.against = OutputAgreement(interpreter.outputs)
     network, = quantization_of(model).networks
     decoding = HeadDecoding(model, network.graph.output_tree)

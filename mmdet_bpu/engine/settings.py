@@ -58,8 +58,8 @@ class BpuSettings:
         stage (str): One of :data:`mmdet_bpu.engine.stage_names.STAGES`.
         march (str): March name.
         input_shape (tuple[int, int] | None): (height, width) of the deployed input, px.
-        input_format (str | dict | None): Channels of the deployed input, e.g. ``'rgb'``, or what its
-            camera gives.
+        input_format (str | dict | None): Channels of the deployed input, e.g. ``'rgb'``, or what
+            its camera gives.
         resize (str | None): ``'stretch'`` or ``'letterbox'``.
         qconfig (tuple[dict]): Rules before the default template.
         deploy_preprocessing (bool): Whether data comes as the deployed model gets it.

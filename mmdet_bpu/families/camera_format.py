@@ -105,5 +105,5 @@ def require_camera_shape(camera: Optional[CameraFormat], shape: tuple) -> None:
     """
     if camera is not None and any(side % camera.multiple for side in shape):
         raise BpuError(f'field bpu.input_shape: expected an even height and width for input_format '
-                       f'{camera.format!r}, whose U and V stand for 2 x 2 px, found {tuple(shape)}; '
-                       f'the next that fit: {" and ".join(map(str, even_shapes(shape)))}')
+                       f'{camera.format!r}, whose U and V stand for 2 x 2 px, found '
+                       f'{tuple(shape)}; the next that fit: {" and ".join(map(str, even_shapes(shape)))}')

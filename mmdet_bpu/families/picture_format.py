@@ -64,8 +64,8 @@ def agreed_camera(cfg: Config) -> Optional[CameraFormat]:
     camera = camera_format((cfg.get('bpu') or {}).get('input_format'))
     if camera is not None and input_channels(cfg) != camera.channels:
         raise BpuError(f'field bpu.input_format: expected a model of {camera.channels} input '
-                       f'channel{"s" if camera.channels > 1 else ""} for {camera.format!r}, found one '
-                       f'of {input_channels(cfg)}')
+                       f'channel{"s" if camera.channels > 1 else ""} for {camera.format!r}, found '
+                       f'one of {input_channels(cfg)}')
     return camera
 
 

@@ -61,8 +61,8 @@ def read_resize(pipeline: Optional[List[dict]]) -> ResizeReading:
         raise BpuError(f'field {PIPELINE}: expected sizes of {INPUT_SHAPE}, found {reading.shape}')
     # By cv2 whatever backend the config's own pipeline has: every deployed stage resizes as a host.
     if reading.interpolation not in list(INTERPOLATIONS):
-        raise BpuError(f'field {PIPELINE}: expected an interpolation of {", ".join(INTERPOLATIONS)} '
-                       f'of cv2, as a board\'s host has them, found {reading.interpolation!r}')
+        raise BpuError(f'field {PIPELINE}: expected an interpolation of '
+                       f'{", ".join(INTERPOLATIONS)} of cv2, as a board\'s host has them, found {reading.interpolation!r}')
     return reading
 
 

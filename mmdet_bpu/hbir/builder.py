@@ -44,8 +44,9 @@ OPS = {**HBIR_OPS, **BPU_OPS, ConstFakeQuantOp.name: ConstFakeQuantOp}
 """Every operation that the builder can make, by its full name."""
 
 NAME, ID, METADATA = 'hbir.name', 'hbir.id', 'bpu.metadata'
-"""Attributes of an argument or result: its public name, and in the ``hbir`` dialect its number, as the
-vendor prints it: 1, 2, ... of arguments, -1, -2, ... of results; of a module: metadata as JSON text."""
+"""Attributes of an argument or result: its public name, and in the ``hbir`` dialect its number, as
+the vendor prints it: 1, 2, ... of arguments, -1, -2, ... of results; of a module: metadata as JSON
+text."""
 
 
 class OpBuilder:

@@ -54,7 +54,8 @@ def _verify_preprocess(op: Operation) -> None:
         raise VerifyException(f'the result has shape {result}, expected {shape}')
     csc = plain_value(op.properties['csc'])
     if csc not in (NO_CSC, *CSC_MODES.values()):
-        raise VerifyException(f'csc is {NO_CSC} or one of {", ".join(CSC_MODES.values())}, found {csc}')
+        raise VerifyException(f'csc is {NO_CSC} or one of {", ".join(CSC_MODES.values())}, found '
+                              f'{csc}')
     if csc != NO_CSC and shape[3] != 3:
         raise VerifyException(f'csc {csc} of an image of {shape[3]} channels, expected 3')
     mean, sd = (plain_value(op.properties[name]) for name in ('mean', 'sd'))

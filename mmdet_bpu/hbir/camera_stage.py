@@ -10,7 +10,8 @@ becomes, in the integer form,
     %yuv   = bpu.image_convert(%image_y, %image_uv)        bytes less 128, each U, V for 2 x 2 px
     %image = bpu.image_preprocess(%yuv) {matrix, offset, low, shift, levels}
 
-and, in fake-quantized HBIR, what the vendor's tools insert there (:mod:`mmdet_bpu.hbir.camera_ops`):
+and, in fake-quantized HBIR, what the vendor's tools insert there
+(:mod:`mmdet_bpu.hbir.camera_ops`):
 
     %yuv   = hbir.image_convert(%image_y, %image_uv) {mode}
     %image = hbir.image_preprocess(%yuv) {csc, divisor, mean, sd}
@@ -107,9 +108,9 @@ def vendor_refusal(stage: Dict[str, Any]) -> Optional[str]:
     matrix = stage['camera']['matrix']
     if matrix == 'bt601' or stage['color_order'] in ('yuv', 'gray'):
         return None
-    return (f"field bpu.input_format.matrix: expected 'bt601' for HBIR, whose image_preprocess knows "
-            f'no other, found {matrix!r}; model.int.mlir and the .hbm of the simulator convert it by '
-            'our own operations')
+    return ("field bpu.input_format.matrix: expected 'bt601' for HBIR, whose image_preprocess knows "
+            f'no other, found {matrix!r}; model.int.mlir and the .hbm of the simulator convert it '
+            'by our own operations')
 
 
 def preprocess_attributes(stage: Dict[str, Any]) -> Dict[str, Any]:
@@ -139,7 +140,8 @@ def _with_head(module: ModuleOp, stage: Dict[str, Any], head: Head, dialect: str
     name, = _names(function, 'arg_attrs')
     _, height, width, _ = value_type(image).shape
     planes = plane_types(stage['camera']['format'], height, width, name)
-    builder = OpBuilder([(each, tensor_type(shape, dtype)) for each, dtype, shape in planes], dialect)
+    builder = OpBuilder([(each, tensor_type(shape, dtype)) for each, dtype, shape in planes],
+                        dialect)
     seen = head(builder, list(builder.inputs), image)
     image.replace_all_uses_with(seen)
     outputs = []

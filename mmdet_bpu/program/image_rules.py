@@ -33,7 +33,8 @@ def _image_preprocess(op: Operation) -> None:
     for name, count in (('matrix', channels ** 2), ('offset', channels), ('low', channels),
                         ('levels', channels * VALUES)):
         found = len(op.attrs[name])
-        require(found == count, f'{name} has {found} values, expected {count} for {channels} channels')
+        require(found == count,
+                f'{name} has {found} values, expected {count} for {channels} channels')
     require(0 <= op.attrs['shift'] <= LARGEST_SHIFT,
             f'shift is {op.attrs["shift"]}, expected 0 to {LARGEST_SHIFT}')
     for name, dtype in (('low', 'si8'), ('levels', op.results[0].dtype)):
@@ -45,7 +46,8 @@ def _image_preprocess(op: Operation) -> None:
     rows = np.asarray(op.attrs['matrix']).reshape(channels, channels).tolist()
     most = max(sum(map(abs, row)) * largest_magnitude('si8') + abs(offset)
                for row, offset in zip(rows, map(int, op.attrs['offset'])))
-    require(most <= INT32_MAX, f'sums of matrix and offset reach {most}, expected at most {INT32_MAX}')
+    require(most <= INT32_MAX,
+            f'sums of matrix and offset reach {most}, expected at most {INT32_MAX}')
 
 
 IMAGE_RULES: dict[str, Callable[[Operation], None]] = {

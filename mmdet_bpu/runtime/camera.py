@@ -58,8 +58,8 @@ def check_frame_size(width: int, height: int) -> None:
         sizes = ' and '.join(dict.fromkeys(
             f'{max(width // 2 * 2, 2)}x{max(height // 2 * 2, 2)}' if down else
             f'{max(-(-width // 2) * 2, 2)}x{max(-(-height // 2) * 2, 2)}' for down in (1, 0)))
-        raise BpuError(f'NV12 frame: expected an even width and height, found {width}x{height}; the '
-                       f'next that are even: {sizes}')
+        raise BpuError(f'NV12 frame: expected an even width and height, found {width}x{height}; '
+                       f'the next that are even: {sizes}')
 
 
 def nv12_frame(content: bytes, width: int, height: int, words: str = 'NV12 frame') -> Nv12Frame:
@@ -138,7 +138,7 @@ def as_yuv444(planes: Planes) -> np.ndarray:
 
 
 def as_picture(planes: Planes, camera: Camera) -> np.ndarray:
-    """An ordinary picture of planes: (height, width, 3) uint8, blue first; gray ones have 3 alike."""
+    """An ordinary picture of planes: (height, width, 3) uint8, blue first; gray has 3 alike."""
     if camera['format'] == 'gray':
         return decoding(camera, 'gray').apply(planes[0]).repeat(3, -1)
     return decoding(camera, 'bgr').apply(as_yuv444(planes))
@@ -162,7 +162,7 @@ def sized_planes(planes: Planes, camera: Camera, height: int, width: int) -> Pla
 
 
 def _halved(chroma: np.ndarray) -> np.ndarray:
-    """The mean of every 2 x 2 px, rounded, halves up; an odd side's last row or column counts twice."""
+    """The mean of every 2 x 2 px, halves up; an odd side's last row or column counts twice."""
     height, width = chroma.shape[:2]
     padded = np.pad(chroma, ((0, height % 2), (0, width % 2), (0, 0)), 'edge').astype(np.uint16)
     total = padded[::2, ::2] + padded[1::2, ::2] + padded[::2, 1::2] + padded[1::2, 1::2]

@@ -1,4 +1,4 @@
-"""A camera's planes in the network's input: resized or letterboxed, and as the network sees them."""
+"""A camera's planes in the network's input: resized, letterboxed, and as the network sees them."""
 from typing import Any, Dict, List, Tuple, Union
 
 import numpy as np
@@ -53,10 +53,11 @@ def framed_planes(picture: Union[np.ndarray, Nv12Frame], stage: Dict[str, Any]) 
     for plane, fill in zip(planes, plane_fills(camera, resize['pad_value'])):
         part = placed.height // plane.shape[0]
         if any(side % part for side in placed):
-            raise BpuError(f'contract, preprocessing.resize.multiple: expected {part}, since planes '
-                           f'of {camera["format"]} lie on every {part} px, found a picture at '
+            raise BpuError(f'contract, preprocessing.resize.multiple: expected {part}, since '
+                           f'planes of {camera["format"]} lie on every {part} px, found a picture at '
                            f'{tuple(placed)}')
-        whole = np.empty((resize['height'] // part, resize['width'] // part, plane.shape[2]), np.uint8)
+        whole = np.empty((resize['height'] // part, resize['width'] // part, plane.shape[2]),
+                         np.uint8)
         whole[:] = fill
         top, left = placed.top // part, placed.left // part
         whole[top:top + plane.shape[0], left:left + plane.shape[1]] = plane

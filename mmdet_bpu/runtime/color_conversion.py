@@ -10,8 +10,8 @@ and their sum fit int32 for every byte.
 
 BT.601 and BT.709 give the weights of red and blue in the luma (ITU-R BT.601-7, 2.5.1; ITU-R
 BT.709-6, 3.2); green has the rest. In full range luma and chroma have 256 levels, chroma centred on
-128 (JFIF 1.02); in video range luma has the levels 16 to 235 and chroma 16 to 240 (BT.601-7, 2.5.3).
-Luma below 16 is black in video range, as the decoders in use take it (OpenCV, libyuv).
+128 (JFIF 1.02); in video range luma has the levels 16 to 235 and chroma 16 to 240 (BT.601-7,
+2.5.3). Luma below 16 is black in video range, as the decoders in use take it (OpenCV, libyuv).
 """
 from fractions import Fraction
 from functools import lru_cache

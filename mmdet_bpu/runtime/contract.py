@@ -94,8 +94,8 @@ def _check_multiple(stage: Dict[str, Any], where: str) -> None:
         raise BpuError(f"{where}.interpolation: expected 'bilinear' for a camera's planes, found "
                        f'{resize["interpolation"]!r}')
     if resize['height'] % step or resize['width'] % step or resize.get('multiple', 1) % step:
-        raise BpuError(f'{where}: expected a height, a width and a multiple that {step} divides for '
-                       f'{stage["camera"]["format"]}, found {resize["height"]}, {resize["width"]} '
+        raise BpuError(f'{where}: expected a height, a width and a multiple that {step} divides '
+                       f'for {stage["camera"]["format"]}, found {resize["height"]}, {resize["width"]} '
                        f'and {resize.get("multiple", 1)}')
 
 

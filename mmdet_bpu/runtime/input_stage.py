@@ -73,8 +73,8 @@ def network_inputs(image: Union[np.ndarray, Nv12Frame],
     """A picture, or a camera's frame, as the network's inputs by name.
 
     Args:
-        image (np.ndarray | Nv12Frame): (height, width, 3) uint8, blue first, as ``cv2.imread`` gives
-            it, or :func:`mmdet_bpu.runtime.camera.nv12_frame`; a network of another number of
+        image (np.ndarray | Nv12Frame): (height, width, 3) uint8, blue first, as ``cv2.imread``
+            gives it, or :func:`mmdet_bpu.runtime.camera.nv12_frame`; a network of another number of
             channels takes pictures of that many, in their own order.
         contract (dict): Content of model.deploy.json.
 
@@ -123,8 +123,8 @@ def refuse_frame(camera: Any, color_order: str) -> None:
         BpuError: There is none.
     """
     if camera is None:
-        raise BpuError('an NV12 frame: expected a network whose input format is nv12, yuv444 or gray '
-                       f'of a camera, found one that takes {color_order} pictures')
+        raise BpuError('an NV12 frame: expected a network whose input format is nv12, yuv444 or '
+                       f'gray of a camera, found one that takes {color_order} pictures')
 
 
 def int8_image(image, contract):
