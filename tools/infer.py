@@ -5,11 +5,16 @@
     tools/infer.py work_dirs/float/epoch_50.pth photos --config configs/qat.py \\
         --compare deploy/model.hbm --out seen
 
+    tools/infer.py deploy/model.hbm recorded --nv12 1920x1080 --out seen
+
 MODEL is a .pth of any stage, which needs --config, or a model.int.mlir or model.hbm, which needs
 nothing. The drawn pictures and detections.json appear in the folder together. What is no picture
-that can be read is named, skipped and listed there; exit code 2 if nothing is left.
+that can be read is named, skipped and listed there; exit code 2 if nothing is left. With --nv12 a
+model that takes a camera's frames is given files that are no pictures by their names as raw NV12
+frames: all of Y, then U and V interleaved, one frame to a file.
 """
 import argparse
+import re
 import sys
 
 from mmdet_bpu.command_line import add_config_options, add_kernels, add_out_folder, command
@@ -27,6 +32,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='least score of a box (default: 0.3)')
     parser.add_argument(
+        '--nv12', metavar='WIDTHxHEIGHT',
+        help='size of raw NV12 frames, px; in folders: *.nv12, *.raw, *.yuv')
+    parser.add_argument(
         '--deploy-preprocessing', action='store_true',
         help='feed a float model as the board is fed: resized as bpu.resize says')
     add_kernels(parser)
@@ -34,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@exit_on_error('score_thr', 'cfg_options', out_dir='--out')
+@exit_on_error('score_thr', 'cfg_options', out_dir='--out', frame_size='--nv12')
 def main() -> None:
     args = parse_args()
     from mmdet_bpu import apis
@@ -47,9 +55,15 @@ def main() -> None:
             cfg.bpu.deploy_preprocessing = True
         return cfg
 
+    frame_size = None
+    if args.nv12 is not None:
+        if re.fullmatch(r'[1-9]\d{0,8}x[1-9]\d{0,8}', args.nv12) is None:
+            raise BpuError('--nv12: expected WIDTHxHEIGHT in px, as 1920x1080, found '
+                           f'{args.nv12!r}')
+        frame_size = tuple(map(int, args.nv12.split('x')))
     models = [args.model] + ([args.compare] if args.compare else [])
     result = apis.infer(models, args.images, args.out, config_of, args.score_thr,
-                        args.kernels)
+                        args.kernels, frame_size)
     boxes = [sum(len(image['detections'][i]) for image in result['images'])
              for i in range(len(models))]
     for each in result['skipped']:

@@ -19,6 +19,9 @@ from mmdet_bpu.compiler.report import ReportPictures
 from mmdet_bpu.engine.predictors import contract_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.simulator import HbmSimulator
+from mmdet_bpu.families.contract import converted_by_host
+from mmdet_bpu.hbir.builder import metadata_of as metadata_in
+from mmdet_bpu.hbir.camera_stage import stage_of, vendor_refusal
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.text import print_text
 from mmdet_bpu.lowering.artifact_formats import FORMATS, writable_format
@@ -50,14 +53,17 @@ def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path], step: Step =
         list[Path]: The files.
 
     Raises:
-        BpuError: A checkpoint of another stage, a format that no export makes, or a folder that
-            cannot be written.
+        BpuError: A checkpoint of another stage, a format that no export makes, a camera whose
+            conversion HBIR has no form for, or a folder that cannot be written.
     """
     for name in formats:
         writable_format(name)
     require_folder(out_dir)
     step('load and export')
     exported = export_hbir(cfg, checkpoint)
+    camera = stage_of(metadata_in(exported.integer))
+    if camera is not None and vendor_refusal(camera):
+        raise BpuError(vendor_refusal(camera))
     step('write')
     with staged_folder(out_dir) as folder:
         names = sorted(write_export(exported, folder, formats))
@@ -86,7 +92,8 @@ def export_onnx(cfg: Config, checkpoint: str, out_file: Union[str, Path], as_flo
         raise BpuError(f'parameter out_file: expected a {FORMATS["onnx"].suffix} file in a folder that is '
                        f'there, found {out}')
     model = load_quantized(cfg, checkpoint)
-    network, metadata = only_network(quantized_graphs(model)), metadata_of(cfg, model)
+    network, metadata = only_network(quantized_graphs(model)), \
+        converted_by_host(metadata_of(cfg, model))
     data = out.with_name(f'{out.name}.data')
     with atomic_file(out) as partial:
         write_model(network, partial, metadata, as_float, data.name)
@@ -118,8 +125,8 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
 
     Raises:
         BpuError: Unknown march or backend, a checkpoint of another stage, an op that cannot run on
-            the march, pictures that were asked for and cannot be read, or a folder that cannot be
-            written.
+            the march, pictures that were asked for and cannot be read, a camera that the vendor's compiler
+            has no form for, or a folder that cannot be written.
     """
     check_count(pictures)
     if float_checkpoint is not None and pictures == 0:
@@ -132,7 +139,11 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     model = load_quantized(cfg, checkpoint)
     floating = None if float_checkpoint is None else float_detector(cfg, float_checkpoint)
     step('export')
-    exported = to_integers(quantized_graphs(model), metadata_of(cfg, model))
+    metadata = metadata_of(cfg, model)
+    camera = stage_of(metadata)
+    if camera is not None and choose_backend(backend) == 'hbdk4' and vendor_refusal(camera):
+        raise BpuError(vendor_refusal(camera))
+    exported = to_integers(quantized_graphs(model), metadata)
     program = program_from_module(exported.integer)
     out = Path(out_dir)
     step('draw pictures')
@@ -149,7 +160,7 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
         step(f'compile for {cfg.bpu.march}')
         text = print_text(exported.hbir) if choose_backend(backend) == 'hbdk4' else None
         result = compile_hbm(program, folder / HBM_FILE, cfg.bpu.march, exported.report, backend,
-                             text, drawn)
+                             text, drawn, camera)
         contract = contract_of(HbmSimulator(result.simulator_path))
         write_atomically(folder / CONTRACT_FILE, (json.dumps(contract, indent=1) + '\n').encode())
         names = sorted(f.relative_to(folder) for f in folder.rglob('*') if f.is_file())

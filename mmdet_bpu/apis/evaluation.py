@@ -14,6 +14,8 @@ from mmdet_bpu.engine.evaluation import evaluate as run_evaluation
 from mmdet_bpu.engine.stage_names import EXECUTABLE_STAGES
 from mmdet_bpu.engine.training import set_run
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.builder import find_function
+from mmdet_bpu.hbir.types import value_type
 from mmdet_bpu.lowering.artifact_formats import load_artifact
 from mmdet_bpu.lowering.export import lower_networks
 from mmdet_bpu.quantization import quantized_graphs
@@ -74,8 +76,9 @@ def compare_stages(cfg: Config, checkpoint: str, integer: Union[str, Path],
     first, second = (load_artifact(path, kernels) for path in (integer, hbm))
     equality = compare_executables(cfg, model, first, second, images)
     conversion = lower_networks(quantized_graphs(model)).convert()
+    image, = find_function(conversion.result).body.block.args
     compared = [compare_qat_int(conversion, image) for image in
-                integer_images(cfg, model, first.inputs[0].scale, qat_images)]
+                integer_images(cfg, model, value_type(image).scale, qat_images)]
     rows = [row for result in compared for row in result['ops']]
     elements = sum(row['elements'] for row in rows)
     return dict(

@@ -24,7 +24,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.interpreter import Interpreter
 from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.families.class_names import class_names
-from mmdet_bpu.families.contract import check_decoding, deploy_metadata
+from mmdet_bpu.families.contract import check_decoding, converted_by_host, deploy_metadata
 from mmdet_bpu.families.fitting_shape import require_fitting_shape
 from mmdet_bpu.families.refusals import refuse_config, refuse_model
 from mmdet_bpu.hbir.integer_program import program_from_module
@@ -133,7 +133,9 @@ def load_executable(cfg: Config, path: Union[str, Path], stage: str,
     if not Path(path).name.endswith(expected):
         raise BpuError(f'stage {stage!r} takes a {" or ".join(expected)} file, found {path}')
     if stage == VENDOR:
-        exported = export_hbir(cfg, str(path))
+        model = load_quantized(cfg, str(path))
+        exported = to_integers(quantized_graphs(model),
+                               converted_by_host(metadata_of(cfg, model)))
         return vendor_module(exported.hbir, program_from_module(exported.integer), cfg.bpu.march)
     if Path(path).suffix in checkpoints:
         return Interpreter(program_from_module(export_hbir(cfg, str(path)).integer),

@@ -16,6 +16,7 @@ from mmdet_bpu.apis.models import (deployable_detector, load_quantized, settings
                                    vendor_module)
 from mmdet_bpu.backends.choice import require_vendor
 from mmdet_bpu.choices import KERNELS
+from mmdet_bpu.engine.camera_input import byte_inputs
 from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.quant_analysis import QuantAnalysis, analyze, drawn
 from mmdet_bpu.engine.stage_names import FLOAT, QUANTIZED_STAGES, VENDOR
@@ -87,8 +88,9 @@ def compare(cfg: Config, checkpoint: PathLike, out_dir: PathLike,
         other = vendor_module(conversion.module, program_from_module(conversion.result),
                               cfg.bpu.march)
     module = None if floats is None else _float_module(cfg, floats, float_checkpoint)
+    planes = None if other is None else byte_inputs(cfg, 'val_dataloader', other)
     analysis = analyze(loader, model, conversion, rows, images, int_images, score_thr, kernels,
-                       module, other)
+                       module, other, planes)
     report = dict(checkpoint=str(checkpoint), stage=stage, float_checkpoint=float_checkpoint,
                   against=against, score_thr=score_thr,
                   int_images=min(int_images, len(analysis.images)), **analysis.as_dict())

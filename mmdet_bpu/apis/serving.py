@@ -2,13 +2,14 @@
 import mmdet_bpu.registration  # noqa: F401,I001  (registers our modules)
 
 from pathlib import Path
-from typing import Any, Callable, Dict, Sequence, Union
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
 
 from mmdet_bpu.apis.models import (CHECKPOINT_SUFFIXES, build_detector, load_quantized,
                                    settings_of)
 from mmdet_bpu.choices import KERNELS
+from mmdet_bpu.datasets.picture_files import check_frames
 from mmdet_bpu.engine.config_errors import refused_config
 from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.picture_run import detect_in_pictures
@@ -49,7 +50,8 @@ def load_predictor(path: Union[str, Path], cfg_of: Callable[[str], Config],
 
 def infer(models: Sequence[Union[str, Path]], images: Union[str, Path, Sequence],
           out_dir: Union[str, Path], cfg_of: Callable[[str], Config],
-          score_thr: float = 0.3, kernels: str = KERNELS[0]) -> Dict[str, Any]:
+          score_thr: float = 0.3, kernels: str = KERNELS[0],
+          frame_size: Optional[Tuple[int, int]] = None) -> Dict[str, Any]:
     """Draw what models detect in pictures; several models stand side by side.
 
     Args:
@@ -59,10 +61,14 @@ def infer(models: Sequence[Union[str, Path]], images: Union[str, Path, Sequence]
         cfg_of (Callable): Stage -> config with that stage.
         score_thr (float): Boxes below this score are left out. Defaults to 0.3.
         kernels (str): Kernel set that computes artefacts. Defaults to the fast one.
+        frame_size (tuple[int, int], optional): (width, height) of raw NV12 frames among the files,
+            px. Defaults to none: all are pictures.
 
     Returns:
         dict: See :func:`mmdet_bpu.engine.picture_run.detect_in_pictures`.
     """
     require_folder(out_dir)
+    if frame_size is not None:
+        check_frames(*frame_size)
     predictors = [load_predictor(path, cfg_of, kernels) for path in models]
-    return detect_in_pictures(predictors, images, out_dir, score_thr)
+    return detect_in_pictures(predictors, images, out_dir, score_thr, frame_size)

@@ -14,7 +14,8 @@ from mmdet_bpu.program.program import Program
 
 def compile_hbm(program: Program, path, march: str, quant_report: list[dict] | None = None,
                 backend: str = 'auto', hbir_text: str | None = None,
-                pictures: ReportPictures = ReportPictures()) -> CompileResult:
+                pictures: ReportPictures = ReportPictures(),
+                camera: dict | None = None) -> CompileResult:
     """Compile a program, with its report beside it.
 
     With the backend 'hbdk4' the vendor's compiler makes ``path`` from ``hbir_text``; the file for
@@ -29,6 +30,8 @@ def compile_hbm(program: Program, path, march: str, quant_report: list[dict] | N
             given, else 'sim'), 'sim' or 'hbdk4'. Defaults to 'auto'.
         hbir_text (str | None): Fake-quantized HBIR, which 'hbdk4' compiles. Defaults to None.
         pictures (ReportPictures): What was found in test pictures, for the report. Defaults to none.
+        camera (dict | None): ``preprocessing`` of a contract whose network converts a camera's
+            planes, which 'hbdk4' inserts. Defaults to None.
 
     Returns:
         CompileResult: Paths, estimate and findings.
@@ -51,6 +54,6 @@ def compile_hbm(program: Program, path, march: str, quant_report: list[dict] | N
     result = compile_program(program, path.with_suffix('.sim.hbm'), march, quant_report,
                              path.with_suffix(''), pictures)
     vendor_report = hbdk4.compile_for_board(hbir_text, path, march,
-                                            perf_dir=path.with_suffix('.perf'))
+                                            perf_dir=path.with_suffix('.perf'), camera=camera)
     return replace(result, path=path, vendor_report=vendor_report, backend='hbdk4',
                    seconds=time.perf_counter() - started)

@@ -5,6 +5,8 @@ Written against the published interface and never yet run against the vendor's c
     load(path) -> Module            Module.parse(text) -> Module
     convert(m, march) -> Module     compile(m, path, march, opt=2, jobs=4)
     hbm_perf(path, output_dir)      writes an HTML and a JSON report into output_dir
+    module.functions[0].inputs[0].insert_image_preprocess(mode, divisor, mean, std, is_signed)
+    module.functions[0].inputs[0].insert_image_convert(mode)      both before convert
     module.functions[0].feed({name: array}) -> {name: array}     runs a module on the CPU
     module.functions[0].inputs, .outputs     each with .name, .type.shape, .type.np_dtype
 """
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.hbir.camera_ops import CONVERT_MODES, NO_CSC
+from mmdet_bpu.hbir.camera_stage import preprocess_attributes, vendor_refusal
 
 ABSENT = ("the package hbdk4 is not installed here. It comes with the vendor's OpenExplorer "
           'toolkit.')
@@ -33,7 +37,7 @@ def available() -> bool:
 
 
 def compile_for_board(hbir_text: str, path, march: str, opt: int = 2, jobs: int = 4,
-                      perf_dir=None) -> dict:
+                      perf_dir=None, camera: Optional[dict] = None) -> dict:
     """Compile fake-quantized HBIR with the vendor's compiler.
 
     Args:
@@ -43,6 +47,8 @@ def compile_for_board(hbir_text: str, path, march: str, opt: int = 2, jobs: int 
         opt (int): Optimisation level of the vendor's compiler. Defaults to 2.
         jobs (int): Its number of threads. Defaults to 4.
         perf_dir: Folder for the vendor's performance report, None for no report.
+        camera (dict, optional): ``preprocessing`` of a contract whose network converts a camera's
+            planes: the vendor's own calls insert that before the image. Defaults to none.
 
     Returns:
         dict: The vendor's performance report, {} if none was asked for or found.
@@ -56,6 +62,8 @@ def compile_for_board(hbir_text: str, path, march: str, opt: int = 2, jobs: int 
     compiler = _compiler(_FUNCTIONS)
     path = Path(path)
     module = _read(compiler, hbir_text, path.parent)
+    if camera is not None:
+        _insert_camera(module, camera)
     module = _step(f'convert it for {march}', compiler.convert, module, march)
     _step(f'compile it for {march}', compiler.compile, module, str(path), march, opt=opt,
           jobs=jobs)
@@ -106,6 +114,33 @@ def quantized_function(hbir_text: str, march: str) -> Any:
         raise BpuError(f'backend hbdk4: expected one function to feed in the converted module, found '
                        f'{len(functions)}; a version with the published interface is needed')
     return functions[0]
+
+
+def _insert_camera(module: Any, stage: dict) -> None:
+    """The vendor's calls that put a camera's conversion before the only input.
+
+    The normalisation first, then what makes planes of its input; the argument may be another one
+    after each call.
+    """
+    refusal = vendor_refusal(stage)
+    if refusal is not None:
+        raise BpuError(f'backend hbdk4: {refusal}')
+    attributes = preprocess_attributes(stage)
+    csc = attributes['csc']
+    _insert(module, 'insert_image_preprocess', mode='skip' if csc == NO_CSC else csc.lower(),
+            divisor=attributes['divisor'], mean=attributes['mean'], std=attributes['sd'],
+            is_signed=True)
+    if stage['camera']['format'] in CONVERT_MODES:
+        _insert(module, 'insert_image_convert', mode=stage['camera']['format'])
+
+
+def _insert(module: Any, call: str, **arguments: Any) -> None:
+    functions = list(getattr(module, 'functions', ()))
+    inputs = list(functions[0].inputs) if len(functions) == 1 else []
+    if len(inputs) != 1 or not callable(getattr(inputs[0], call, None)):
+        raise BpuError(f'backend hbdk4: expected one input with {call}, found {len(inputs)} inputs; '
+                       'a version with the published interface is needed')
+    _step(f'{call.replace("_", " ")} before the image', getattr(inputs[0], call), **arguments)
 
 
 def _compiler(functions: Sequence[str]) -> Any:

@@ -121,6 +121,9 @@ BPU_ROWS: dict[str, tuple] = {
     'cumsum': _typed('input', I8_I16, 'output', I8_I16_I32),
     'deform_conv2d': _DEFORM_CONV2D,
     'flip': _typed('input', I8_I16_I32),
+    # What the vendor's tools insert at an input; the manual states no limits for it.
+    'image_convert': (),
+    'image_preprocess': (),
     'gather_elements': _gathered(32768) + _GATHER_SIDES,
     'grid_sample': _typed('input', I8, 'grid', I16) + (
         ('range', 'input dims', (1, 65536)), ('range', 'min(H, W)', (1, 4096))),

@@ -9,6 +9,7 @@ from mmdet_bpu.compiler.published_errors import published_errors
 from mmdet_bpu.compiler.schedule import live_bytes
 from mmdet_bpu.program.container import NOTICE
 from mmdet_bpu.program.hbm_file import CompiledNetwork
+from mmdet_bpu.runtime.input_words import input_words
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class Report:
     def outputs(self) -> list[TensorRow]:
         return [self._tensor(name) for name in self.network.program.outputs]
 
+    def input_stage(self) -> str:
+        """What is fed to the network, in a line; '' where its metadata do not say."""
+        stage = self.network.program.metadata.get('preprocessing')
+        return input_words(stage) if isinstance(stage, dict) else ''
+
     def finding_counts(self) -> dict[str, int]:
         """Findings of each level."""
         return summarize(self.findings)
@@ -136,6 +142,7 @@ class Report:
                              for each in self.pictures.pictures],
             },
             'contract': {
+                'input stage': self.input_stage(),
                 'inputs': [asdict(row) for row in self.inputs()],
                 'outputs': [asdict(row) for row in self.outputs()],
                 'metadata': self.network.program.metadata,

@@ -161,7 +161,9 @@ def _contract(report: Report) -> str:
                           ensure_ascii=False, default=str)
     inputs, outputs = ([asdict(row) for row in rows]
                        for rows in (report.inputs(), report.outputs()))
-    return (f'<h3>Inputs</h3>{table("inputs", inputs)}'
+    stage = report.input_stage()
+    words = f'<p class="sub">Input stage: {escape(stage)}.</p>' if stage else ''
+    return (f'{words}<h3>Inputs</h3>{table("inputs", inputs)}'
             f'<h3>Outputs</h3>{table("outputs", outputs)}'
             f'<h3>Before and after the model</h3><pre>{escape(metadata)}</pre>')
 

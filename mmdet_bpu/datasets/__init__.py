@@ -1,10 +1,12 @@
 """COCO in LMDB: packing, reading, and the data set, transforms and metric that mmdet sees.
 
 Importing this package registers ``CocoLMDBDataset``, ``LoadImageFromLMDB``,
-``LoadResizedImageFromLMDB``, ``Letterbox``, ``CocoLMDBMetric``, ``PictureFolder``,
-``WithoutAnnotations`` and the storage backend ``coco_lmdb`` of mmengine.
+``LoadResizedImageFromLMDB``, ``Letterbox``, ``CameraResize``, ``CameraColors``,
+``CocoLMDBMetric``, ``PictureFolder``, ``WithoutAnnotations`` and the storage backend ``coco_lmdb``
+of mmengine.
 """
 import mmdet_bpu.openmmlab  # noqa: F401  (before anything of OpenMMLab)
+from mmdet_bpu.datasets.camera_pictures import CameraColors, CameraResize
 from mmdet_bpu.datasets.coco_lmdb import CocoLMDBDataset
 from mmdet_bpu.datasets.coco_lmdb_metric import CocoLMDBMetric, coco_api
 from mmdet_bpu.datasets.letterbox import Letterbox
@@ -17,7 +19,8 @@ from mmdet_bpu.datasets.scaled_loading import LoadResizedImageFromLMDB
 from mmdet_bpu.datasets.without_annotations import WithoutAnnotations
 
 __all__ = [
-    'CocoLMDBBackend', 'CocoLMDBDataset', 'CocoLMDBMetric', 'CocoStore', 'Letterbox',
+    'CameraColors', 'CameraResize', 'CocoLMDBBackend', 'CocoLMDBDataset', 'CocoLMDBMetric',
+    'CocoStore', 'Letterbox',
     'LoadImageFromLMDB', 'LoadResizedImageFromLMDB', 'PictureFolder', 'WithoutAnnotations',
     'coco_api', 'open_store', 'pack_coco', 'read_images_from_lmdb'
 ]

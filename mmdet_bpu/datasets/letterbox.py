@@ -1,5 +1,5 @@
 """Fit pictures into the deployed input and keep their ratio."""
-from typing import Sequence, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 import numpy as np
 from mmdet.datasets.transforms import Resize
@@ -67,25 +67,35 @@ class Letterbox(Resize):
     def transform(self, results: dict) -> dict:
         """Resize, pad, and take boxes, masks and segmentation along."""
         height, width = results['img'].shape[:2]
-        rule = dict(width=self.scale[0], height=self.scale[1], keep_ratio=True, corner=self.corner,
-                    clip=self.clip, enlarge=self.enlarge)
+        rule = self.rule()
         placed, metas = place(rule, width, height), picture_metas(rule, width, height)
         results['scale'] = (placed.width, placed.height)
+        self._place_img(results, placed)
         if results['scale'] != (width, height):
-            self._resize_img(results)
             self._resize_bboxes(results)
             self._resize_masks(results)
             self._resize_seg(results)
             self._record_homography_matrix(results)
         self._pad(results, placed)
         results.update(img_shape=metas['img_shape'], border=np.array(metas['border'], np.float32),
-                       pad_shape=results['img'].shape, keep_ratio=True)
+                       pad_shape=results['img'].shape, keep_ratio=rule['keep_ratio'])
         results.setdefault('scale_factor', (1.0, 1.0))
         return results
 
-    def _pad(self, results: dict, placed: Placement) -> None:
-        """Put what is in ``results`` where ``placed`` says, in px of the input."""
+    def rule(self) -> Dict[str, Any]:
+        """What it does, as ``preprocessing.resize`` of a contract says it."""
+        return dict(width=self.scale[0], height=self.scale[1], keep_ratio=True, corner=self.corner,
+                    clip=self.clip, enlarge=self.enlarge)
+
+    def _place_img(self, results: dict, placed: Placement) -> None:
+        """The image at its new size, in the input."""
+        height, width = results['img'].shape[:2]
+        if results['scale'] != (width, height):
+            self._resize_img(results)
         results['img'] = self._padded(results['img'], placed, self.pad_val)
+
+    def _pad(self, results: dict, placed: Placement) -> None:
+        """Put what is known of the image where ``placed`` says, in px of the input."""
         if results.get('gt_seg_map') is not None:
             results['gt_seg_map'] = self._padded(
                 results['gt_seg_map'], placed, [SEGMENTATION_PADDING])

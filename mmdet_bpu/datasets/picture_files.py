@@ -8,7 +8,7 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import List, NamedTuple, Sequence, Tuple, Union
+from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -16,8 +16,11 @@ from PIL import Image
 
 from mmdet_bpu.datasets.decoding import DecodeError, decode_image
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.runtime.camera import Nv12Frame, check_frame_size, nv12_frame
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+FRAME_SUFFIXES = ('.nv12', '.raw', '.yuv')
+"""Of files in folders that are raw NV12 frames, where these are asked for."""
 MOST_BYTES = 1 << 28
 MOST_PIXELS = 1 << 27  # 384 MiB in three channels; what is drawn takes a few times as much
 LONGEST_SIDE = 1 << 16
@@ -38,24 +41,26 @@ class PictureFile(NamedTuple):
     name: Path
 
 
-def find_pictures(images: Union[str, Path, Sequence]) -> List[PictureFile]:
+def find_pictures(images: Union[str, Path, Sequence], frames: bool = False) -> List[PictureFile]:
     """Files of pictures, folders searched at any depth, in order of their names.
 
     Whether they can be read is not looked at; links to folders inside of folders are not followed.
 
     Args:
         images (str | Path | Sequence): Files and folders.
+        frames (bool): Search for raw frames too. Defaults to False.
 
     Raises:
         BpuError: A path does not exist, or there is no picture.
     """
+    suffixes = SUFFIXES + FRAME_SUFFIXES if frames else SUFFIXES
     images = [images] if isinstance(images, (str, Path)) else images
     found = []
     for path in map(Path, images):
         try:
             if path.is_dir():
                 found += [PictureFile(file, file.relative_to(path)) for file in sorted(path.rglob('*'))
-                          if file.suffix.lower() in SUFFIXES and not _is_folder(file)]
+                          if file.suffix.lower() in suffixes and not _is_folder(file)]
             else:
                 os.lstat(path)
                 found.append(PictureFile(path, Path(path.name)))
@@ -66,8 +71,37 @@ def find_pictures(images: Union[str, Path, Sequence]) -> List[PictureFile]:
                            ) from error
     if not found:
         raise BpuError(f'no pictures in {", ".join(map(shown, images))}; expected files ending with '
-                       f'{", ".join(SUFFIXES)}')
+                       f'{", ".join(suffixes)}')
     return found
+
+
+def check_frames(width: int, height: int) -> None:
+    """Refuse a size that no NV12 frame has, or that is beyond the budget of pictures.
+
+    Raises:
+        BpuError: It is.
+    """
+    check_frame_size(width, height)
+    if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE:
+        raise BpuError(f'NV12 frame: expected at most {MOST_PIXELS} px and sides of at most '
+                       f'{LONGEST_SIDE} px, found {width}x{height}')
+
+
+def read_source(path: Path, frame_size: Optional[Tuple[int, int]] = None
+                ) -> Union[np.ndarray, Nv12Frame]:
+    """A picture, or where the file's name does not end as one of a picture, a raw NV12 frame.
+
+    Args:
+        path (Path): File.
+        frame_size (tuple[int, int], optional): (width, height) of raw frames, px. Defaults to none:
+            every file is a picture.
+
+    Raises:
+        BpuError: See :func:`read_picture`; or it is not as long as a frame of that size.
+    """
+    if frame_size is None or path.suffix.lower() in SUFFIXES:
+        return read_picture(path)
+    return nv12_frame(_content(path), *frame_size, f'NV12 frame {shown(path)}')
 
 
 def read_picture(path: Path) -> np.ndarray:

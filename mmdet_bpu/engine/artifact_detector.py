@@ -7,6 +7,7 @@ from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmdet_bpu.engine.camera_input import CameraInput, bytes_preprocessor
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.families.base import FAMILIES
@@ -24,17 +25,23 @@ class ArtifactDetector(BaseModel):
     in the head's nesting by the detector's family, and go to the stock head's ``predict_by_feat``.
     None of the detector's own weights take part, except what its head decodes with.
 
+    An executable that converts a camera's planes is given these instead: its pictures come as the
+    camera's bytes (:class:`mmdet_bpu.datasets.CameraResize`), and nothing normalises them.
+
     Args:
         detector (nn.Module): A stock mmdet detector; its ``bbox_head`` and ``data_preprocessor``
             are used.
         executable (Executable, optional): What computes the head's outputs. Defaults to None;
             :meth:`attach` sets it later.
+        camera (dict, optional): ``preprocessing.camera`` of what the data pipeline gives bytes for.
+            Defaults to None: it gives pictures.
 
     Raises:
         BpuError: The detector has no head that decodes.
     """
 
-    def __init__(self, detector: nn.Module, executable: Optional[Executable] = None) -> None:
+    def __init__(self, detector: nn.Module, executable: Optional[Executable] = None,
+                 camera: Optional[Dict[str, Any]] = None) -> None:
         super().__init__(data_preprocessor=detector.data_preprocessor)
         self.family = FAMILIES.of(detector)
         self.bbox_head = detector.bbox_head
@@ -42,6 +49,9 @@ class ArtifactDetector(BaseModel):
             raise BpuError('evaluating an executable: expected a head with predict_by_feat, found '
                            f'{type(self.bbox_head).__name__}')
         self.executable = None
+        self.camera, self.planes = camera, None
+        if camera is not None:
+            self.data_preprocessor = bytes_preprocessor()
         if executable is not None:
             self.attach(executable)
 
@@ -49,11 +59,14 @@ class ArtifactDetector(BaseModel):
         """Set the executable.
 
         Raises:
-            BpuError: It does not take one int8 image, its outputs are not those that its metadata
-                name, or it was made from a detector with another head.
+            BpuError: It takes neither one int8 image nor what the camera of the data pipeline
+                gives, its outputs are not those that its metadata name, or it was made from a
+                detector with another head.
         """
         inputs = list(executable.inputs)
-        if len(inputs) != 1 or inputs[0].dtype != 'si8' or inputs[0].scale is None:
+        planes = CameraInput.of(executable, self.camera)
+        if planes is None and (len(inputs) != 1 or inputs[0].dtype != 'si8'
+                               or inputs[0].scale is None):
             found = ', '.join(f'{spec.name}: {spec.dtype} {tuple(spec.shape)}' for spec in inputs)
             raise BpuError(
                 f'executable: expected one int8 image with a scale as input, found {found}')
@@ -66,7 +79,7 @@ class ArtifactDetector(BaseModel):
                 'the config that it was made from')
         self.scales: Dict[str, float] = {spec.name: spec.scale for spec in executable.outputs}
         self.output_tree: Tree = output_tree_in(executable.metadata, list(self.scales))
-        self.executable = executable
+        self.executable, self.planes = executable, planes
 
     def forward(self,
                 inputs: Tensor,
@@ -97,7 +110,7 @@ class ArtifactDetector(BaseModel):
         """Run one image; outputs as the head's ``predict_by_feat`` takes them.
 
         Args:
-            image (Tensor): Normalised image ``(C, H, W)``.
+            image (Tensor): Normalised image ``(C, H, W)``, or the bytes of a camera.
 
         Returns:
             list: Float32 tensors for one image, nested as the family has them: of a DETR each
@@ -107,16 +120,23 @@ class ArtifactDetector(BaseModel):
         Raises:
             BpuError: The image has not the executable's shape.
         """
+        if self.planes is not None:
+            given = self.planes.tensors(image)
+        else:
+            given = self._quantized(image)
+        results = self.executable.run(given)
+        return self.family.restore(self.output_tree, {
+            name: dequantize(results[name], scale).to(image.device)
+            for name, scale in self.scales.items()})
+
+    def _quantized(self, image: Tensor) -> Dict[str, Tensor]:
         spec = self.executable.inputs[0]
         quantized = quantize_image(image, spec.scale)
         if tuple(quantized.shape) != tuple(spec.shape):
             raise BpuError(
                 f'executable input {spec.name!r}: expected (N, H, W, C) {tuple(spec.shape)}, found '
                 f'{tuple(quantized.shape)}; set bpu.input_shape to {tuple(spec.shape[1:3])}')
-        results = self.executable.run({spec.name: quantized.cpu()})
-        return self.family.restore(self.output_tree, {
-            name: dequantize(results[name], scale).to(image.device)
-            for name, scale in self.scales.items()})
+        return {spec.name: quantized.cpu()}
 
 
 def quantize_image(image: Tensor, scale: float) -> Tensor:

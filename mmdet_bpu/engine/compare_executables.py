@@ -1,4 +1,5 @@
 """Do two executables compute the same integers? On every test image, bit for bit."""
+from itertools import islice
 from typing import Any, Dict, Iterator, Optional
 
 import torch
@@ -7,6 +8,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmdet_bpu.engine.artifact_detector import quantize_image
+from mmdet_bpu.engine.camera_input import byte_inputs
 from mmdet_bpu.engine.config_errors import present_files
 from mmdet_bpu.executors.protocol import Executable
 from mmdet_bpu.steps import with_bar
@@ -41,11 +43,14 @@ def compare_executables(cfg: Config, detector: nn.Module, first: Executable,
         dict: ``images``; ``equal``; ``differing``, a list of image index, output and how many of
         its elements differ.
     """
-    name, scale = first.inputs[0].name, first.inputs[0].scale
-    images = list(integer_images(cfg, detector, scale, limit))
+    fed = byte_inputs(cfg, 'test_dataloader', first)
+    if fed is None:
+        name, scale = first.inputs[0].name, first.inputs[0].scale
+        fed = ({name: image} for image in integer_images(cfg, detector, scale, limit))
+    images = list(islice(fed, limit))
     differing = []
     for index, image in enumerate(with_bar(images, 'images')):
-        left, right = first.run({name: image}), second.run({name: image})
+        left, right = first.run(image), second.run(image)
         for output in {**left, **right}:
             a, b = left.get(output), right.get(output)
             if a is None or b is None or a.dtype != b.dtype or not torch.equal(a, b):

@@ -8,13 +8,15 @@ from typing import Any, List, Optional
 
 from mmengine.config import ConfigDict
 
+from mmdet_bpu.families.camera_format import RECIPE, CameraFormat
 from mmdet_bpu.families.config_reading import type_name
 from mmdet_bpu.families.picture_format import swaps_colors
-from mmdet_bpu.families.picture_resize import OWN_LETTERBOX, PictureResize
+from mmdet_bpu.families.picture_resize import PictureResize
+from mmdet_bpu.families.resize_reading import OWN_CAMERA, OWN_COLORS, OWN_LETTERBOX
 
 # Transforms that give an image another size or pad it: one transform takes the place of all of them.
 RESIZERS = ('Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'FixScaleResize',
-            'FixShapeResize', 'Pad', OWN_LETTERBOX)
+            'FixShapeResize', 'Pad', OWN_LETTERBOX, OWN_CAMERA)
 # They change the size too, but show the model something else; they stay, before the Resize.
 CROPS = ('RandomCrop', 'RandomCenterCropPad', 'MinIoURandomCrop', 'Expand', 'RandomAffine',
          'Mosaic', 'MixUp', 'CachedMosaic', 'CachedMixUp')
@@ -39,9 +41,10 @@ def rewrite_pipeline(pipeline: List[dict], resize: PictureResize, preprocessor: 
     Returns:
         list[dict]: The new pipeline. It does not change when rewritten again.
     """
+    pipeline = [step for step in pipeline if type_name(step) != OWN_COLORS]
     fixed = fixed_resize(resize, preprocessor, enlarge=not training)
     if training and resize.keep_ratio:
-        kept = [step for step in pipeline if type_name(step) != OWN_LETTERBOX]
+        kept = [step for step in pipeline if type_name(step) not in (OWN_LETTERBOX, OWN_CAMERA)]
         return _inserted(kept, max(len(kept) - 1, 0), fixed)  # before the transform that packs
     names = RESIZERS if training else (*RESIZERS, 'RandomCenterCropPad')
     kept, position = [], None
@@ -60,6 +63,11 @@ def rewrite_pipeline(pipeline: List[dict], resize: PictureResize, preprocessor: 
 def fixed_resize(resize: PictureResize, preprocessor: dict, enlarge: bool = True) -> ConfigDict:
     """Config of the transform that brings a picture to the deployed input."""
     scale = (resize.width, resize.height)
+    if resize.camera is not None:
+        padded = dict(keep_ratio=True, pad_val=resize.pad_value, corner=resize.corner,
+                      clip=resize.clip, enlarge=enlarge) if resize.keep_ratio else {}
+        return ConfigDict(type=OWN_CAMERA, scale=scale, camera=resize.camera.camera,
+                          colors=resize.colors, **padded)
     if not resize.keep_ratio:
         named = {} if resize.interpolation == 'bilinear' else \
             dict(interpolation=resize.interpolation)
@@ -92,6 +100,50 @@ def rewrite_dataset(dataset: Any, resize: PictureResize, preprocessor: dict,
                 rewrite_dataset(dataset[key], resize, preprocessor, training)
 
 
+def give_colors(dataset: Any, camera: CameraFormat, colors: str) -> None:
+    """Give pictures of a dataset config a camera's colours at their own sizes, in place.
+
+    Args:
+        dataset (Any): Config; where a wrapper has a pipeline of its own, that one gives them.
+        camera (CameraFormat): Whose.
+        colors (str): See :class:`mmdet_bpu.datasets.CameraColors`.
+    """
+    if isinstance(dataset, (list, tuple)):
+        for item in dataset:
+            give_colors(item, camera, colors)
+    elif isinstance(dataset, dict):
+        if dataset.get('pipeline') is not None:
+            dataset['pipeline'] = with_colors(dataset['pipeline'], camera, colors)
+            return
+        for key in ('dataset', 'datasets'):
+            if key in dataset:
+                give_colors(dataset[key], camera, colors)
+
+
+def with_colors(pipeline: List[dict], camera: CameraFormat, colors: str) -> List[dict]:
+    """A pipeline whose pictures have a camera's colours when they are packed."""
+    kept = [step for step in pipeline if type_name(step) != OWN_COLORS]
+    step = ConfigDict(type=OWN_COLORS, camera=camera.camera, colors=colors)
+    return _inserted(kept, max(len(kept) - 1, 0), step)
+
+
+def in_camera_colors(config: Any, colors: str) -> Any:
+    """A copy of a config in which a camera's pictures become other colours.
+
+    Args:
+        config (Any): Of transforms, a dataset or a dataloader.
+        colors (str): See :class:`mmdet_bpu.datasets.CameraResize`.
+    """
+    if isinstance(config, dict):
+        copied = {key: in_camera_colors(value, colors) for key, value in config.items()}
+        if type_name(config) == OWN_CAMERA:
+            copied['colors'] = colors
+        return ConfigDict(copied)
+    if isinstance(config, (list, tuple)):
+        return type(config)(in_camera_colors(item, colors) for item in config)
+    return config
+
+
 def rewrite_switched_pipelines(hooks: Optional[List[dict]], resize: PictureResize,
                                preprocessor: dict) -> None:
     """Rewrite, in place, the training pipelines that hooks switch to."""
@@ -99,6 +151,15 @@ def rewrite_switched_pipelines(hooks: Optional[List[dict]], resize: PictureResiz
         if hook.get('switch_pipeline') is not None:
             hook['switch_pipeline'] = rewrite_pipeline(
                 hook['switch_pipeline'], resize, preprocessor, training=True)
+
+
+def train_on_yuv(preprocessor: dict) -> None:
+    """Let the data preprocessor centre Y, U, V by the vendor's recipe, and swap nothing.
+
+    Args:
+        preprocessor (dict): Config of a ``DetDataPreprocessor``; changed in place.
+    """
+    preprocessor.update(mean=[RECIPE] * 3, std=[RECIPE] * 3, bgr_to_rgb=False, rgb_to_bgr=False)
 
 
 def rewrite_data_preprocessor(preprocessor: dict) -> None:

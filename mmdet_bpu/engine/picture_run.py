@@ -2,14 +2,15 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import cv2
 
 from mmdet_bpu.analysis.pictures import draw, side_by_side
-from mmdet_bpu.datasets.picture_files import PictureFile, find_pictures, read_picture, shown
+from mmdet_bpu.datasets.picture_files import (PictureFile, find_pictures, read_source, shown)
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.output_folder import staged_folder
+from mmdet_bpu.runtime.camera import Nv12Frame, as_picture, planes_of
 from mmdet_bpu.steps import with_bar
 
 DETECTIONS_FILE = 'detections.json'
@@ -48,15 +49,19 @@ def _refuse_replacing(named: Sequence[Tuple[Path, Path]], out_dir: Path) -> None
 
 
 def detect_in_pictures(predictors: Sequence[Any], images: Union[str, Path, Sequence],
-                       out_dir: Union[str, Path], score_thr: float) -> Dict[str, Any]:
+                       out_dir: Union[str, Path], score_thr: float,
+                       frame_size: Optional[Tuple[int, int]] = None) -> Dict[str, Any]:
     """Run predictors over pictures; the drawn pictures and ``detections.json`` appear together.
 
     Args:
         predictors (Sequence[Any]): One, or several whose results stand side by side. Each has
-            ``title``, ``classes`` and ``predict(image)``.
+            ``title``, ``classes`` and ``predict(image)``; for raw frames also ``camera``, the
+            ``preprocessing.camera`` of its contract.
         images (str | Path | Sequence): Files and folders.
         out_dir (str | Path): Folder to write.
         score_thr (float): Boxes below this score are neither drawn nor written.
+        frame_size (tuple[int, int], optional): (width, height) of raw NV12 frames, px, which files
+            are whose names do not end as those of pictures. Defaults to none.
 
     Returns:
         dict: What ``detections.json`` holds: ``models``, ``score_thr``; ``images``, each with
@@ -69,14 +74,17 @@ def detect_in_pictures(predictors: Sequence[Any], images: Union[str, Path, Seque
     """
     if not 0 <= score_thr <= 1:
         raise BpuError(f'parameter score_thr: expected a number from 0 to 1, found {score_thr}')
-    named = drawn_names(find_pictures(images))
+    if frame_size is not None:
+        _refuse_frames(predictors)
+    named = drawn_names(find_pictures(images, frame_size is not None))
     _refuse_replacing(named, Path(out_dir))
     rows, skipped = [], []
     with staged_folder(out_dir) as folder:
         for path, name in with_bar(named, 'pictures'):
             try:
-                image = read_picture(path)
-                found = [predictor.predict(image).above(score_thr) for predictor in predictors]
+                source = read_source(path, frame_size)
+                found = [predictor.predict(source).above(score_thr) for predictor in predictors]
+                image = _as_picture(source, predictors[0])
                 _write(predictors, image, found, folder / name)
             except BpuError as error:
                 skipped.append(dict(file=shown(path), reason=str(error)))
@@ -91,6 +99,23 @@ def detect_in_pictures(predictors: Sequence[Any], images: Union[str, Path, Seque
                       images=rows, skipped=skipped)
         (folder / DETECTIONS_FILE).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
     return result
+
+
+def _refuse_frames(predictors: Sequence[Any]) -> None:
+    """Raw frames are for what takes them."""
+    for predictor in predictors:
+        if predictor.camera is None:
+            raise BpuError(f'parameter frame_size: expected models that take a camera\'s frames '
+                           f'(bpu.input_format nv12, yuv444, or gray of a camera), found '
+                           f'{predictor.title}, which takes pictures')
+
+
+def _as_picture(source: Any, predictor: Any) -> Any:
+    """What is drawn on: the picture, or what a frame looks like."""
+    if not isinstance(source, Nv12Frame):
+        return source
+    camera = dict(predictor.camera, format='nv12')
+    return as_picture(planes_of(source, camera), camera)
 
 
 def _write(predictors: Sequence[Any], image: Any, found: Sequence[Any], target: Path) -> None:

@@ -19,6 +19,7 @@ from mmdet_bpu.engine.predictors import picture_pipeline
 from mmdet_bpu.engine.seeded_data import seeded_generators
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.config_reading import data_preprocessor, test_pipeline, type_name
+from mmdet_bpu.families.contract import converted_by_host
 from mmdet_bpu.runtime.input_stage import int8_image
 
 SHAPES = ((37, 53), (61, 29))  # (height, width) of pictures, px
@@ -26,7 +27,7 @@ LEVELS = 127
 # Both round the same float32 numbers; a padding that is no whole number may round once more.
 MOST_APART = 1
 # They prepare the picture, or do what the contract says.
-EXPECTED = ('LoadImageFromNDArray', 'Resize', 'Letterbox', 'PackDetInputs')
+EXPECTED = ('LoadImageFromNDArray', 'Resize', 'Letterbox', 'CameraResize', 'PackDetInputs')
 
 
 def require_promised_input(cfg: Config, preprocessing: Dict[str, Any]) -> None:
@@ -60,6 +61,8 @@ def _difference(cfg: Config, steps: List[dict], preprocessing: Dict[str, Any]) -
     """How the inputs differ, in words; None if they do not."""
     mean, std = np.float64(preprocessing['mean']), np.float64(preprocessing['std'])
     scale = float(np.max(np.maximum(np.abs(mean), np.abs(255 - mean)) / std) / LEVELS)
+    # The integers behind a camera's conversion, whoever does it.
+    preprocessing = converted_by_host(dict(preprocessing=preprocessing))['preprocessing']
     contract = dict(preprocessing=preprocessing, inputs=[dict(scale=scale)])
     for seed, shape in enumerate(SHAPES):
         with seeded_generators(seed):

@@ -1,6 +1,6 @@
 """What quantization did to a checkpoint, over validation images: tensors, outputs, detections."""
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 from mmengine import fileio
@@ -95,7 +95,8 @@ class QuantAnalysis:
 
 def analyze(loader: DataLoader, model: nn.Module, conversion: Conversion, rows: List[dict],
             images: int, int_images: int, score_thr: float, kernels: str,
-            floats: Optional[ModuleOp] = None, against: Optional[Executable] = None) -> QuantAnalysis:
+            floats: Optional[ModuleOp] = None, against: Optional[Executable] = None,
+            planes: Optional[Iterator[Dict[str, Tensor]]] = None) -> QuantAnalysis:
     """Run the first validation images through the float, the quantized and the integer network.
 
     Args:
@@ -109,6 +110,7 @@ def analyze(loader: DataLoader, model: nn.Module, conversion: Conversion, rows: 
         kernels (str): Kernel set of the integers.
         floats (ModuleOp, optional): HBIR with the weights of another float checkpoint.
         against (Executable, optional): What else is held against the integers.
+        planes (Iterator, optional): Its inputs, image by image, where it converts a camera's.
 
     Raises:
         BpuError: No image, images of another shape, or ``against`` is of another network.
@@ -117,7 +119,8 @@ def analyze(loader: DataLoader, model: nn.Module, conversion: Conversion, rows: 
     interpreter = Interpreter(program_from_module(conversion.result), kernels=kernels)
     result = QuantAnalysis(comparison, OutputAgreement(interpreter.outputs))
     if against is not None:
-        refuse_another_model(interpreter, against)
+        kinds = ('outputs', ) if planes is not None else ('inputs', 'outputs')
+        refuse_another_model(interpreter, against, kinds)
         result.against = OutputAgreement(interpreter.outputs)
     network, = quantization_of(model).networks
     decoding = HeadDecoding(model, network.graph.output_tree)
@@ -132,7 +135,8 @@ def analyze(loader: DataLoader, model: nn.Module, conversion: Conversion, rows: 
             real = dequantized(interpreter, integers)
             result.integers.add(index, quantized, real)
             if against is not None:
-                result.against.add(index, real, dequantized(against, against.run(levels)))
+                given = levels if planes is None else next(planes)
+                result.against.add(index, real, dequantized(against, against.run(given)))
             if index < int_images:
                 comparison.add_integers(channels_last)
             if comparison.walk.selects:
@@ -154,9 +158,10 @@ def dequantized(executable: Executable, integers: Dict[str, Tensor]) -> Dict[str
     return {spec.name: dequantize(integers[spec.name], spec.scale) for spec in executable.outputs}
 
 
-def refuse_another_model(expected: Executable, found: Executable) -> None:
+def refuse_another_model(expected: Executable, found: Executable,
+                         kinds: Sequence[str] = ('inputs', 'outputs')) -> None:
     """Raise BpuError unless two executables take and give tensors of the same names and forms."""
-    for kind in ('inputs', 'outputs'):
+    for kind in kinds:
         forms = [{spec.name: (tuple(spec.shape), spec.dtype, spec.scale)
                   for spec in getattr(each, kind)} for each in (expected, found)]
         if forms[0] == forms[1]:

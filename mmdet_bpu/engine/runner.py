@@ -10,9 +10,12 @@ from mmengine.registry import RUNNERS
 from torch import nn
 
 from mmdet_bpu.compat import has_compiled_ext
+from mmdet_bpu.datasets.camera_pictures import BYTES
 from mmdet_bpu.engine.artifact_detector import ArtifactDetector
+from mmdet_bpu.engine.camera_input import byte_camera
 from mmdet_bpu.engine.config_errors import field_of, present_files
 from mmdet_bpu.engine.data_classes import check_classes, labelled_loaders
+from mmdet_bpu.engine.deploy_preprocessing import in_camera_colors
 from mmdet_bpu.engine.distillation import distillation_hook, train_reached_alone
 from mmdet_bpu.engine.download import connected, fetch_pretrained
 from mmdet_bpu.engine.hooks import (BatchNormHook, DueValidationHook, PlainCheckpointHook,
@@ -81,7 +84,8 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
         """
         cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(cfg))
         refuse_config(cfg)
-        complete_config(cfg)
+        if byte_camera(complete_config(cfg)) is not None and cfg.get('test_dataloader') is not None:
+            cfg.test_dataloader = in_camera_colors(cfg.test_dataloader, BYTES)
         settle_resume(cfg)
         lacking = leave_out_incomplete(cfg)
         runner = super().from_cfg(cfg)
@@ -105,7 +109,7 @@ class BPURunner(ProcessRunner, WholeCheckpointRunner):
         stage = self.settings.stage
         if self.settings.is_executable:
             self._load_from = None
-            return ArtifactDetector(model)
+            return ArtifactDetector(model, camera=byte_camera(self.settings))
         self.open_synchronized_norms(model)
         if self.settings.deploy_preprocessing:
             require_fitting_shape(model, self.settings.input_shape)

@@ -14,6 +14,7 @@ from mmdet_bpu.engine.setting_fields import Field, is_count, one_of, validate_se
 from mmdet_bpu.engine.stage_names import (EXECUTABLE_STAGES, FLOAT, QUANTIZED_STAGES, STAGES,
                                           TRAINING_STAGES)
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.camera_format import NAMES, check_camera_format
 from mmdet_bpu.families.input_shape import INPUT_SHAPE, is_input_shape
 from mmdet_bpu.families.picture_format import INPUT_FORMATS
 from mmdet_bpu.families.picture_resize import LETTERBOX, STRETCH
@@ -21,6 +22,7 @@ from mmdet_bpu.quantization.observers import (DEFAULT_OBSERVER, OBSERVERS, check
                                               check_observer)
 from mmdet_bpu.quantization.qconfig import WHOLE
 from mmdet_bpu.quantization.rules import check_rules
+from mmdet_bpu.runtime.camera import FORMATS
 
 __all__ = ['BpuSettings', 'CalibrationSettings', 'EXECUTABLE_STAGES', 'FIELDS', 'STAGES',
            'TRAINING_STAGES', 'validate_settings']
@@ -56,7 +58,8 @@ class BpuSettings:
         stage (str): One of :data:`mmdet_bpu.engine.stage_names.STAGES`.
         march (str): March name.
         input_shape (tuple[int, int] | None): (height, width) of the deployed input, px.
-        input_format (str | None): Channels of the deployed input, e.g. ``'rgb'``.
+        input_format (str | dict | None): Channels of the deployed input, e.g. ``'rgb'``, or what
+            its camera gives.
         resize (str | None): ``'stretch'`` or ``'letterbox'``.
         qconfig (tuple[dict]): Rules before the default template.
         deploy_preprocessing (bool): Whether data comes as the deployed model gets it.
@@ -66,7 +69,7 @@ class BpuSettings:
     stage: str
     march: str
     input_shape: Optional[Tuple[int, int]]
-    input_format: Optional[str]
+    input_format: Union[str, Dict[str, str], None]
     resize: Optional[str]
     qconfig: Tuple[Dict[str, Any], ...]
     deploy_preprocessing: bool
@@ -99,7 +102,11 @@ FIELDS: Dict[str, Any] = {
     'march': one_of(tuple(MARCHES), DEFAULT_MARCH),
     # These three default to what the config's own test pipeline and data preprocessor do.
     'input_shape': Field(INPUT_SHAPE, is_input_shape),
-    'input_format': one_of(INPUT_FORMATS),
+    'input_format': Field(
+        'one of ' + ', '.join(map(repr, (*INPUT_FORMATS, *NAMES))) + ', or a dict with one of '
+        + ', '.join(map(repr, FORMATS)) + ' as its format',
+        lambda value: value in (*INPUT_FORMATS, *NAMES) if isinstance(value, str)
+        else isinstance(value, Mapping), None, check_camera_format),
     'resize': one_of((STRETCH, LETTERBOX)),
     'qconfig': Field('a list of rules (dicts)', _is_rule_list, (), check_rules),
     'deploy_preprocessing': Field(

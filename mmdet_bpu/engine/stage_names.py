@@ -6,6 +6,9 @@ from mmdet_bpu.lowering.artifact_formats import FORMATS
 FLOAT, CALIBRATION, QAT, INT, HBM = 'float', 'calibration', 'qat', 'int', 'hbm'
 VENDOR = 'hbdk4'
 
+# Their artefacts convert what a camera gives; they are fed with its bytes.
+BYTE_STAGES = tuple(row.stage for row in FORMATS.values() if row.converts)
+
 TRAINING_STAGES = (FLOAT, CALIBRATION, QAT)
 # Their model has fake quantizers.
 QUANTIZED_STAGES = (CALIBRATION, QAT)

@@ -15,8 +15,9 @@ from typing import Any, Dict, List, Optional
 from mmengine.config import Config, ConfigDict
 
 from mmdet_bpu.datasets.without_annotations import without_annotations
-from mmdet_bpu.engine.deploy_preprocessing import (rewrite_data_preprocessor, rewrite_dataset,
-                                                   rewrite_switched_pipelines)
+from mmdet_bpu.engine.deploy_preprocessing import (give_colors, rewrite_data_preprocessor,
+                                                   rewrite_dataset, rewrite_switched_pipelines,
+                                                   train_on_yuv, with_colors)
 from mmdet_bpu.engine.config_files import import_named_modules, read_config
 from mmdet_bpu.engine.config_structure import check_structure
 from mmdet_bpu.engine.foreign_errors import in_one_line
@@ -28,6 +29,8 @@ from mmdet_bpu.engine.stage_names import (CALIBRATION, EXECUTABLE_STAGES, FLOAT,
                                           TRAINING_STAGES)
 from mmdet_bpu.engine.unlabelled_data import read_no_labels
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.camera_format import (YUV, CameraFormat, camera_format,
+                                              require_camera_shape)
 from mmdet_bpu.families.config_reading import data_preprocessor, innermost
 from mmdet_bpu.families.fitting_shape import shape_as_tested
 from mmdet_bpu.families.picture_format import agreed_format
@@ -131,6 +134,11 @@ def complete_config(cfg: Config) -> BpuSettings:
     settings = validate_settings(cfg.bpu)
     if not cfg.get('default_scope'):  # python-style configs have none
         cfg.default_scope = 'mmdet'
+    camera = camera_format(settings.input_format)
+    if camera is not None and camera.model == YUV:
+        train_on_yuv(data_preprocessor(cfg))
+        if not settings.deploy_preprocessing:
+            _give_yuv(cfg, camera)
     if settings.deploy_preprocessing:
         settings = _with_deployed_data(cfg, settings)
     if cfg.get('custom_hooks') is not None:
@@ -151,6 +159,7 @@ def _with_deployed_data(cfg: Config, settings: BpuSettings) -> BpuSettings:
     if settings.input_shape is None:
         height, width = shape_as_tested(cfg, resize.shape)
         resize = replace(resize, height=height, width=width)
+    require_camera_shape(resize.camera, resize.shape)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(name) is not None:
             rewrite_dataset(cfg[name].get('dataset'), resize, preprocessor,
@@ -159,6 +168,16 @@ def _with_deployed_data(cfg: Config, settings: BpuSettings) -> BpuSettings:
     rewrite_data_preprocessor(preprocessor)
     return replace(settings, input_shape=resize.shape, input_format=input_format,
                    resize=LETTERBOX if resize.keep_ratio else STRETCH)
+
+
+def _give_yuv(cfg: Config, camera: CameraFormat) -> None:
+    """Pictures of a float stage in their own sizes, as Y, U, V."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(name) is not None:
+            give_colors(cfg[name].get('dataset'), camera, YUV)
+    for hook in cfg.get('custom_hooks') or ():
+        if hook.get('switch_pipeline') is not None:
+            hook['switch_pipeline'] = with_colors(hook['switch_pipeline'], camera, YUV)
 
 
 def calibration_dataloader(cfg: Config) -> ConfigDict:

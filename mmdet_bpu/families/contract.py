@@ -10,7 +10,7 @@ from mmdet_bpu.families.base import FAMILIES
 from mmdet_bpu.families.detr import DETR
 from mmdet_bpu.families.normalisation import normalisation
 from mmdet_bpu.families.output_tree import Tree, leaves, read_tree
-from mmdet_bpu.families.picture_format import agreed_format
+from mmdet_bpu.families.picture_format import agreed_camera, color_order
 from mmdet_bpu.families.picture_resize import picture_resize
 from mmdet_bpu.runtime.decoders import families, load_decoder
 from mmdet_bpu.runtime.facts import COMMON, check_facts
@@ -24,20 +24,37 @@ def preprocessing(cfg: Config) -> Dict[str, Any]:
 
     Returns:
         dict: ``resize`` (see :meth:`mmdet_bpu.families.picture_resize.PictureResize.as_contract`),
-        ``color_order`` of the tensor, ``mean`` and ``std`` per channel of that order, and in words
-        how the integer image is made.
+        ``color_order`` of the tensor, ``mean`` and ``std`` per channel of that order, in words how
+        the integer image is made and ``by`` whom, and where the network takes what a ``camera``
+        gives, its ``format``, ``range`` and ``matrix`` and ``by`` whom it is converted.
     """
     bpu = cfg.get('bpu') or {}
     mean, std = normalisation(cfg)
     resize = picture_resize(cfg, bpu.get('input_shape'), bpu.get('resize'))
+    camera = agreed_camera(cfg)
+    converted = {} if camera is None else dict(camera=dict(camera.camera, by='network'))
     return dict(
         resize=resize.as_contract(),
-        color_order=agreed_format(cfg, bpu.get('input_format')),
+        color_order=color_order(cfg),
         mean=mean,
         std=std,
-        by='host',
+        by='host' if camera is None else 'network',
         formula='int8 = clamp(round_half_even((uint8 - mean) / std / scale), -128, 127), '
-        'in float32')
+        'in float32',
+        **converted)
+
+
+def converted_by_host(metadata: Mapping[str, Any]) -> Dict[str, Any]:
+    """The contract of an artefact whose network has no conversion: the host does a camera's too.
+
+    Args:
+        metadata (Mapping): A contract; not changed.
+    """
+    stage = metadata.get('preprocessing') or {}
+    if stage.get('camera') is None:
+        return dict(metadata)
+    return dict(metadata, preprocessing=dict(
+        stage, by='host', camera=dict(stage['camera'], by='host')))
 
 
 def deploy_metadata(cfg: Config, model: nn.Module, output_tree: Tree,

@@ -6,8 +6,9 @@ from typing import Any, List, NamedTuple, Sequence
 from mmengine.config import Config
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.camera_format import RECIPE, YUV
 from mmdet_bpu.families.config_reading import data_preprocessor
-from mmdet_bpu.families.picture_format import input_channels
+from mmdet_bpu.families.picture_format import agreed_camera, input_channels
 
 PLACE = 'model.data_preprocessor'
 
@@ -31,6 +32,9 @@ def normalisation(cfg: Config) -> Normalisation:
             above 0, or another number of them than the picture has channels.
     """
     preprocessor, channels = data_preprocessor(cfg), input_channels(cfg)
+    camera = agreed_camera(cfg)
+    if camera is not None and camera.model == YUV:
+        return Normalisation([RECIPE] * channels, [RECIPE] * channels)
     mean, std = (per_channel(preprocessor.get(name) or [default], channels, f'{PLACE}.{name}')
                  for name, default in (('mean', 0.0), ('std', 1.0)))
     if min(std) <= 0:

@@ -3,11 +3,12 @@
 mmdet reads pictures blue first. Its data preprocessor swaps the first and the last of three
 channels, or none.
 """
-from typing import Optional
+from typing import Any, Dict, Optional, Union
 
 from mmengine.config import Config
 
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.families.camera_format import YUV, CameraFormat, camera_format
 from mmdet_bpu.families.config_reading import data_preprocessor, test_pipeline, type_name
 
 # The last: another number of channels, in the order of the file (as cv2.IMREAD_UNCHANGED).
@@ -54,16 +55,44 @@ def picture_format(cfg: Config) -> str:
     return 'gray' if channels == 1 else 'unchanged'
 
 
-def agreed_format(cfg: Config, stated: Optional[str]) -> str:
+def agreed_camera(cfg: Config) -> Optional[CameraFormat]:
+    """The camera of a config's deployed model; None where the host normalises pictures.
+
+    Raises:
+        BpuError: The model has not the channels of its pictures.
+    """
+    camera = camera_format((cfg.get('bpu') or {}).get('input_format'))
+    if camera is not None and input_channels(cfg) != camera.channels:
+        raise BpuError(f'field bpu.input_format: expected a model of {camera.channels} input '
+                       f'channel{"s" if camera.channels > 1 else ""} for {camera.format!r}, found '
+                       f'one of {input_channels(cfg)}')
+    return camera
+
+
+def color_order(cfg: Config) -> str:
+    """Order of the network's channels, those behind a camera's conversion too."""
+    camera = agreed_camera(cfg)
+    if camera is None:
+        return agreed_format(cfg, (cfg.get('bpu') or {}).get('input_format'))
+    return YUV if camera.model == YUV else picture_format(cfg)
+
+
+def agreed_format(cfg: Config, stated: Any) -> Union[str, Dict[str, str]]:
     """Input format of the deployed model: what the config says, checked, or what it gives.
 
     Args:
         cfg (Config): A config with a model.
-        stated (str, optional): ``bpu.input_format``.
+        stated (str | Mapping, optional): ``bpu.input_format``.
+
+    Returns:
+        str | dict: One of :data:`INPUT_FORMATS`, or the whole table of a camera.
 
     Raises:
         BpuError: The model is trained on another order.
     """
+    camera = camera_format(stated)
+    if camera is not None:
+        return camera.as_setting()
     gives = picture_format(cfg)
     # One channel has no order.
     if stated in (None, gives) or (gives == 'gray' and stated == 'bgr'):

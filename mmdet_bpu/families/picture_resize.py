@@ -5,26 +5,24 @@ rest. The deployed graph has one input shape and no padding mask, so a detector 
 (those of the DETR family) gets stretched pictures unless the config asks otherwise.
 """
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Tuple
 
+import numpy as np
 from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.families.config_reading import (class_of, data_preprocessor, test_pipeline,
-                                               type_name)
-from mmdet_bpu.families.input_shape import INPUT_SHAPE, is_input_shape
+from mmdet_bpu.families.camera_format import YUV, CameraFormat
+from mmdet_bpu.families.config_reading import class_of, data_preprocessor, test_pipeline
 from mmdet_bpu.families.normalisation import is_finite, normalisation, per_channel
-from mmdet_bpu.families.picture_format import input_channels, swaps_colors
-from mmdet_bpu.runtime.input_stage import INTERPOLATIONS
+from mmdet_bpu.families.picture_format import agreed_camera, input_channels, swaps_colors
+from mmdet_bpu.families.resize_reading import PIPELINE, ResizeReading, read_resize
+from mmdet_bpu.runtime.color_conversion import luma_of_gray, yuv_of_rgb
 
 STRETCH, LETTERBOX = 'stretch', 'letterbox'
-# Our own transform, in a config that was rewritten already.
-OWN_LETTERBOX = 'Letterbox'
-SEVERAL_SCALES = ('TestTimeAug', 'MultiScaleFlipAug', 'RandomResize', 'RandomChoiceResize')
-PIPELINE = 'test_dataloader.dataset.pipeline'
 PADDING_RULE = 'scale = min(width / w, height / h); side = int(side * scale + 0.5)'
+EVEN_RULE = 'scale = min(width / w, height / h); side = int(side * scale / 2 + 0.5) * 2'
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,9 @@ class PictureResize:
             network's input, on the scale of the picture (0 to 255), before normalisation.
         corner (str): Letterbox: where the picture lies, ``'top_left'`` or ``'center'``.
         clip (str): What boxes are clipped to: the ``'picture'``, or the whole ``'input'``.
+        camera (CameraFormat, optional): Whose planes are resized; ``pad_value`` is then Y, U, V.
+        colors (str): What they become in a data pipeline, see
+            :class:`mmdet_bpu.datasets.CameraResize`.
     """
     height: int
     width: int
@@ -48,6 +49,8 @@ class PictureResize:
     pad_value: Tuple[float, ...] = ()
     corner: str = 'top_left'
     clip: str = 'picture'
+    camera: Optional[CameraFormat] = None
+    colors: str = ''
 
     @property
     def shape(self) -> Tuple[int, int]:
@@ -57,21 +60,14 @@ class PictureResize:
     def as_contract(self) -> Dict[str, Any]:
         """The form that an artefact states and :mod:`mmdet_bpu.runtime.input_stage` reads."""
         stated = dict(asdict(self), by='host')
+        del stated['camera'], stated['colors']
+        if self.camera is not None and self.camera.multiple > 1:
+            stated['multiple'] = self.camera.multiple
         if not self.keep_ratio:
             return {key: value for key, value in stated.items()
                     if key not in ('pad_value', 'corner', 'clip')}
-        return dict(stated, pad_value=list(self.pad_value), size_rule=PADDING_RULE)
-
-
-@dataclass
-class _Reading:
-    """What the transforms read so far do to a picture's size."""
-    shape: Optional[Tuple[int, int]] = None
-    reason: str = 'it does not resize pictures'
-    keep_ratio: bool = False
-    interpolation: str = 'bilinear'
-    pad_value: Optional[Sequence[float]] = None  # blue first, as pictures are read
-    corner: str = 'top_left'
+        return dict(stated, pad_value=list(self.pad_value),
+                    size_rule=EVEN_RULE if 'multiple' in stated else PADDING_RULE)
 
 
 def picture_resize(cfg: Config, input_shape: Optional[Tuple[int, int]] = None,
@@ -88,7 +84,7 @@ def picture_resize(cfg: Config, input_shape: Optional[Tuple[int, int]] = None,
     Raises:
         BpuError: No shape is given and the test pipeline has none; the message says why.
     """
-    reading = _read(test_pipeline(cfg))
+    reading = read_resize(test_pipeline(cfg))
     if input_shape is None:
         if reading.shape is None:
             raise BpuError('field bpu.input_shape: expected (height, width) in px, found none, and '
@@ -98,17 +94,23 @@ def picture_resize(cfg: Config, input_shape: Optional[Tuple[int, int]] = None,
     if resize is None:
         resize = LETTERBOX if reading.keep_ratio and not needs_mask else STRETCH
     height, width = map(int, input_shape)
+    camera = agreed_camera(cfg)
+    behind = {} if camera is None else dict(camera=camera, colors=_colors(cfg, camera))
+    if camera is not None and reading.interpolation != 'bilinear':
+        raise BpuError(f"field {PIPELINE}: expected the interpolation 'bilinear' for input_format "
+                       f'{camera.format!r}, whose planes the host resizes so, found '
+                       f'{reading.interpolation!r}')
     if resize == STRETCH:
-        return PictureResize(height, width, False, reading.interpolation)
+        return PictureResize(height, width, False, reading.interpolation, **behind)
     # Boxes are clipped before a centred picture's place is taken off them.
     whole = needs_mask or reading.corner != 'top_left'
     return PictureResize(height, width, True, reading.interpolation, _pad_value(cfg, reading),
-                         reading.corner, 'input' if whole else 'picture')
+                         reading.corner, 'input' if whole else 'picture', **behind)
 
 
 def default_shape(cfg: Config) -> Optional[Tuple[int, int]]:
     """(height, width) px that the test pipeline gives pictures; None if it has no one size."""
-    return _read(test_pipeline(cfg)).shape
+    return read_resize(test_pipeline(cfg)).shape
 
 
 def needs_padding_mask(cfg: Config) -> bool:
@@ -117,12 +119,32 @@ def needs_padding_mask(cfg: Config) -> bool:
     return isinstance(detector, type) and issubclass(detector, DetectionTransformer)
 
 
-def _pad_value(cfg: Config, reading: _Reading) -> Tuple[float, ...]:
-    """Padding per channel, in the order of the network's input.
+def _colors(cfg: Config, camera: CameraFormat) -> str:
+    """What the data preprocessor of a model takes: blue first, gray, or Y, U, V."""
+    return 'yuv' if camera.model == YUV else 'gray' if camera.channels == 1 else 'bgr'
+
+
+def _pad_value(cfg: Config, reading: ResizeReading) -> Tuple[float, ...]:
+    """Padding per channel, in the order of the network's input; of a camera, in its bytes.
 
     Where no transform pads, the data preprocessor does, after normalisation: with 0, which is the
     mean before it.
     """
+    camera = agreed_camera(cfg)
+    if camera is not None and reading.camera_pad is not None:
+        return tuple(reading.camera_pad)
+    padding = _picture_padding(cfg, reading)
+    if camera is None or (camera.model == YUV and reading.pad_value is None):
+        return padding
+    blue_first = camera.channels == 3 and not swaps_colors(data_preprocessor(cfg))
+    color = np.clip(np.rint(padding[::-1] if blue_first else padding), 0, 255).astype(np.uint8)
+    conversion = luma_of_gray(camera.range) if camera.channels == 1 else \
+        yuv_of_rgb(camera.range, camera.matrix)
+    return tuple(map(float, conversion.apply(color)))
+
+
+def _picture_padding(cfg: Config, reading: ResizeReading) -> Tuple[float, ...]:
+    """Padding per channel, in the order of the network's input."""
     preprocessor, channels = data_preprocessor(cfg), input_channels(cfg)
     if reading.pad_value is None:
         padding = preprocessor.get('pad_value') or 0
@@ -132,116 +154,3 @@ def _pad_value(cfg: Config, reading: _Reading) -> Tuple[float, ...]:
         return tuple(m + float(padding) * s for m, s in zip(*normalisation(cfg)))
     values = per_channel(reading.pad_value, channels, f'{PIPELINE}: pad_val')
     return tuple(values[::-1] if channels == 3 and swaps_colors(preprocessor) else values)
-
-
-def _read(pipeline: Optional[List[dict]]) -> _Reading:
-    reading = _Reading()
-    if pipeline is None:
-        reading.reason = 'there is none'
-    for transform in pipeline or ():
-        name = type_name(transform)
-        if name in SEVERAL_SCALES:
-            reading.shape, reading.reason = None, f'{name} gives them several sizes'
-            _read_interpolation(reading, transform)
-        elif name in _READERS:
-            try:
-                _READERS[name](reading, transform)
-            except (TypeError, ValueError, KeyError, OverflowError) as error:
-                raise BpuError(
-                    f'field {PIPELINE}: {name} has arguments that cannot be read '
-                    f'({type(error).__name__}: {error}); correct {dict(transform)}') from error
-    if reading.shape is not None and not is_input_shape(reading.shape):
-        raise BpuError(f'field {PIPELINE}: expected sizes of {INPUT_SHAPE}, found {reading.shape}')
-    # By cv2 whatever backend the config's own pipeline has: every deployed stage resizes as a host.
-    if reading.interpolation not in list(INTERPOLATIONS):
-        raise BpuError(f'field {PIPELINE}: expected an interpolation of {", ".join(INTERPOLATIONS)} '
-                       f'of cv2, as a board\'s host has them, found {reading.interpolation!r}')
-    return reading
-
-
-def _read_interpolation(reading: _Reading, transform: dict) -> None:
-    """As the transform states it, or passes it on to the Resize that it makes."""
-    reading.interpolation = transform.get('interpolation', 'bilinear')
-
-
-def _read_resize(reading: _Reading, transform: dict) -> None:
-    scale = transform.get('scale')
-    if scale is None:
-        reading.shape, reading.reason = None, 'Resize scales them by a factor'
-    elif isinstance(scale, int):
-        reading.shape = (scale, scale)
-    else:
-        width, height = scale
-        reading.shape = (int(height), int(width))
-    reading.keep_ratio = bool(transform.get('keep_ratio', False))
-    _read_interpolation(reading, transform)
-
-
-def _read_resize_by_edges(reading: _Reading, transform: dict) -> None:
-    """A scale of this transform is a short and a long edge; pictures of a camera are wide."""
-    _read_resize(reading, transform)
-    if reading.shape is not None and reading.keep_ratio:
-        reading.shape = (min(reading.shape), max(reading.shape))
-
-
-def _read_shortest_edge(reading: _Reading, transform: dict) -> None:
-    _read_interpolation(reading, transform)
-    scale, longest = transform.get('scale'), transform.get('max_size')
-    short = min(scale) if isinstance(scale, (tuple, list)) else scale
-    reading.keep_ratio = True
-    if longest is None:
-        reading.shape, reading.reason = None, 'ResizeShortestEdge leaves their longer edge open'
-    else:
-        reading.shape = (int(short), int(longest))
-
-
-def _read_fixed_shape(reading: _Reading, transform: dict) -> None:
-    reading.shape = (int(transform['height']), int(transform['width']))
-    reading.keep_ratio = bool(transform.get('keep_ratio', False))
-    _read_interpolation(reading, transform)
-    reading.pad_value = _image_pad(transform)
-
-
-def _read_pad(reading: _Reading, transform: dict) -> None:
-    reading.pad_value = _image_pad(transform)
-    size, divisor = transform.get('size'), transform.get('size_divisor')
-    if size is not None:
-        width, height = (size, size) if isinstance(size, int) else size
-        reading.shape = (int(height), int(width))
-    if reading.shape is None:
-        return
-    if transform.get('pad_to_square'):
-        reading.shape = (max(reading.shape), ) * 2
-    if divisor:
-        reading.shape = tuple(-(-side // divisor) * divisor for side in reading.shape)
-
-
-def _read_center_pad(reading: _Reading, transform: dict) -> None:
-    mean = list(transform.get('mean') or [0.0])
-    reading.shape = None
-    reading.reason = 'RandomCenterCropPad keeps the size of each'
-    reading.keep_ratio, reading.corner = True, 'center'
-    reading.pad_value = mean[::-1] if transform.get('to_rgb') else mean
-
-
-def _read_own(reading: _Reading, transform: dict) -> None:
-    _read_resize(reading, dict(transform, keep_ratio=True))
-    reading.pad_value, reading.corner = transform['pad_val'], transform['corner']
-
-
-def _image_pad(transform: dict) -> Sequence[float]:
-    value: Any = transform.get('pad_val', 0)
-    if isinstance(value, dict):
-        value = value.get('img', 0)
-    return value if isinstance(value, (tuple, list)) else [value]
-
-
-_READERS = {
-    'Resize': _read_resize,
-    'FixScaleResize': _read_resize_by_edges,
-    'ResizeShortestEdge': _read_shortest_edge,
-    'FixShapeResize': _read_fixed_shape,
-    'Pad': _read_pad,
-    'RandomCenterCropPad': _read_center_pad,
-    OWN_LETTERBOX: _read_own,
-}

@@ -2,12 +2,13 @@
 
 The kinds are those of :mod:`mmdet_bpu.hbir.dialect`.
 """
+import math
 from numbers import Integral, Real
 from typing import Any, Sequence
 
 import numpy as np
 from xdsl.dialects.builtin import (ArrayAttr, DenseArrayBase, DenseIntOrFPElementsAttr, FloatAttr,
-                                   IntegerAttr, IntegerType, StringAttr, f64, i1, i64)
+                                   IntegerAttr, IntegerType, StringAttr, f32, f64, i1, i64)
 from xdsl.ir import (Attribute, Dialect, ParametrizedAttribute, SpacedOpaqueSyntaxAttribute,
                      TypeAttribute)
 from xdsl.irdl import irdl_attr_definition
@@ -40,9 +41,10 @@ KEYWORDS: dict[str, type[HbdkKeyword]] = {
     name: irdl_attr_definition(type(name, (HbdkKeyword,), {
         'name': f'hbdk.{name}', '__doc__': f'``#hbdk<{name} keyword>``.', '__module__': __name__}))
     for name in ('InterpolationMode', 'ExpansionMode', 'GeluApproximateMode', 'BoxTypeMode',
-                 'ScatterReduceMode')}
+                 'ScatterReduceMode', 'ImageConvertMode', 'CSCMode')}
 """The vendor's keyword attributes. Their sets of keywords are not published as a list, so any
-identifier is accepted (seen: bilinear, nearest, bicubic; constant, border)."""
+identifier is accepted (seen: bilinear, nearest, bicubic; constant, border); the operations of
+:mod:`mmdet_bpu.hbir.camera_ops` check their own."""
 
 Hbdk = Dialect('hbdk', [], list(KEYWORDS.values()))
 
@@ -55,9 +57,15 @@ def _is_f64(attribute: Attribute) -> bool:
     return isinstance(attribute, FloatAttr) and attribute.type == f64
 
 
+def _is_f32(attribute: Attribute) -> bool:
+    return isinstance(attribute, FloatAttr) and attribute.type == f32 \
+        and math.isfinite(attribute.value.data)
+
+
 _SCALAR_CHECKS = {
     'i64': _is_i64,
     'f64': _is_f64,
+    'f32': _is_f32,
     'number': lambda attribute: _is_i64(attribute) or _is_f64(attribute),
     'bool': lambda attribute: isinstance(attribute, IntegerAttr) and attribute.type == i1,
     'str': lambda attribute: isinstance(attribute, StringAttr),
@@ -74,7 +82,7 @@ def check_kind(kind: str, attribute: Attribute) -> None:
     elif base == 'ints':
         valid = isinstance(attribute, DenseArrayBase) and attribute.elt_type == i64
         count = len(attribute) if valid else 0
-    elif base in ('i64s', 'f64s'):
+    elif base in ('i64s', 'f64s', 'f32s'):
         check = _SCALAR_CHECKS[base[:-1]]
         valid = isinstance(attribute, ArrayAttr) and all(map(check, attribute.data))
         count = len(attribute.data) if valid else 0
@@ -104,7 +112,7 @@ def make_attribute(kind: str, value: Any, signless: bool = False) -> Attribute:
         if base == 'f64s' and isinstance(value, np.ndarray) and (value.ndim, value.dtype) == (
                 1, np.float64):
             return ArrayAttr(map(float_attribute, value.tolist()))
-        if base in ('i64s', 'f64s'):
+        if base in ('i64s', 'f64s', 'f32s'):
             return ArrayAttr(_scalar(base[:-1], item) for item in value)
         if base == 'elements':
             return dense_attribute(np.asarray(value), signless)
@@ -147,11 +155,14 @@ def _scalar(kind: str, value: Any) -> Attribute:
         return IntegerAttr(integer(value), i64)
     if kind in ('f64', 'number') and isinstance(value, Real) and not isinstance(value, bool):
         return float_attribute(float(value))
+    if kind == 'f32' and isinstance(value, Real) and not isinstance(value, bool):
+        return FloatAttr(float(np.float32(value)), f32)
     raise TypeError(kind)
 
 
 def _describe(kind: str, length: str) -> str:
-    words = {'i64s': 'a list of i64', 'f64s': 'a list of f64', 'ints': 'array<i64: ...>',
+    words = {'i64s': 'a list of i64', 'f64s': 'a list of f64', 'f32s': 'a list of finite f32',
+             'ints': 'array<i64: ...>',
              'number': 'an i64 or f64 number', 'elements': 'dense elements', 'str': 'a string',
              'bool': 'true or false', 'type': 'a type'}
     if kind.startswith('#'):

@@ -22,8 +22,8 @@ import json
 from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
-from xdsl.dialects.builtin import (ArrayAttr, DictionaryAttr, ModuleOp, NameLoc, NoneAttr,
-                                   StringAttr, TensorType)
+from xdsl.dialects.builtin import (ArrayAttr, DictionaryAttr, IntegerAttr, ModuleOp, NameLoc,
+                                   NoneAttr, StringAttr, TensorType, i64)
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
@@ -43,8 +43,10 @@ __all__ = ['OpBuilder', 'attrs_of', 'constant_array', 'find_function', 'metadata
 OPS = {**HBIR_OPS, **BPU_OPS, ConstFakeQuantOp.name: ConstFakeQuantOp}
 """Every operation that the builder can make, by its full name."""
 
-NAME, METADATA = 'hbir.name', 'bpu.metadata'
-"""Attribute of an argument or result: its public name; of a module: metadata as JSON text."""
+NAME, ID, METADATA = 'hbir.name', 'hbir.id', 'bpu.metadata'
+"""Attributes of an argument or result: its public name, and in the ``hbir`` dialect its number, as
+the vendor prints it: 1, 2, ... of arguments, -1, -2, ... of results; of a module: metadata as JSON
+text."""
 
 
 class OpBuilder:
@@ -126,6 +128,10 @@ class OpBuilder:
         properties = fake_quant_properties(bits, scale, axis, narrow)
         return self._append(ConstFakeQuantOp, [value], properties, value.type, site)
 
+    def adopt(self, op: Operation) -> None:
+        """Append an operation of another module, detached from it, as it is."""
+        self._block.add_op(op)
+
     def finish(self, outputs: Sequence[tuple[str, SSAValue]],
                metadata: Mapping[str, Any] | None = None) -> ModuleOp:
         """Return the verified module that returns ``outputs`` under their names.
@@ -142,8 +148,8 @@ class OpBuilder:
         function = FuncOp(
             'forward', ([value.type for value in self.inputs],
                         [value.type for _, value in outputs]), Region(self._block),
-            arg_attrs=_names_attribute(self._names),
-            res_attrs=_names_attribute([name for name, _ in outputs]))
+            arg_attrs=self._names_attribute(self._names, 1),
+            res_attrs=self._names_attribute([name for name, _ in outputs], -1))
         attributes = {}
         if metadata is not None:
             attributes[METADATA] = StringAttr(json.dumps(metadata, sort_keys=True))
@@ -151,6 +157,12 @@ class OpBuilder:
         for op in (module, function, self._block.last_op):
             verify_operation(op)  # each of the others was verified when it came
         return module
+
+    def _names_attribute(self, names: Sequence[str], step: int) -> ArrayAttr:
+        numbered = self.dialect == 'hbir'
+        return ArrayAttr([DictionaryAttr({
+            **({ID: IntegerAttr(step * place, i64)} if numbered else {}), NAME: StringAttr(name)})
+            for place, name in enumerate(names, 1)])
 
     def _append(self, cls, operands, properties, result_types, site):
         single = isinstance(result_types, TensorType)
@@ -214,7 +226,3 @@ def metadata_of(module: ModuleOp) -> dict:
         raise BpuError(f'{METADATA} of the module: expected the text of a JSON table, found '
                        f'{str(text)[:80]}')
     return metadata
-
-
-def _names_attribute(names: Sequence[str]) -> ArrayAttr:
-    return ArrayAttr([DictionaryAttr({NAME: StringAttr(name)}) for name in names])

@@ -17,6 +17,7 @@ from xdsl.ir import Operation, SSAValue
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import NAME, attrs_of, find_function, operations, site_of
 from mmdet_bpu.hbir.qnt_dialect import fake_quant_range, fake_quant_scale
+from mmdet_bpu.hbir.reference_camera import image_convert, image_preprocess
 from mmdet_bpu.hbir.reference_feature_maps import FEATURE_MAPS
 from mmdet_bpu.hbir.reference_deformable import deform_conv2d
 from mmdet_bpu.hbir.types import value_type
@@ -122,6 +123,8 @@ FUNCTIONS: Dict[str, Function] = {
     'hbir.max_pool': _max_pool,
     'hbir.grid_sample': _grid_sample,
     **FEATURE_MAPS,
+    'hbir.image_convert': image_convert,
+    'hbir.image_preprocess': image_preprocess,
     'hbir.topk': _topk,
     'hbir.gather_elements': lambda inputs, attrs: [
         inputs[0].gather(attrs['dim'], inputs[1].to(torch.int64))],

@@ -5,7 +5,7 @@ from typing import Callable, Optional, TextIO
 
 import numpy as np
 from xdsl.dialects.builtin import (ArrayAttr, DenseArrayBase, DenseIntOrFPElementsAttr, FloatAttr,
-                                   IntegerAttr, ModuleOp, TensorType, UnknownLoc, f64, i64)
+                                   IntegerAttr, ModuleOp, TensorType, UnknownLoc, f32, f64, i64)
 from xdsl.ir import Attribute, Operation
 from xdsl.printer import Printer
 
@@ -67,7 +67,10 @@ class ModulePrinter(Printer):
     def _print_item(self, item: Attribute) -> None:
         """Print an item of a list; i64 and f64 go without their type, as MLIR reads them."""
         number = _number_text(item)
-        if number is None:
+        if isinstance(item, FloatAttr) and item.type == f32 and math.isfinite(item.value.data):
+            # The shortest decimal that reads back as the same float32.
+            self.print_string(f'{float_text(float(str(np.float32(item.value.data))))} : f32')
+        elif number is None:
             self.print_attribute(item)
         else:
             self.print_string(number)

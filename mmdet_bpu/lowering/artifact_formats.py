@@ -29,6 +29,8 @@ class ArtifactFormat:
             :class:`~mmdet_bpu.lowering.artifacts.IntegerModel` and a path. Defaults to '': an
             export does not write it.
         computed (bool): The loader takes the name of a kernel set too. Defaults to False.
+        converts (bool): It holds the conversion of a camera's planes; of others the host does it.
+            Defaults to False.
     """
     stage: str
     suffix: str
@@ -36,6 +38,7 @@ class ArtifactFormat:
     loader: str
     writer: str = ''
     computed: bool = False
+    converts: bool = False
 
     def load(self, path: Path, kernels: str) -> 'Executable':
         """Import the loader and open a file with it; a kernel set computes it, where one does."""
@@ -54,9 +57,9 @@ def _imported(name: str) -> Callable[..., Any]:
 
 FORMATS: Dict[str, ArtifactFormat] = {row.stage: row for row in (
     ArtifactFormat('int', '.mlir', 'model.int.mlir', 'mmdet_bpu.lowering.integer_text:load',
-                   'mmdet_bpu.lowering.integer_text:write', computed=True),
+                   'mmdet_bpu.lowering.integer_text:write', computed=True, converts=True),
     ArtifactFormat('hbm', '.hbm', 'model.hbm', 'mmdet_bpu.executors.simulator:HbmSimulator',
-                   computed=True),
+                   computed=True, converts=True),
     ArtifactFormat('onnx', '.onnx', 'model.onnx', 'mmdet_bpu.lowering.onnx_form.files:OnnxNetwork',
                    'mmdet_bpu.lowering.onnx_form.files:write'),
 )}

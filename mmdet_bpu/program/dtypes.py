@@ -39,6 +39,8 @@ def _signed(bits: int, dtype: torch.dtype) -> ElementType:
 
 ELEMENT_TYPES = {row.name: row for row in (
     ElementType('i1', 'bool', 1, 1, 0, 1, torch.bool),
+    # What a camera gives; it has no scale, and no rule of a qconfig names it.
+    ElementType('ui8', 'uint8', 8, 1, 0, 255, torch.uint8),
     _signed(8, torch.int8),
     _signed(16, torch.int16),
     _signed(32, torch.int32),
@@ -48,7 +50,8 @@ TORCH_DTYPES = {name: row.torch_dtype for name, row in ELEMENT_TYPES.items()}
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 INTEGER_RANGES = {name: (row.low, row.high) for name, row in ELEMENT_TYPES.items()}
 INT32_MAX = INTEGER_RANGES['si32'][1]
-USER_DTYPES = tuple(row.user for row in ELEMENT_TYPES.values() if row.user != 'bool')
+USER_DTYPES = tuple(row.user for row in ELEMENT_TYPES.values()
+                    if row.user not in ('bool', 'uint8'))
 """What a ``qconfig`` rule may name, narrowest first."""
 ELEMENT_OF = {row.user: row.name for row in ELEMENT_TYPES.values()}
 BITS = {row.user: row.bits for row in ELEMENT_TYPES.values()}

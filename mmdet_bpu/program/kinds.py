@@ -136,6 +136,9 @@ _ROWS = (
 KINDS: Dict[str, Kind] = {row.name: row for row in _ROWS}
 """Name -> row."""
 
+IMAGE_CONVERT, IMAGE_PREPROCESS = 'image_convert', 'image_preprocess'
+"""Operations of both dialects that no kind asks for: the head of a program that a camera feeds."""
+
 REQUANTIZE, TABLE = 'requantize', 'table'
 """Operations of the ``bpu`` dialect that no kind asks for by name: a change of scale or width, and
 what a chain of elementwise functions becomes."""

@@ -9,6 +9,7 @@ import numpy as np
 from mmdet_bpu.program.deformable_samples import FRACTION_RANGE, sample_range
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.program.integer_rules import padding_fault, product_fault, table_fault
+from mmdet_bpu.program.image_rules import IMAGE_RULES
 from mmdet_bpu.program.movement_rules import MOVEMENT_RULES
 from mmdet_bpu.program.operation_checks import (MAX_WINDOW, Operation, OperationFault, Shape,
                                                 dim_of, dims_of, refuse, require, require_element,
@@ -276,7 +277,7 @@ RULES: dict[str, Callable[[Operation], None]] = {
     'max_pool': _max_pool, 'max': _chosen, 'min': _chosen,
     'avg_pool': _avg_pool, 'grid_sample': _grid_sample, 'resize': _resize, 'topk': _topk,
     'gather': _gather, 'where': _where,
-    'positive': _sign, 'not_negative': _sign, **MOVEMENT_RULES}
+    'positive': _sign, 'not_negative': _sign, **MOVEMENT_RULES, **IMAGE_RULES}
 """Name without prefix -> rule."""
 
 

@@ -13,6 +13,9 @@ ELEMENT_CLASSES = {'q': 'si8 si16 si32', 'all': 'si8 si16 si32 i1'}
 
 TABLE = '''
 constant = -> output: all {value: elements, site?: str}
+image_convert = y: ui8[4], uv~: ui8[4] -> output: si8[4] {site?: str}
+image_preprocess = image: si8[4] -> output: si8[4] {matrix: ints, offset: ints, low: ints,
+    shift: i64, levels: ints, site?: str}
 conv2d = input: si8|si16[4], weight: si8|si16[4], bias: si32[1], residual~: q[4] -> output: q[4]
     {stride: ints[2], pad: ints[4], dilation: ints[2], groups: i64, multiplier: ints, shift: ints,
     residual_multiplier?: ints, residual_shift?: ints, relu?: bool, site?: str}

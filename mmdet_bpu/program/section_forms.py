@@ -15,7 +15,7 @@ from mmdet_bpu.program.program import Instruction, Program, TensorType, Value
 from mmdet_bpu.program.verify import verify_program
 
 ARRAY_TYPES = ('bool', 'int8', 'uint8', 'int16', 'int32', 'int64')
-STORED_TYPES = {'i1': 'bool', 'si8': 'int8', 'si16': 'int16', 'si32': 'int32'}
+STORED_TYPES = {'i1': 'bool', 'ui8': 'uint8', 'si8': 'int8', 'si16': 'int16', 'si32': 'int32'}
 """Element name -> array type of a constant."""
 
 Fits = Callable[[Any], bool]

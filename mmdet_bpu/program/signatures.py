@@ -10,9 +10,9 @@ names joined by ``|``) and its rank if fixed. Marks after a name: ``?`` may be o
 their kinds; there ``?`` means that the attribute may be left out.
 
 Kinds: ``i64``, ``bool``, ``f64``, ``number`` (i64 or f64), ``str``, ``type``, ``elements`` (a dense
-constant), ``i64s`` and ``f64s`` (lists written ``[1, 1]``), ``ints`` (a list written
-``array<i64: 1, 1>``), each of these with a fixed length as ``i64s[2]``, and ``#Name`` (a keyword
-written ``#hbdk<Name keyword>``).
+constant), ``i64s`` and ``f64s`` (lists written ``[1, 1]``), ``f32s`` (written ``[1.0 : f32]``),
+``ints`` (a list written ``array<i64: 1, 1>``), each of these with a fixed length as ``i64s[2]``, and
+``#Name`` (a keyword written ``#hbdk<Name keyword>``).
 """
 import re
 from dataclasses import dataclass

@@ -26,7 +26,8 @@ NOT_FINITE = ('the float model computes no numbers there; check its weights (tra
 
 def input_stage(bpu: Mapping[str, Any]) -> Dict[str, Any]:
     """The settings that say what the network's input is."""
-    return {name: bpu[name] for name in INPUT_STAGE if bpu.get(name) is not None}
+    return {name: dict(bpu[name]) if isinstance(bpu[name], Mapping) else bpu[name]
+            for name in INPUT_STAGE if bpu.get(name) is not None}
 
 
 def package_versions() -> Dict[str, str]:

@@ -3,9 +3,15 @@
 Needs numpy, and cv2 to resize; of this package only :mod:`mmdet_bpu.runtime` and
 :mod:`mmdet_bpu.errors`.
 """
+from typing import Any, Dict, Union
+
 import cv2
 import numpy as np
 
+from mmdet_bpu.errors import BpuError
+from mmdet_bpu.runtime.camera import Nv12Frame, Planes
+from mmdet_bpu.runtime.camera_frame import framed_planes, plane_inputs, seen_picture
+from mmdet_bpu.runtime.levels import level_table, levels_of
 from mmdet_bpu.runtime.picture_check import check_picture
 from mmdet_bpu.runtime.picture_frame import place
 
@@ -62,30 +68,70 @@ def picture_channels(image, color_order):
     return image[..., None] if image.ndim == 2 else image
 
 
-def levels_of(values, stage, scale):
-    """Integers of picture values, per channel: ``clamp(rhe((value - mean) / std / scale))``.
-
-    All in float32: the order of these operations is part of the contract.
+def network_inputs(image: Union[np.ndarray, Nv12Frame],
+                   contract: Dict[str, Any]) -> Dict[str, np.ndarray]:
+    """A picture, or a camera's frame, as the network's inputs by name.
 
     Args:
-        values (np.ndarray): (N, channels), 0 to 255.
-        stage (dict): ``preprocessing`` of the contract.
-        scale (float): Scale of the network's input.
+        image (np.ndarray | Nv12Frame): (height, width, 3) uint8, blue first, as ``cv2.imread``
+            gives it, or :func:`mmdet_bpu.runtime.camera.nv12_frame`; a network of another number of
+            channels takes pictures of that many, in their own order.
+        contract (dict): Content of model.deploy.json.
 
     Returns:
-        np.ndarray: (N, channels) int8.
+        dict[str, np.ndarray]: Each (1, h, w, channels), in the input's own dtype.
+
+    Raises:
+        BpuError: It is no such picture, or a frame for a network that takes pictures.
     """
-    mean, std = np.float32(stage['mean']), np.float32(stage['std'])
-    levels = np.rint((np.float32(values) - mean) / std / np.float32(scale))
-    return np.clip(levels, -128, 127).astype(np.int8)
+    if takes_planes(contract['preprocessing']):
+        return plane_inputs(host_planes(image, contract['preprocessing']), contract)
+    return {contract['inputs'][0]['name']: int8_image(image, contract)}
+
+
+def takes_planes(stage: Dict[str, Any]) -> bool:
+    """Whether the network itself converts what the camera gives.
+
+    Args:
+        stage (dict): ``preprocessing`` of the contract.
+    """
+    camera = stage.get('camera')
+    return isinstance(camera, dict) and camera.get('by') == 'network'
+
+
+def host_planes(image: Union[np.ndarray, Nv12Frame], stage: Dict[str, Any]) -> Planes:
+    """Planes of a picture or a frame at the input's size.
+
+    Args:
+        image (np.ndarray | Nv12Frame): As for :func:`network_inputs`.
+        stage (dict): ``preprocessing`` of the contract, with a ``camera``.
+
+    Raises:
+        BpuError: It is neither, or of other channels.
+    """
+    if not isinstance(image, Nv12Frame):
+        gray = stage['camera']['format'] == 'gray'
+        check_picture(image, 1 if gray else 3, 'gray' if gray else 'bgr')
+        image = picture_channels(image, 'gray' if gray else 'bgr')
+    return framed_planes(image, stage)
+
+
+def refuse_frame(camera: Any, color_order: str) -> None:
+    """Refuse a camera's frame where there is no camera.
+
+    Raises:
+        BpuError: There is none.
+    """
+    if camera is None:
+        raise BpuError('an NV12 frame: expected a network whose input format is nv12, yuv444 or '
+                       f'gray of a camera, found one that takes {color_order} pictures')
 
 
 def int8_image(image, contract):
-    """A picture as the network's input.
+    """A picture as the network's input, normalised by the host.
 
     Args:
-        image (np.ndarray): (height, width, 3) uint8, blue first, as ``cv2.imread`` gives it; a
-            network of another number of channels takes pictures of that many, in their own order.
+        image (np.ndarray): As for :func:`network_inputs`.
         contract (dict): Content of model.deploy.json.
 
     Returns:
@@ -95,6 +141,11 @@ def int8_image(image, contract):
         BpuError: It is no such picture.
     """
     stage, scale = contract['preprocessing'], contract['inputs'][0]['scale']
+    if stage.get('camera') is not None:
+        seen = seen_picture(host_planes(image, stage), stage)
+        return level_table(stage, scale)[seen, np.arange(seen.shape[2])][None]
+    if isinstance(image, Nv12Frame):
+        refuse_frame(None, stage['color_order'])
     resize, channels = stage['resize'], len(stage['mean'])
     check_picture(image, channels, stage['color_order'])
     placed = place(resize, image.shape[1], image.shape[0])
@@ -102,8 +153,7 @@ def int8_image(image, contract):
     image = resized(image, (placed.width, placed.height), resize['interpolation'])
     if stage['color_order'] == 'rgb':
         image = image[..., ::-1]
-    # The integer of each of the 256 values of each channel.
-    table = levels_of(np.arange(256)[:, None].repeat(channels, 1), stage, scale)
+    table = level_table(stage, scale)
     levels = np.empty((resize['height'], resize['width'], channels), np.int8)
     if resize['keep_ratio']:
         levels[:] = levels_of(np.float32(resize['pad_value'])[None], stage, scale)

@@ -29,6 +29,8 @@ def place(resize: Dict[str, Any], width: int, height: int) -> Placement:
     Without ``keep_ratio`` it fills the input. With it, it becomes as large as fits (or stays as it
     is, where ``enlarge`` is false and it fits), its sides rounded as mmcv does, and lies in the
     ``corner``: ``top_left``, or ``center``, with one px more behind it if what is left over is odd.
+    With a ``multiple`` its sides and the corner are multiples of that many px, as the planes of an
+    NV12 frame ask for.
 
     Args:
         resize (dict): ``preprocessing.resize`` of a contract.
@@ -46,12 +48,14 @@ def place(resize: Dict[str, Any], width: int, height: int) -> Placement:
     ratio = min(resize['width'] / width, resize['height'] / height)
     if not resize.get('enlarge', True):
         ratio = min(ratio, 1.0)
+    step = resize.get('multiple', 1)
     # No side of a very long picture vanishes, and none is rounded beyond the input.
-    sides = [min(max(int(side * ratio + 0.5), 1), resize[name])
+    sides = [min(max(int(side * ratio / step + 0.5), 1) * step, resize[name])
              for side, name in ((width, 'width'), (height, 'height'))]
     margins = [0, 0]
     if resize['corner'] == 'center':
-        margins = [(resize['width'] - sides[0]) // 2, (resize['height'] - sides[1]) // 2]
+        margins = [(resize[name] - side) // (2 * step) * step
+                   for side, name in zip(sides, ('width', 'height'))]
     return Placement(*margins, *sides)
 
 

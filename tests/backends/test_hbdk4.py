@@ -12,9 +12,23 @@ from tests.vendor_stand_in import installed
 COMPILER = '''
 import json, pathlib
 CALLS = []
+class Argument:
+    def __init__(self, name, function):
+        self.name, self.function = name, function
+    def insert_image_preprocess(self, mode: str, divisor: int, mean, std, is_signed: bool = True):
+        CALLS.append(('insert_image_preprocess', self.name, mode, divisor, mean, std, is_signed))
+        self.function.inputs = [Argument(self.name, self.function)]
+    def insert_image_convert(self, mode: str = 'nv12'):
+        assert self is self.function.inputs[0]  # not the argument that was replaced
+        CALLS.append(('insert_image_convert', self.name, mode))
+        self.function.inputs = [Argument(self.name + end, self.function) for end in ('_y', '_uv')]
+class Function:
+    def __init__(self):
+        self.inputs = [Argument('image', self)]
 class Module:
     def __init__(self, text):
         self.text = text
+        self.functions = [Function()]
     @classmethod
     def parse(cls, asm: str):
         CALLS.append(('parse', asm))
@@ -63,6 +77,40 @@ def test_the_calls_are_the_published_ones_in_order(vendor, tmp_path):
         ('hbm_perf', str(path), str(tmp_path / 'perf'))]
     assert path.read_bytes() == b'vendor'
     assert report['summary']['performance']['FPS'] == 4.5
+
+
+def camera(**changes):
+    stage = dict(color_order='rgb', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+                 camera=dict(format='nv12', range='video', matrix='bt601', by='network'))
+    stage['camera'].update(changes)
+    return stage
+
+
+@pytest.mark.parametrize('stage, calls', [
+    (camera(), [('insert_image_preprocess', 'image', 'yuvbt601video2rgb', 1,
+                 [123.675, 116.28, 103.53], [58.395, 57.12, 57.375], True),
+                ('insert_image_convert', 'image', 'nv12')]),
+    (dict(camera(format='yuv444', matrix='bt709'), color_order='yuv', mean=[128.0] * 3, std=[128.0] * 3),
+     [('insert_image_preprocess', 'image', 'skip', 1, [0.0] * 3, [128.0] * 3, True)])])
+def test_a_camera_s_conversion_is_inserted_by_the_vendor_before_it_converts(vendor, tmp_path, stage,
+                                                                           calls):
+    compiler = vendor()
+    hbdk4.compile_for_board('module {}', tmp_path / 'model.hbm', 'nash-e', camera=stage)
+    assert compiler.CALLS[1:-2] == calls
+    assert [call[0] for call in compiler.CALLS[-2:]] == ['convert', 'compile']
+
+
+def test_bt709_is_refused_before_the_vendor_sees_it(vendor, tmp_path):
+    vendor()
+    with pytest.raises(BpuError, match="matrix: expected 'bt601' for HBIR"):
+        hbdk4.compile_for_board('module {}', tmp_path / 'model.hbm', 'nash-e',
+                                camera=camera(matrix='bt709'))
+
+
+def test_a_version_that_cannot_insert_is_refused(vendor, tmp_path):
+    vendor('Argument.insert_image_convert')
+    with pytest.raises(BpuError, match='expected one input with insert_image_convert'):
+        hbdk4.compile_for_board('module {}', tmp_path / 'model.hbm', 'nash-e', camera=camera())
 
 
 def test_text_goes_through_a_file_where_there_is_no_parser(vendor, tmp_path):

@@ -193,6 +193,32 @@ def test_the_compiled_model_of_the_checkpoint_differs_nowhere(trained, staged, a
         'the elements differ' in summary(found)
 
 
+def test_an_artefact_that_a_camera_feeds_is_given_its_bytes(trained, staged, tmp_path):
+    """Whatever the stage of the config: pictures for the checkpoint, planes for the artefact."""
+    kept = torch.load(trained / 'tiny_qat' / 'epoch_2.pth', weights_only=True)['state_dict']
+    checkpoint = str(tmp_path / 'without_its_settings.pth')
+    torch.save(dict(meta=dict(bpu_stage='qat'), state_dict=kept), checkpoint)
+
+    def camera(stage):
+        cfg = staged(stage, tmp_path / 'work')
+        cfg.bpu.input_format = 'nv12'
+        return cfg
+
+    exported = apis.export_hbir(camera('qat'), checkpoint)
+    apis.write_export(exported, tmp_path)
+    hbm = tmp_path / 'model.hbm'
+    compile_program(program_from_module(exported.integer), hbm, 'nash-e')
+    found = apis.compare(camera('int'), checkpoint, tmp_path / 'out', against=hbm, images=2,
+                         int_images=0)
+    assert [row['differing_share'] for row in found['against_outputs']] == [0, 0]
+    stages = apis.compare_stages(camera('qat'), checkpoint, tmp_path / 'model.int.mlir', hbm,
+                                 qat_images=1)
+    assert stages['int_equals_hbm'] is True and stages['qat_vs_int']['max_lsb'] <= 1
+    assert 0 <= apis.evaluate(camera('hbm'), hbm, str(tmp_path / 'run'))['coco/bbox_mAP'] <= 1
+    with pytest.raises(BpuError, match='it takes nv12, full range, bt601, but .* says pictures'):
+        apis.evaluate(staged('hbm', tmp_path / 'other'), hbm)
+
+
 QAT = 'tiny_qat/epoch_2.pth'
 REFUSED = {
     'a float checkpoint': (dict(checkpoint='tiny_float/epoch_2.pth'),

@@ -8,6 +8,7 @@ import pytest
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.builder import OpBuilder, attrs_of, operations
+from mmdet_bpu.hbir.camera_ops import VERIFY as CAMERA
 from mmdet_bpu.hbir.dialect import parse_table
 from mmdet_bpu.hbir.hbir_dialect import HBIR_OPS
 from mmdet_bpu.hbir.hbir_ops import ELEMENT_CLASSES, TABLE
@@ -43,7 +44,7 @@ def test_the_table_holds_the_published_signatures_and_nothing_else():
 
 
 def test_the_dialect_has_every_published_operation():
-    assert len(HBIR_OPS) == 116
+    assert len(HBIR_OPS) == 116 + len(CAMERA)
     assert all(cls.name == name for name, cls in HBIR_OPS.items())
 
 

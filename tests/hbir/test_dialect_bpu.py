@@ -53,7 +53,21 @@ POOL = dict(kernel=[3, 3], stride=[2, 2], pad=[1, 1, 1, 1], dilation=[1, 1], cei
 SEGMENTS = dict(entries=list(range(8 * 64 + 1)), segment_shift=[7] * 8,
                 segment_start=list(range(-32768, 32768, 8192)))
 
+def u8(*shape):
+    return tensor_type(shape, 'ui8')
+
+
+def plain(*shape):
+    return tensor_type(shape, 'si8')
+
+
+COLORS = dict(matrix=[1, 0, 2, 1, -1, -2, 1, 3, 0], offset=[5] * 3, low=[-112, -128, -128], shift=1,
+              levels=list(range(-128, 128)) * 3)
+
 VALID = [
+    ('image_convert', [u8(1, 4, 6, 1), u8(1, 2, 3, 2)], {}, plain(1, 4, 6, 3)),
+    ('image_convert', [u8(1, 3, 5, 1)], {}, plain(1, 3, 5, 1)),
+    ('image_preprocess', [plain(1, 4, 6, 3)], COLORS, i8(1, 4, 6, 3)),
     ('constant', [], dict(value=np.zeros((2, 3), np.int8)), None),
     ('conv2d', CONV_TYPES, CONV, i8(1, 4, 4, 6)),
     ('conv2d', CONV_TYPES + [i8(1, 4, 4, 6)], {**CONV, **RESIDUAL}, i16(1, 4, 4, 6)),
@@ -116,6 +130,23 @@ def test_every_operation_is_tested_and_has_a_kernel():
 
 
 REFUSED = [
+    ('image_convert', [u8(1, 3, 6, 1), u8(1, 1, 3, 2)], {}, plain(1, 3, 6, 3), 'even sides'),
+    ('image_convert', [u8(1, 4, 6, 1), u8(1, 4, 6, 2)], {}, plain(1, 4, 6, 3), 'uv has shape'),
+    ('image_convert', [u8(1, 4, 6, 2)], {}, plain(1, 4, 6, 2), 'y has 2 channels'),
+    ('image_convert', [u8(1, 4, 6, 1)], {}, plain(1, 4, 6, 3), r'expected \(1, 4, 6, 1\)'),
+    ('image_convert', [plain(1, 4, 6, 1)], {}, plain(1, 4, 6, 1), 'tensor of ui8'),
+    ('image_preprocess', [plain(1, 4, 6, 3)], {**COLORS, 'matrix': [1] * 8}, i8(1, 4, 6, 3),
+     'matrix has 8 values, expected 9'),
+    ('image_preprocess', [plain(1, 4, 6, 3)], {**COLORS, 'levels': [0] * 767}, i8(1, 4, 6, 3),
+     'levels has 767 values, expected 768'),
+    ('image_preprocess', [plain(1, 4, 6, 3)], {**COLORS, 'levels': [128] * 768}, i8(1, 4, 6, 3),
+     'levels are 128 to 128, expected -128 to 127'),
+    ('image_preprocess', [plain(1, 4, 6, 3)], {**COLORS, 'low': [-129] * 3}, i8(1, 4, 6, 3),
+     'low are -129'),
+    ('image_preprocess', [plain(1, 4, 6, 3)], {**COLORS, 'shift': 31}, i8(1, 4, 6, 3), 'shift is 31'),
+    ('image_preprocess', [plain(1, 4, 6, 3)], {**COLORS, 'matrix': [1 << 24] + [0] * 8},
+     i8(1, 4, 6, 3), 'reach 2147483653'),
+    ('image_preprocess', [plain(1, 4, 6, 2)], COLORS, i8(1, 4, 6, 2), 'image has 2 channels'),
     ('conv2d', [i16(1, 8, 8, 4), i16(6, 3, 3, 4), i32(6)], CONV, i8(1, 4, 4, 6), 'int16 x int16'),
     ('linear', [i16(2, 4), i16(6, 4), i32(6)], RQ, i8(2, 6), 'int16 x int16'),
     ('matmul', [i16(2, 4), i16(4, 6)], RQ, i8(2, 6), 'int16 x int16'),

@@ -20,7 +20,8 @@ from mmdet_bpu.kernels.registry import KERNELS
 from mmdet_bpu.lowering.hbir import LOWERINGS
 from mmdet_bpu.models.deform_conv2d import deform_conv2d
 from mmdet_bpu.program.functions import FUNCTIONS
-from mmdet_bpu.program.kinds import KINDS, REQUANTIZE, TABLE, stands_for
+from mmdet_bpu.program.kinds import (IMAGE_CONVERT, IMAGE_PREPROCESS, KINDS, REQUANTIZE, TABLE,
+                                     stands_for)
 from mmdet_bpu.quantization.placement import place
 
 SHAPE = (4, 6)
@@ -131,7 +132,8 @@ def test_kinds_without_an_integer_operation_are_part_of_others(through, name, in
 
 def test_no_integer_operation_is_left_without_a_kind():
     named = {row.integer for row in KINDS.values() if row.integer}
-    assert set(BPU_SPECS) == named | {REQUANTIZE, TABLE, 'constant'}
+    assert set(BPU_SPECS) == named | {REQUANTIZE, TABLE, IMAGE_CONVERT, IMAGE_PREPROCESS,
+                                      'constant'}
 
 
 @pytest.mark.parametrize('row', FUNCTIONS.values(), ids=lambda row: row.name)

@@ -86,5 +86,5 @@ def test_a_pair_of_lists_is_checked():
 
 
 def test_unknown_element_type_is_named():
-    with pytest.raises(BpuError, match="unknown element type 'ui8'"):
-        integer_range('ui8')
+    with pytest.raises(BpuError, match="unknown element type 'ui16'"):
+        integer_range('ui16')

@@ -30,7 +30,7 @@ def detected_by_mmdet(deployment, digits_config):
 @pytest.mark.parametrize('name', ['a.png', 'more/a.jpg'])
 def test_the_documents_code_detects_what_mmdet_detects(deployment, photos, detected_by_mmdet, name,
                                                        tmp_path, monkeypatch):
-    use, simulator = BLOCKS
+    use, simulator, _ = BLOCKS
     shutil.copytree(deployment[0], tmp_path / 'deploy')
     picture = cv2.imread(str(photos / name))
     cv2.imwrite(str(tmp_path / 'photo.png'), picture)

@@ -12,6 +12,7 @@ from mmdet_bpu.hbir.passes.drop_unused import drop_unused
 from mmdet_bpu.hbir.passes.emit_module import emit_module
 from mmdet_bpu.hbir.passes.find_tables import find_tables
 from mmdet_bpu.hbir.passes.fuse_epilogues import fuse_epilogues
+from mmdet_bpu.hbir.passes.insert_camera import insert_camera
 from mmdet_bpu.hbir.passes.merge_movement import merge_movement
 from mmdet_bpu.hbir.passes.pipeline import Pass, check_order, run_pipeline
 
@@ -28,6 +29,7 @@ PIPELINE = (
     Pass('emit', emit_module, ('find_tables', 'agree_types', 'bound_accumulators')),
     Pass('merge_movement', merge_movement, ('emit', )),
     Pass('drop_unused', drop_unused, ('merge_movement', )),
+    Pass('insert_camera', insert_camera, ('emit', )),
 )
 
 

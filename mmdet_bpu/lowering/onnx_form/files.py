@@ -12,6 +12,7 @@ import torch
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.input_check import check_inputs
 from mmdet_bpu.executors.protocol import KernelCounts, Network, Tensors
+from mmdet_bpu.families.contract import converted_by_host
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph
 from mmdet_bpu.hbir.builder import metadata_of
 from mmdet_bpu.lowering.artifact_formats import FORMATS
@@ -33,7 +34,8 @@ def write(exported: IntegerModel, path: Path) -> None:
     Raises:
         BpuError: ``onnx`` is not installed, an op has no ONNX form, or there are several networks.
     """
-    write_model(only_network(exported.networks), path, metadata_of(exported.integer),
+    write_model(only_network(exported.networks), path,
+                converted_by_host(metadata_of(exported.integer)),
                 data_name=f'{FORMATS["onnx"].file}.data')
 
 
