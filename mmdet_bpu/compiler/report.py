@@ -86,7 +86,7 @@ class Report:
     def outputs(self) -> list[TensorRow]:
         return [self._tensor(name) for name in self.network.program.outputs]
 
-    def input_stage(self) -> str:
+    def input_in_words(self) -> str:
         """What is fed to the network, in a line; '' where its metadata do not say."""
         stage = self.network.program.metadata.get('preprocessing')
         return input_words(stage) if isinstance(stage, dict) else ''
@@ -142,7 +142,7 @@ class Report:
                              for each in self.pictures.pictures],
             },
             'contract': {
-                'input stage': self.input_stage(),
+                'input stage': self.input_in_words(),
                 'inputs': [asdict(row) for row in self.inputs()],
                 'outputs': [asdict(row) for row in self.outputs()],
                 'metadata': self.network.program.metadata,

@@ -140,8 +140,9 @@ def _layer_rows(estimate: Estimate) -> list[dict]:
 def _input_stage(report: Report) -> str:
     """The network's input, and what makes it of a picture."""
     image = table('image', [asdict(row) for row in report.inputs()])
-    rows = report.input_stage()
-    return image + (table('input_stage', rows) if rows else
+    stage, rows = report.input_in_words(), report.input_stage()
+    words = f'<p class="sub">{escape(stage)}.</p>' if stage else ''
+    return words + image + (table('input_stage', rows) if rows else
                     '<p>The program has no deployment contract.</p>')
 
 
@@ -161,9 +162,7 @@ def _contract(report: Report) -> str:
                           ensure_ascii=False, default=str)
     inputs, outputs = ([asdict(row) for row in rows]
                        for rows in (report.inputs(), report.outputs()))
-    stage = report.input_stage()
-    words = f'<p class="sub">Input stage: {escape(stage)}.</p>' if stage else ''
-    return (f'{words}<h3>Inputs</h3>{table("inputs", inputs)}'
+    return (f'<h3>Inputs</h3>{table("inputs", inputs)}'
             f'<h3>Outputs</h3>{table("outputs", outputs)}'
             f'<h3>Before and after the model</h3><pre>{escape(metadata)}</pre>')
 
