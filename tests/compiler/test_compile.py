@@ -118,7 +118,8 @@ def test_sizes_are_shown_in_units_of_a_thousand(nbytes, shown):
 
 
 def test_with_the_vendor_s_compiler_both_files_are_made(detector, tmp_path, monkeypatch):
-    def compile_for_board(hbir_text, path, march, perf_dir):
+    def compile_for_board(hbir_text, path, march, perf_dir, camera):
+        assert camera is None
         path.write_bytes(hbir_text.encode())
         return {'summary': {'performance': {'FPS': 4.5}}, 'march': march}
 

@@ -212,7 +212,7 @@ def test_an_artefact_that_a_camera_feeds_is_given_its_bytes(trained, staged, tmp
                          int_images=0)
     assert [row['differing_share'] for row in found['against_outputs']] == [0, 0]
     stages = apis.compare_stages(camera('qat'), checkpoint, tmp_path / 'model.int.mlir', hbm,
-                                 qat_images=1)
+                                 images=2, qat_images=1)
     assert stages['int_equals_hbm'] is True and stages['qat_vs_int']['max_lsb'] <= 1
     assert 0 <= apis.evaluate(camera('hbm'), hbm, str(tmp_path / 'run'))['coco/bbox_mAP'] <= 1
     with pytest.raises(BpuError, match='it takes nv12, full range, bt601, but .* says pictures'):

@@ -47,13 +47,11 @@ def test_simulator_and_interpreter_agree_on_frames_bit_for_bit(camera_deployment
     reference, fast = (apis.load_artifact(camera_deployment / name, kernels) for name, kernels in
                        (('model.int.mlir', 'reference'), ('model.hbm', 'fast')))
     assert [(spec.name, spec.dtype) for spec in fast.inputs] == [('image_y', 'ui8'), ('image_uv', 'ui8')]
-    for seed, fill in ((0, None), (1, 255)):
-        rng = np.random.default_rng(seed)
-        inputs = {spec.name: torch.from_numpy(
-            rng.integers(0, 256, spec.shape, dtype=np.uint8) if fill is None
-            else np.full(spec.shape, fill, np.uint8)) for spec in fast.inputs}
-        first, second = reference.run(inputs), fast.run(inputs)
-        assert first and all(torch.equal(first[name], second[name]) for name in first)
+    rng = np.random.default_rng(0)
+    inputs = {spec.name: torch.from_numpy(rng.integers(0, 256, spec.shape, dtype=np.uint8))
+              for spec in fast.inputs}
+    first, second = reference.run(inputs), fast.run(inputs)
+    assert first and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_the_contract_and_the_report_say_what_is_fed(camera_deployment):
