@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.hbir.camera_ops import CONVERT_MODES, NO_CSC
-from mmdet_bpu.hbir.camera_stage import preprocess_attributes, vendor_refusal
 
 ABSENT = ("the package hbdk4 is not installed here. It comes with the vendor's OpenExplorer "
           'toolkit.')
@@ -63,7 +61,9 @@ def compile_for_board(hbir_text: str, path, march: str, opt: int = 2, jobs: int 
     path = Path(path)
     module = _read(compiler, hbir_text, path.parent)
     if camera is not None:
-        _insert_camera(module, camera)
+        # What it needs takes seconds to import, and no command needs it to ask whether hbdk4 is there.
+        from mmdet_bpu.backends.camera_calls import insert_camera
+        insert_camera(module, camera, _step)
     module = _step(f'convert it for {march}', compiler.convert, module, march)
     _step(f'compile it for {march}', compiler.compile, module, str(path), march, opt=opt,
           jobs=jobs)
@@ -114,33 +114,6 @@ def quantized_function(hbir_text: str, march: str) -> Any:
         raise BpuError(f'backend hbdk4: expected one function to feed in the converted module, found '
                        f'{len(functions)}; a version with the published interface is needed')
     return functions[0]
-
-
-def _insert_camera(module: Any, stage: dict) -> None:
-    """The vendor's calls that put a camera's conversion before the only input.
-
-    The normalisation first, then what makes planes of its input; the argument may be another one
-    after each call.
-    """
-    refusal = vendor_refusal(stage)
-    if refusal is not None:
-        raise BpuError(f'backend hbdk4: {refusal}')
-    attributes = preprocess_attributes(stage)
-    csc = attributes['csc']
-    _insert(module, 'insert_image_preprocess', mode='skip' if csc == NO_CSC else csc.lower(),
-            divisor=attributes['divisor'], mean=attributes['mean'], std=attributes['sd'],
-            is_signed=True)
-    if stage['camera']['format'] in CONVERT_MODES:
-        _insert(module, 'insert_image_convert', mode=stage['camera']['format'])
-
-
-def _insert(module: Any, call: str, **arguments: Any) -> None:
-    functions = list(getattr(module, 'functions', ()))
-    inputs = list(functions[0].inputs) if len(functions) == 1 else []
-    if len(inputs) != 1 or not callable(getattr(inputs[0], call, None)):
-        raise BpuError(f'backend hbdk4: expected one input with {call}, found {len(inputs)} inputs; '
-                       'a version with the published interface is needed')
-    _step(f'{call.replace("_", " ")} before the image', getattr(inputs[0], call), **arguments)
 
 
 def _compiler(functions: Sequence[str]) -> Any:
