@@ -15,6 +15,7 @@ from accuracy_methods import (CONTROL, FEW, IMAGES, METHODS, SEARCHED, TRAINED, 
                               Method)
 from accuracy_sets import QAT_BATCH, SPLITS, PackedSet  # noqa: E402
 
+from mmdet_bpu.compiler.estimate import COST_MODEL_VERSION  # noqa: E402
 from mmdet_bpu.output_folder import write_json  # noqa: E402
 from mmdet_bpu.version import __version__  # noqa: E402
 
@@ -67,7 +68,8 @@ class Cells(Demo):
         """A cell: made, or as it was kept if it was made of the same."""
         file = self.results / f'{self.packed.name}-{self.model}-{self.seed}-{method}.json'
         how = METHODS[method]
-        inputs = digest(self._float_inputs(), self._schedule(), CALIBRATED_ON, *how)
+        costs = [COST_MODEL_VERSION] if how.start == SEARCHED else []
+        inputs = digest(self._float_inputs(), self._schedule(), CALIBRATED_ON, *how, *costs)
         if file.is_file():
             kept = json.loads(file.read_text(encoding='utf-8'))
             if kept['inputs'] == inputs:
@@ -99,16 +101,16 @@ class Cells(Demo):
         if how.start == TRAINED:
             return self._trained(method, 'qat', base, [*self._schedule(), *how.overrides])
         if how.start == SEARCHED:
-            base = base._replace(config=self._searched(base))
+            base = self._searched(base)
         elif not how.overrides:
             return base
         return self._trained(method, 'calibration', base, how.overrides,
                              ['--from-statistics', base.path])
 
-    def _searched(self, base: Made) -> Path:
-        """A config with the rules that a search chose."""
-        out = self.folder / 'search'
-        self._forget_other('search', out, base.inputs)
+    def _searched(self, base: Made) -> Made:
+        """The same checkpoint, with a config that has the rules that a search chose."""
+        out, inputs = self.folder / 'search', digest(base.inputs, COST_MODEL_VERSION)
+        self._forget_other('search', out, inputs)
         self.step('search', out / 'searched_qconfig.py', lambda: self.run(
             'search', 'analyze_quant.py', 'search', base.config, base.path, '--out', out,
             *self.options()))
@@ -116,7 +118,7 @@ class Cells(Demo):
         config.write_text(f"_base_ = [{str(base.config)!r}, "
                           f"{str(out / 'searched_qconfig.py')!r}]\n"
                           'bpu = dict(qconfig={{_base_.searched_qconfig}})\n', encoding='utf-8')
-        return config
+        return Made(base.path, inputs, config)
 
     def _schedule(self) -> List[str]:
         """The stage's own recipe, 6 epochs with the decay at 5, on fewer steps."""
@@ -135,8 +137,7 @@ class Cells(Demo):
                  overrides: Sequence[str] = (), arguments: Sequence[Any] = ()) -> Made:
         """A step's checkpoint, made again only if it is to be made of something else."""
         config = source.config if source else self.config
-        rules = [] if config == self.config else [config.read_text(encoding='utf-8')]
-        inputs = digest(self._float_inputs(), stage, overrides, source and source.inputs, *rules)
+        inputs = digest(self._float_inputs(), stage, overrides, source and source.inputs)
         self._forget_other(f'train_{name}', self.folder / name, inputs)
         path = self.train(name, config, source and source.path, ['--stage', stage, *arguments],
                           overrides)

@@ -21,7 +21,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.executors.simulator import HbmSimulator
 from mmdet_bpu.families.contract import converted_by_host
 from mmdet_bpu.hbir.builder import metadata_of as metadata_in
-from mmdet_bpu.hbir.camera_stage import stage_of, vendor_refusal
+from mmdet_bpu.hbir.camera_stage import require_vendor_form, stage_of
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.hbir.text import print_text
 from mmdet_bpu.lowering.artifact_formats import FORMATS, writable_format
@@ -61,9 +61,7 @@ def export(cfg: Config, checkpoint: str, out_dir: Union[str, Path], step: Step =
     require_folder(out_dir)
     step('load and export')
     exported = export_hbir(cfg, checkpoint)
-    camera = stage_of(metadata_in(exported.integer))
-    if camera is not None and vendor_refusal(camera):
-        raise BpuError(vendor_refusal(camera))
+    require_vendor_form(stage_of(metadata_in(exported.integer)))
     step('write')
     with staged_folder(out_dir) as folder:
         names = sorted(write_export(exported, folder, formats))
@@ -141,8 +139,8 @@ def deploy(cfg: Config, checkpoint: str, out_dir: Union[str, Path], march: Optio
     step('export')
     metadata = metadata_of(cfg, model)
     camera = stage_of(metadata)
-    if camera is not None and choose_backend(backend) == 'hbdk4' and vendor_refusal(camera):
-        raise BpuError(vendor_refusal(camera))
+    if choose_backend(backend) == 'hbdk4':
+        require_vendor_form(camera)
     exported = to_integers(quantized_graphs(model), metadata)
     program = program_from_module(exported.integer)
     out = Path(out_dir)

@@ -3,7 +3,7 @@ from typing import Any, Callable
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.hbir.camera_ops import CONVERT_MODES, NO_CSC
-from mmdet_bpu.hbir.camera_stage import preprocess_attributes, vendor_refusal
+from mmdet_bpu.hbir.camera_stage import preprocess_attributes, require_vendor_form
 
 
 def insert_camera(module: Any, stage: dict, step: Callable[..., Any]) -> None:
@@ -20,9 +20,7 @@ def insert_camera(module: Any, stage: dict, step: Callable[..., Any]) -> None:
     Raises:
         BpuError: The vendor has no form for the camera, the module has no such calls, or one failed.
     """
-    refusal = vendor_refusal(stage)
-    if refusal is not None:
-        raise BpuError(f'backend hbdk4: {refusal}')
+    require_vendor_form(stage)
     attributes = preprocess_attributes(stage)
     csc = attributes['csc']
     _insert(module, step, 'insert_image_preprocess',

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict, Mapping, Optional
 
 from mmdet_bpu.errors import BpuError
-from mmdet_bpu.families.input_shape import even_shapes
-from mmdet_bpu.runtime.camera import FORMATS, side_multiple
+from mmdet_bpu.runtime.camera import FORMATS, even_shapes, side_multiple
 from mmdet_bpu.runtime.color_conversion import MATRICES, RANGES
 
 RGB, YUV = 'rgb', 'yuv'

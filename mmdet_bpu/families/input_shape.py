@@ -1,6 +1,6 @@
 """Sizes that a deployed input may have."""
 from numbers import Integral
-from typing import Any, List, Tuple
+from typing import Any
 
 # A picture of 8K (7680 x 4320 px) and no more; what is beyond is a slip of the keyboard that would
 # fill the memory of the machine.
@@ -17,9 +17,3 @@ def is_input_shape(value: Any) -> bool:
 
 def _is_side(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and 0 < value <= LONGEST_SIDE
-
-
-def even_shapes(shape: Tuple[int, int]) -> List[Tuple[int, int]]:
-    """The next smaller and the next larger (height, width) with even sides, px."""
-    return list(dict.fromkeys((max(height, 2), max(width, 2)) for height, width in (
-        tuple(side // 2 * 2 for side in shape), tuple(-(-side // 2) * 2 for side in shape))))

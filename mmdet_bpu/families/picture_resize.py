@@ -95,7 +95,7 @@ def picture_resize(cfg: Config, input_shape: Optional[Tuple[int, int]] = None,
         resize = LETTERBOX if reading.keep_ratio and not needs_mask else STRETCH
     height, width = map(int, input_shape)
     camera = agreed_camera(cfg)
-    behind = {} if camera is None else dict(camera=camera, colors=_colors(cfg, camera))
+    behind = {} if camera is None else dict(camera=camera, colors=_colors(camera))
     if camera is not None and reading.interpolation != 'bilinear':
         raise BpuError(f"field {PIPELINE}: expected the interpolation 'bilinear' for input_format "
                        f'{camera.format!r}, whose planes the host resizes so, found '
@@ -119,7 +119,7 @@ def needs_padding_mask(cfg: Config) -> bool:
     return isinstance(detector, type) and issubclass(detector, DetectionTransformer)
 
 
-def _colors(cfg: Config, camera: CameraFormat) -> str:
+def _colors(camera: CameraFormat) -> str:
     """What the data preprocessor of a model takes: blue first, gray, or Y, U, V."""
     return 'yuv' if camera.model == YUV else 'gray' if camera.channels == 1 else 'bgr'
 

@@ -85,9 +85,7 @@ def insert_vendor_stage(module: ModuleOp, stage: Dict[str, Any]) -> ModuleOp:
     Raises:
         BpuError: There is no form for the camera's matrix; see :func:`vendor_refusal`.
     """
-    refusal = vendor_refusal(stage)
-    if refusal is not None:
-        raise BpuError(refusal)
+    require_vendor_form(stage)
     attributes = preprocess_attributes(stage)
 
     def head(builder: OpBuilder, planes: List[SSAValue], image: SSAValue) -> SSAValue:
@@ -111,6 +109,20 @@ def vendor_refusal(stage: Dict[str, Any]) -> Optional[str]:
     return ("field bpu.input_format.matrix: expected 'bt601' for HBIR, whose image_preprocess knows "
             f'no other, found {matrix!r}; model.int.mlir and the .hbm of the simulator convert it '
             'by our own operations')
+
+
+def require_vendor_form(stage: Optional[Dict[str, Any]]) -> None:
+    """Refuse a camera's conversion that the vendor's forms cannot say.
+
+    Args:
+        stage (dict, optional): As :func:`stage_of` gives it; None converts nothing.
+
+    Raises:
+        BpuError: See :func:`vendor_refusal`.
+    """
+    refusal = None if stage is None else vendor_refusal(stage)
+    if refusal is not None:
+        raise BpuError(refusal)
 
 
 def preprocess_attributes(stage: Dict[str, Any]) -> Dict[str, Any]:

@@ -7,7 +7,7 @@ their levels have and by which matrix they were made is the contract's ``preproc
 An ordinary picture becomes one by :func:`planes_of`, which is how data sets train and evaluate such
 a network, and how ``tools/infer.py`` feeds it files.
 """
-from typing import Any, Dict, List, NamedTuple, Union
+from typing import Any, Dict, List, NamedTuple, Tuple, Union
 
 import numpy as np
 
@@ -48,6 +48,12 @@ def side_multiple(camera: Camera) -> int:
     return 2 if camera['format'] == 'nv12' else 1
 
 
+def even_shapes(shape: Tuple[int, int]) -> List[Tuple[int, int]]:
+    """The next smaller and the next larger shape with even sides, px."""
+    down, up = ([max(side + odd * (side % 2), 2) for side in shape] for odd in (-1, 1))
+    return list(dict.fromkeys((tuple(down), tuple(up))))
+
+
 def check_frame_size(width: int, height: int) -> None:
     """Refuse sizes that no NV12 frame has.
 
@@ -55,9 +61,7 @@ def check_frame_size(width: int, height: int) -> None:
         BpuError: A side is not positive or odd; the message names the next that are even.
     """
     if min(width, height) < 1 or width % 2 or height % 2:
-        sizes = ' and '.join(dict.fromkeys(
-            f'{max(width // 2 * 2, 2)}x{max(height // 2 * 2, 2)}' if down else
-            f'{max(-(-width // 2) * 2, 2)}x{max(-(-height // 2) * 2, 2)}' for down in (1, 0)))
+        sizes = ' and '.join(f'{w}x{h}' for w, h in even_shapes((width, height)))
         raise BpuError(f'NV12 frame: expected an even width and height, found {width}x{height}; '
                        f'the next that are even: {sizes}')
 

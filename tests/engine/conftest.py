@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from mmengine.config import Config
 
 from mmdet_bpu.engine.stages import load_config
+from tests.random_checkpoints import random_checkpoints_of
 from tests.stock_families import new_stock  # noqa: F401
 
 SIDE = 64  # px
@@ -134,19 +134,6 @@ def trained(staged, tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def random_checkpoints(staged, tmp_path_factory) -> dict:
     """Stage (float, calibration) -> checkpoint of the tiny detector with the same random weights."""
-    from mmdet_bpu import apis
-    from mmdet_bpu.analysis.model_check import observe_random_image, set_random_weights
-    from mmdet_bpu.quantization import prepare
     folder = tmp_path_factory.mktemp('random')
-    cfg = staged('calibration', folder)
-    settings = apis.settings_of(cfg)
-    model = apis.build_detector(cfg)
-    set_random_weights(model)
-    paths = {}
-    for stage in ('float', 'calibration'):
-        if stage == 'calibration':
-            prepare(model, settings)
-            observe_random_image(model)
-        paths[stage] = str(folder / f'{stage}.pth')
-        torch.save(dict(meta=dict(bpu_stage=stage), state_dict=model.state_dict()), paths[stage])
-    return paths
+    made = random_checkpoints_of(staged('calibration', folder), folder)
+    return {stage: str(path) for stage, path in made.items()}

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
+
+from tests.random_checkpoints import random_checkpoints_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DIGITS = CHECKOUT / 'configs' / 'demo' / 'digits_float.py'
@@ -52,23 +53,9 @@ def digits_config() -> Path:
 @pytest.fixture(scope='session')
 def checkpoints(tmp_path_factory) -> dict:
     """Stage (float, calibration) -> checkpoint of the same random weights."""
-    from mmdet_bpu import apis
-    from mmdet_bpu.analysis.model_check import observe_random_image, set_random_weights
     from mmdet_bpu.engine.stages import load_config
-    from mmdet_bpu.quantization import prepare
-    folder = tmp_path_factory.mktemp('checkpoints')
     cfg = load_config(str(DIGITS), 'calibration', {'bpu.calibration.observer': 'minmax'})
-    settings = apis.settings_of(cfg)
-    model = apis.build_detector(cfg)
-    set_random_weights(model)
-    paths = {}
-    for stage in ('float', 'calibration'):
-        if stage == 'calibration':
-            prepare(model, settings)
-            observe_random_image(model)
-        paths[stage] = folder / f'{stage}.pth'
-        torch.save(dict(meta=dict(bpu_stage=stage), state_dict=model.state_dict()), paths[stage])
-    return paths
+    return random_checkpoints_of(cfg, tmp_path_factory.mktemp('checkpoints'))
 
 
 @pytest.fixture(scope='session')
