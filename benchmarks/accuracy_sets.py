@@ -12,7 +12,8 @@ from typing import Any, Optional, Tuple
 from mmdet_bpu.errors import BpuError
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = dict(deformable='float', retinanet='retinanet', rtmdet='rtmdet', dino='dino')
+MODELS = dict(deformable='float', deformable_r50='r50', retinanet='retinanet', rtmdet='rtmdet',
+              dino='dino')
 """Model -> the end of its config's name, ``configs/demo/digits_*.py``."""
 DIGITS, BCCD = 'digits', 'bccd'
 BCCD_FOLDER = ROOT.parent / 'shared' / 'data' / 'bccd'

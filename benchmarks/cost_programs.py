@@ -4,7 +4,8 @@
 
 Each is captured, calibrated on one image of noise with random weights, and made an integer program:
 operations, shapes and types are those of the real road, numbers mean nothing. Writes one JSON per
-row to benchmarks/results/published/ and prints operations beside the published ones.
+row to benchmarks/results/published/ and prints operations beside the published ones. The vendor's
+models are int8 where our template keeps the features of a prediction in int16.
 """
 import argparse
 import json
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 from published_models.rows import ROWS
 from machine_facts import machine
 from program_shapes import write_shapes
@@ -22,17 +24,26 @@ from mmdet_bpu.compiler.published import PUBLISHED_NASH_E
 from mmdet_bpu.hbir.integer_program import program_from_module
 from mmdet_bpu.lowering.export import lower_networks
 from mmdet_bpu.program.program import Program
-from mmdet_bpu.quantization import prepare, quantized_graphs
+from mmdet_bpu.quantization import model_report, prepare, quantized_graphs
+from mmdet_bpu.quantization.template import PREDICTION_FEATURES
 
 FOLDER = Path(__file__).resolve().parent / 'results' / 'published'
+
+
+def prepared(name: str, shape: tuple, rules: list) -> nn.Module:
+    """A row's detector with quantizers."""
+    model = ROWS[name]().eval()
+    set_random_weights(model)
+    prepare(model, dict(input_shape=shape, qconfig=rules, calibration=dict(observer='minmax')))
+    return model
 
 
 @torch.no_grad()
 def program_of_row(name: str, shape: tuple) -> Program:
     """Integer program of a row, (height, width) px."""
-    model = ROWS[name]().eval()
-    set_random_weights(model)
-    prepare(model, dict(input_shape=shape, qconfig=[], calibration=dict(observer='minmax')))
+    wide = [dict(site=row['site'], dtype='int8') for row in model_report(prepared(name, shape, []))
+            if row['rule'] == f'template: {PREDICTION_FEATURES}']
+    model = prepared(name, shape, wide)
     observe_random_image(model)
     return program_from_module(lower_networks(quantized_graphs(model)).convert().result)
 

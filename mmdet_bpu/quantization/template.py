@@ -9,6 +9,7 @@ from mmdet_bpu.program.kinds import KINDS, Group, of_group, with_weights
 
 PRODUCTS = of_group(Group.PRODUCT)
 SOFTMAX_WEIGHTS = 'softmax weights of a matrix product'
+PREDICTION_FEATURES = 'features of a prediction'
 
 
 class Template:
@@ -19,7 +20,8 @@ class Template:
     output included, a deformable convolution that only samples being none; (b) inside softmax and
     norms and at their inputs (of a batch norm: behind a product), and for softmax weights that enter
     a matrix product; (c) for what divides, its reciprocal, and the squares that it is a sum of;
-    (d) between the steps of a long reduction; int32 for an output that a product makes directly (the
+    (d) between the steps of a long reduction; (e) for the features that a 1 x 1 convolution makes an
+    output of: each score is a sum of few of them; int32 for an output that a product makes directly (the
     scores). A matrix product takes one int16 side only. What a sampling or a resize reads is int8
     whatever path it lies on. Offsets have a scale of :data:`OFFSET_SCALE` px, so that the integers'
     positions are those of training.
@@ -51,6 +53,7 @@ class Template:
         for name, public in zip(graph.outputs, graph.output_names):
             if not self._is_product(name):
                 self._walk(name, f'path of output {public}')
+            self._features(name)
         self.accumulators = {
             n for n in graph.outputs if self._is_product(n) and not self.users[n]
         }
@@ -121,6 +124,22 @@ class Template:
             # A residual add that took a product in: the product is the first one.
             if self.placement.kinds.get(name) != Role.FUSED or name in self.placement.root:
                 self._walk(name, reason, seen)
+
+    def _features(self, output: str) -> None:
+        """What the 1 x 1 convolutions read that an output is made of."""
+        pending, seen = [output], set()
+        while pending:
+            value = pending.pop()
+            op = self.producers.get(value)
+            if op is None or value in seen:
+                continue
+            seen.add(value)
+            if op.kind not in PRODUCTS:
+                pending += op.inputs
+            elif op.kind == 'conv2d' and op.params['groups'] == 1 \
+                    and op.inputs[0] in self.producers \
+                    and set(self.graph.values[op.inputs[1]].shape[2:]) == {1}:
+                self._mark(op.inputs[0], PREDICTION_FEATURES)
 
     def _inside(self, op: Op) -> None:
         """Values inside a written-out softmax or norm, and what it reads."""

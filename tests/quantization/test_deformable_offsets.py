@@ -33,7 +33,7 @@ def prepared(toy, body, rules=(), **modules):
 
 def backbone(toy, cls, rules=()):
     return prepared(toy, lambda self, x: self.last(F.relu(self.dcn(F.relu(self.stem(x))))), rules,
-                    stem=nn.Conv2d(3, 4, 1), dcn=pack(cls), last=nn.Conv2d(6, 2, 1))
+                    stem=nn.Conv2d(3, 4, 1), dcn=pack(cls), last=nn.Conv2d(6, 2, 3))
 
 
 @pytest.mark.parametrize('cls', [DeformConv2dPack, ModulatedDeformConv2dPack])
@@ -133,8 +133,8 @@ def test_boxes_that_are_sampled_are_int16_on_both_sides(toy):
         boxes = self.boxes(x).exp()
         return self.scores(x), OpenTOODHead.deform_sampling(None, boxes, self.offset(x))
 
-    _, report = prepared(toy, body, stem=nn.Conv2d(3, 4, 1), boxes=nn.Conv2d(4, 4, 1),
-                         offset=nn.Conv2d(4, 8, 1), scores=nn.Conv2d(4, 2, 1))
+    _, report = prepared(toy, body, stem=nn.Conv2d(3, 4, 1), boxes=nn.Conv2d(4, 4, 3, padding=1),
+                         offset=nn.Conv2d(4, 8, 1), scores=nn.Conv2d(4, 2, 3))
     assert {site: row['dtype'] for site, row in report.items()} == {
         'image': 'int8', '/relu.0': 'int8', 'boxes/conv2d.0': 'int16', '/exp.0': 'int16',
         'offset/conv2d.0': 'int16', '/deform_conv2d.0': 'int16', 'scores/conv2d.0': 'int32'}

@@ -1,6 +1,7 @@
 """Rules before the template, and the template on a real detector."""
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mmdet_bpu.errors import BpuError
@@ -21,8 +22,31 @@ def rows(toy, rules, body=None):
 def test_without_rules_the_template_decides(toy):
     report, _ = rows(toy, [])
     assert {site: row['dtype'] for site, row in report.items()} == {
-        'image': 'int8', 'a/conv2d.0': 'int8', '/exp.0': 'int8', 'b/conv2d.0': 'int32'}
+        'image': 'int8', 'a/conv2d.0': 'int8', '/exp.0': 'int16', 'b/conv2d.0': 'int32'}
     assert all(row['rule'].startswith('template') for row in report.values())
+
+
+@pytest.mark.parametrize('last, body, dtype', [
+    (nn.Conv2d(4, 2, 1), lambda last, x: last(x), 'int16'),
+    (nn.Conv2d(4, 2, 1), lambda last, x: last(x).mul(3).sigmoid().flatten(1), 'int16'),
+    (nn.Conv2d(4, 2, 1), lambda last, x: F.conv2d(last(x), torch.ones(2, 2, 3, 3)), 'int8'),
+    (nn.Conv2d(4, 2, (1, 3)), lambda last, x: last(x), 'int8'),
+    (nn.Conv2d(4, 2, 1, groups=2), lambda last, x: last(x), 'int8'),
+    (nn.Linear(6, 2), lambda last, x: last(x), 'int8'),
+], ids=['1 x 1', 'more behind it', 'a product behind it', '1 x 3', 'groups', 'linear'])
+def test_features_that_a_1_x_1_convolution_makes_an_output_of_are_int16(toy, last, body, dtype):
+    model = toy(lambda self, x: body(self.last, F.relu(self.stem(x))), stem=nn.Conv2d(3, 4, 3, padding=1),
+                last=last)
+    prepare(model, dict(input_shape=SHAPE))
+    rows_of = {row['site']: row for row in model_report(model)}
+    assert rows_of['/relu.0']['dtype'] == dtype
+    assert (rows_of['/relu.0']['rule'] == 'template: features of a prediction') == (dtype == 'int16')
+
+
+def test_a_picture_and_features_that_a_resize_reads_stay_int8(toy):
+    report, _ = rows(toy, [], lambda self, x: (self.a(x), self.b(F.interpolate(x, scale_factor=2))))
+    assert report['image']['dtype'] == 'int8'
+    assert report['a/conv2d.0']['dtype'] == report['b/conv2d.0']['dtype'] == 'int32'
 
 
 def test_the_first_rule_that_matches_wins(toy):

@@ -17,7 +17,7 @@ FEW = ['train_dataloader.batch_size=2', 'model.test_cfg.nms_pre=50',
 
 
 @pytest.fixture(scope='module')
-def benchmark():
+def modules():
     """Modules by name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / 'benchmarks')
@@ -40,8 +40,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def packed(benchmark, folder):
-    return benchmark['sets'].packed(str(folder), folder, (64, 96), None)
+def packed(modules, folder):
+    return modules['sets'].packed(str(folder), folder, (64, 96), None)
 
 
 class Steps:
@@ -68,10 +68,10 @@ class Steps:
 
 
 @pytest.fixture
-def stepping(benchmark, packed, tmp_path):
+def stepping(modules, packed, tmp_path):
     """Function (overrides) -> cells whose steps are only noted, and the notes."""
     def build(overrides=(), seed=0):
-        cells = benchmark['cells'].Cells(packed, 'retinanet', seed, tmp_path, tmp_path / 'results',
+        cells = modules['cells'].Cells(packed, 'retinanet', seed, tmp_path, tmp_path / 'results',
                                          None, overrides)
         cells.run = Steps()
         return cells, cells.run.ran
@@ -108,7 +108,7 @@ def test_searched_dtypes_come_from_a_config_that_inherits_the_search(stepping):
     assert str(configs['train_calibration']) in bases and 'searched_qconfig.py' in bases
 
 
-def test_a_cell_is_made_again_only_of_other_inputs(stepping, tmp_path, benchmark, monkeypatch):
+def test_a_cell_is_made_again_only_of_other_inputs(stepping, tmp_path, modules, monkeypatch):
     first, ran = stepping()
     made = first.cell('minmax')
     ran.clear()
@@ -117,7 +117,7 @@ def test_a_cell_is_made_again_only_of_other_inputs(stepping, tmp_path, benchmark
     (tmp_path / 'results').rename(tmp_path / 'elsewhere')
     assert stepping()[0].cell('minmax') == made  # of its steps' results
     assert ran == []
-    monkeypatch.setitem(benchmark['methods'].METHODS, 'minmax', benchmark['methods'].Method(
+    monkeypatch.setitem(modules['methods'].METHODS, 'minmax', modules['methods'].Method(
         'statistics', ('bpu.calibration.observer=mse', )))
     other, ran = stepping()
     assert other.cell('minmax')['inputs'] != made['inputs']
@@ -145,8 +145,8 @@ def test_a_run_that_was_cut_goes_on(stepping):
     assert ran == ['train_minmax', 'test_int_minmax']
 
 
-def test_real_steps_on_a_folder(benchmark, packed, tmp_path, tool_process):
-    cells = benchmark['cells'].Cells(packed, 'rtmdet', 0, tmp_path, tmp_path / 'results', 1, FEW)
+def test_real_steps_on_a_folder(modules, packed, tmp_path, tool_process):
+    cells = modules['cells'].Cells(packed, 'rtmdet', 0, tmp_path, tmp_path / 'results', 1, FEW)
     commands = []
 
     def run(name, tool, *arguments):
@@ -163,10 +163,10 @@ def test_real_steps_on_a_folder(benchmark, packed, tmp_path, tool_process):
 
 
 @pytest.mark.parametrize('model', ['deformable', *FAMILIES])
-def test_a_set_gives_a_config_its_classes_sizes_and_steps(benchmark, packed, tmp_path, model):
+def test_a_set_gives_a_config_its_classes_sizes_and_steps(modules, packed, tmp_path, model):
     cfg = apis.load_config(str(packed.config(model, tmp_path / 'config.py')))
     digits = apis.load_config(str(ROOT / 'configs' / 'demo' / (
-        f'digits_{benchmark["sets"].MODELS[model]}.py')))
+        f'digits_{modules["sets"].MODELS[model]}.py')))
     assert cfg.bpu.input_shape == (64, 96) and cfg.model.bbox_head.num_classes == 10
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert loader.dataset.metainfo.classes == tuple('0123456789')
@@ -182,11 +182,11 @@ def test_a_set_gives_a_config_its_classes_sizes_and_steps(benchmark, packed, tmp
 
 
 @pytest.mark.parametrize('model', FAMILIES)
-def test_the_control_is_qat_without_quantization(benchmark, packed, tmp_path, model):
-    cells = benchmark['cells'].Cells(packed, model, 0, tmp_path, tmp_path)
+def test_the_control_is_qat_without_quantization(modules, packed, tmp_path, model):
+    cells = modules['cells'].Cells(packed, model, 0, tmp_path, tmp_path)
     schedule = cells._schedule()
     qat, control = (apis.load_config(str(cells.config), 'qat', options) for options in (
-        schedule, [*schedule, *benchmark['cells'].AS_FLOAT]))
+        schedule, [*schedule, *modules['cells'].AS_FLOAT]))
     for cfg in (qat, control):
         complete_config(cfg)
     assert (qat.bpu.pop('stage'), control.bpu.pop('stage')) == ('qat', 'float')
@@ -204,8 +204,8 @@ def cell(method, seed, **metrics):
         name: dict(mAP=value, mAP50=0.9) for name, value in metrics.items()})
 
 
-def test_shares_are_of_the_float_model_or_of_the_control(benchmark):
-    results = benchmark['accuracy'].Results([
+def test_shares_are_of_the_float_model_or_of_the_control(modules):
+    results = modules['accuracy'].Results([
         cell('control', 0, float=0.5, control=0.6), cell('default', 0, float=0.5, int=0.49),
         cell('default', 1, float=0.4, int=0.40), cell('qat', 0, float=0.5, int=0.57),
         cell('qat', 1, float=0.4, int=0.44)])
@@ -218,16 +218,16 @@ def test_shares_are_of_the_float_model_or_of_the_control(benchmark):
         '| qat | 0.505 ± 0.092 (0.950) |']
 
 
-def test_results_that_are_kept_are_of_methods_that_are_known(benchmark):
-    results = benchmark['accuracy'].Results.of(ROOT / 'benchmarks' / 'results')
-    assert all(method in benchmark['methods'].METHODS for _, _, method in results.by_key)
+def test_results_that_are_kept_are_of_methods_that_are_known(modules):
+    results = modules['accuracy'].Results.of(ROOT / 'benchmarks' / 'results')
+    assert all(method in modules['methods'].METHODS for _, _, method in results.by_key)
     if results.by_key:
         table = results.table()
         assert table in (ROOT / 'docs' / 'quantization.md').read_text(encoding='utf-8')
 
 
-def test_bad_input(benchmark, tmp_path, monkeypatch, capsys):
-    accuracy = benchmark['accuracy']
+def test_bad_input(modules, tmp_path, monkeypatch, capsys):
+    accuracy = modules['accuracy']
     assert accuracy.wanted('digits', 'dino', 1, ['qat', 'minmax'], ['*-1-q*']) == ['qat']
     for arguments, message in (
             (['--set', tmp_path], 'expected a folder with train_lmdb and val_lmdb, found no train_lmdb'),
@@ -239,7 +239,7 @@ def test_bad_input(benchmark, tmp_path, monkeypatch, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_a_failing_step_is_named_with_its_output(benchmark, packed, tmp_path):
-    cells = benchmark['cells'].Cells(packed, 'dino', 0, tmp_path, tmp_path)
+def test_a_failing_step_is_named_with_its_output(modules, packed, tmp_path):
+    cells = modules['cells'].Cells(packed, 'dino', 0, tmp_path, tmp_path)
     with pytest.raises(BpuError, match='(?s)test_int ended with exit code 2.*arguments are required: config'):
         cells.run('test_int', 'get_flops.py')
