@@ -57,7 +57,7 @@ def test_what_we_do_with_a_model_that_was_built_is_no_fault_of_the_config(staged
     def broken(*_):
         raise KeyError('a program error')
 
-    monkeypatch.setattr('mmdet_bpu.engine.runner.require_fitting_shape', broken)
+    monkeypatch.setattr('mmdet_bpu.engine.staged_model.require_fitting_shape', broken)
     cfg = staged('float', tmp_path / 'run', bpu__deploy_preprocessing=True)
     with pytest.raises(KeyError, match='a program error'):
         train(cfg, str(tmp_path / 'run'))

@@ -1,5 +1,6 @@
 """Checkpoints hold plain data, the quantized graph, and say which stage wrote them."""
 import logging
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -8,6 +9,8 @@ from mmengine.registry import HOOKS
 
 from mmdet_bpu.engine.plain_data import to_plain
 from mmdet_bpu.engine.stage_names import CALIBRATION
+from mmdet_bpu.engine.trained_colors import KEY as COLORS
+from mmdet_bpu.engine.trained_colors import trained_colors
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.saved_graph import KEY
 from mmdet_bpu.quantization import saved_form, saved_norms, saved_statistics
@@ -26,17 +29,19 @@ class PlainCheckpointHook(Hook):
 
     Args:
         stage (str): Stage that is written in ``meta['bpu_stage']``.
+        input_format (str | dict, optional): ``bpu.input_format``, which says the colours that are
+            written in ``meta['bpu_colors']``.
     """
 
     # After every other hook, so that what they add is converted too.
     priority = 'LOWEST'
 
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
+    def __init__(self, stage: str, input_format: Any = None) -> None:
+        self.stage, self.colors = stage, trained_colors(input_format)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Convert in place."""
-        checkpoint['meta']['bpu_stage'] = self.stage
+        checkpoint['meta'].update({'bpu_stage': self.stage, COLORS: self.colors})
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if hasattr(model, 'quant'):
             checkpoint[KEY] = saved_form(model)

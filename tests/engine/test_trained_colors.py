@@ -1,0 +1,47 @@
+"""Checkpoints say which colours their weights know, and a run warns of others."""
+import logging
+import re
+
+import pytest
+
+from mmdet_bpu.engine.runner import BPURunner
+from mmdet_bpu.engine.trained_colors import KEY, trained_colors, warn_of_other_colors
+from mmdet_bpu.engine.weights import read_checkpoint
+
+ON_YUV = dict(format='nv12', model='yuv')
+
+
+@pytest.mark.parametrize('input_format, colors', [
+    (None, 'rgb'), ('bgr', 'rgb'), ('nv12', 'rgb'), (dict(format='gray'), 'rgb'), (ON_YUV, 'yuv')])
+def test_what_a_model_sees(input_format, colors):
+    assert trained_colors(input_format) == colors
+
+
+@pytest.mark.parametrize('meta, input_format, words', [
+    ({}, ON_YUV, "x.pth: it does not say that it was trained on Y, U, V.*model='rgb'"),
+    ({KEY: 'rgb'}, ON_YUV, 'does not say'),
+    ({KEY: 'yuv'}, 'nv12', "it was trained on Y, U, V, and .* RGB; set .*model='yuv'"),
+    ({KEY: 'yuv'}, 'bgr', 'it was trained on Y, U, V'),
+    ({}, 'nv12', None), ({KEY: 'yuv'}, ON_YUV, None), ({KEY: 'rgb'}, None, None)])
+def test_other_colors_are_warned_of(meta, input_format, words, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmdet_bpu.engine.trained_colors.print_log',
+                        lambda text, logger, level: said.append((text, level)))
+    warn_of_other_colors(meta, input_format, 'x.pth')
+    assert len(said) == bool(words)
+    if words:
+        text, level = said[0]
+        assert level == logging.WARNING and re.search(words, text)
+
+
+def test_a_run_says_so_and_writes_what_it_trained_on(staged, trained, tmp_path):
+    source = str(trained / 'tiny_float' / 'epoch_2.pth')
+    assert read_checkpoint(source)['meta'][KEY] == 'rgb'
+    cfg = staged('calibration', tmp_path / 'x_calibration', load_from=source,
+                 bpu__input_format=ON_YUV)
+    runner = BPURunner.from_cfg(cfg)
+    runner.train()
+    log, = (tmp_path / 'x_calibration').glob('*/*.log')
+    assert f'WARNING - checkpoint {source}: it does not say that it was trained' in log.read_text()
+    saved = str(tmp_path / 'x_calibration' / 'epoch_1.pth')
+    assert read_checkpoint(saved)['meta'][KEY] == 'yuv'
