@@ -12,6 +12,7 @@ from mmdet_bpu.engine.weights import read_checkpoint
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.detector_path import example_samples
 from mmdet_bpu.quantization import model_report, quantization_of, set_quant_state
+from tests.same_weights import assert_same_weights
 
 EPOCHS = {'float': 2, 'calibration': 1, 'qat': 2}
 ITERATIONS_PER_EPOCH = 4
@@ -38,15 +39,6 @@ def last_checkpoint(root, stage):
 
 def is_activation_scale(key):
     return key.startswith('quant.') and key.endswith('scale')
-
-
-def assert_same_weights(first, second):
-    first, second = (read_checkpoint(str(path))['state_dict'] for path in (first, second))
-    assert list(first) == list(second)
-    if torch.cuda.is_available():  # where gradients of sampled points are added up in any order
-        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-3)
-    else:
-        assert not [name for name in first if not torch.equal(first[name], second[name])]
 
 
 @pytest.fixture(scope='module')

@@ -13,6 +13,7 @@ from mmdet_bpu.lowering.export import lower_networks
 from mmdet_bpu.quantization import quantized_graphs
 from mmdet_bpu.quantization.norm_states import live_paths
 from mmdet_bpu.quantization.saved_norms import KEY
+from tests.same_weights import assert_same_weights
 
 STEPS = dict(by='iter', at=[5, 9], parts=['backbone.layer2.*', '*'])  # an epoch has 4 iterations
 CONV, NORM = 'backbone.layer2.0.conv1', 'backbone.layer2.0.bn1'
@@ -66,16 +67,12 @@ def test_frozen_norms_stay_folded(saved):
 
 
 @pytest.mark.parametrize('epoch', [1, 2], ids=['live', 'half folded'])
-def test_a_resumed_run_is_the_one_that_was_not_interrupted(staged, finished, saved, tmp_path,
-                                                           epoch):
+def test_a_resumed_run_is_the_one_that_was_not_interrupted(staged, finished, tmp_path, epoch):
     work_dir = tmp_path / 'tiny_qat'
     cfg = live(staged, work_dir, None, train_cfg__max_epochs=epoch + 1)
     train(cfg, str(work_dir), resume=str(finished / f'epoch_{epoch}.pth'))
-    whole, resumed = saved[epoch], read_checkpoint(str(work_dir / f'epoch_{epoch + 1}.pth'))
-    for part in ('state_dict', 'ema_state_dict'):
-        assert list(whole[part]) == list(resumed[part])
-        for key, value in whole[part].items():
-            assert torch.equal(resumed[part][key], value), (part, key)
+    name = f'epoch_{epoch + 1}.pth'
+    assert_same_weights(finished / name, work_dir / name, ('state_dict', 'ema_state_dict'))
 
 
 def integers(model):
@@ -94,7 +91,8 @@ def test_its_checkpoints_are_evaluated_and_exported_as_any_other(staged, finishe
     assert list(model.state_dict()) == list(read_checkpoint(calibration)['state_dict'])
     assert integers(model) == integers(runner.model)
     tested = BPURunner.from_cfg(live(staged, tmp_path / 'x_qat', file)).model  # as tools/test.py
-    assert all(torch.equal(tested.state_dict()[k], v) for k, v in model.state_dict().items())
+    assert all(torch.equal(tested.state_dict()[k].cpu(), v.cpu())
+               for k, v in model.state_dict().items())
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         found, expected = (
@@ -109,7 +107,7 @@ def test_qat_from_float_calibrates_before_they_are_live(staged, trained, tmp_pat
                                      train_cfg__max_epochs=1))
     runner.train()
     assert CONV in live_paths(runner.model)
-    before, after = read_checkpoint(source)['state_dict'], runner.model.state_dict()
+    before, after = read_checkpoint(source)['state_dict'], runner.model.cpu().state_dict()
     unit = after[f'{NORM}.unit'].view(-1, 1, 1, 1)
     raw = after[f'{CONV}.weight'] / unit
     torch.testing.assert_close(raw, before[f'{CONV}.weight'], atol=1e-2, rtol=1e-2)

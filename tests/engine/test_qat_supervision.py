@@ -18,6 +18,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.saved_graph import KEY as GRAPH
 from mmdet_bpu.quantization import quantization_of
 from mmdet_bpu.quantization.saved_norms import KEY as NORMS
+from tests.same_weights import assert_same_weights
 
 PROCESSES = 2
 
@@ -86,10 +87,9 @@ def test_a_resumed_run_is_the_one_that_was_not_interrupted(staged, calibration, 
     work_dir = tmp_path / 'tiny_qat'
     train(unlabelled(staged, work_dir, None, pictures), str(work_dir),
           resume=str(finished / 'epoch_1.pth'))
-    whole, resumed = (read_checkpoint(str(folder / 'epoch_2.pth')) for folder in (finished, work_dir))
-    for part in ('state_dict', 'ema_state_dict'):
-        for name, value in whole[part].items():
-            assert torch.equal(resumed[part][name], value), (part, name)
+    files = [folder / 'epoch_2.pth' for folder in (finished, work_dir)]
+    assert_same_weights(*files, ('state_dict', 'ema_state_dict'))
+    whole, resumed = (read_checkpoint(str(file)) for file in files)
     assert resumed[KEY] == whole[KEY]
 
 
