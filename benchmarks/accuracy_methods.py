@@ -43,6 +43,7 @@ METHODS: Dict[str, Method] = {
     'qat_closed': Method(TRAINED, (f'{QAT}.closed=True', )),
     'qat_learned_scales': Method(TRAINED, (f'{QAT}.scales=learned', )),
     'qat_following_scales': Method(TRAINED, (f'{QAT}.scales=following', )),
+    'qat_live_norms': Method(TRAINED, (f'{QAT}.batch_norm=live', )),
     'qat_distilled': Method(TRAINED, (f'{QAT}.distill.outputs=1.0', )),
     'qat_without_labels': Method(TRAINED, (f'{QAT}.labels=False', )),
 }

@@ -72,13 +72,13 @@ def lifetimes(program: Program, order: list[int]) -> dict[str, tuple[int, int]]:
 
 def live_bytes(program: Program, order: list[int]) -> list[int]:
     """Live activation bytes at each step of a schedule."""
-    change = [0] * (len(order) + 1)
+    change = [0] * (len(order) + 2)  # of no instruction too, whose values live at step 0
     for name, (first, last) in lifetimes(program, order).items():
         nbytes = program.values[name].type.nbytes
         change[first] += nbytes
         change[last + 1] -= nbytes
     total, steps = 0, []
-    for delta in change[:-1]:
+    for delta in change[:len(order)]:
         total += delta
         steps.append(total)
     return steps

@@ -17,6 +17,11 @@ def test_lifetimes_run_from_producer_to_last_reader_and_outputs_to_the_end(maker
     assert live_bytes(program, [0, 1, 2]) == [8, 8, 12]
 
 
+def test_a_program_without_instructions_has_no_step(maker):
+    program = maker.finish(maker.input('x', (4,)))
+    assert live_bytes(program, []) == [] and peak_live_bytes(program, []) == 0
+
+
 def test_constants_are_not_activations(maker):
     out = maker.conv(maker.input('x', (1, 4, 4, 2)), 2)
     assert set(lifetimes(maker.finish(out), [0])) == {'x', out}

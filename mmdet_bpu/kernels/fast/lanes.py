@@ -170,6 +170,19 @@ def load_int16(typing, address):
 
 
 @intrinsic
+def load_int32(typing, address):
+    """16 words."""
+    return INT32(types.int64), lambda _, builder, sig, args: _loaded(builder, args[0], 32)
+
+
+@intrinsic
+def store_int32(typing, address, lanes):
+    """16 words."""
+    return types.void(types.int64, INT32), lambda context, builder, sig, args: _stored(
+        context, builder, *args, 32)
+
+
+@intrinsic
 def store_int8(typing, address, lanes):
     """The low bytes of int16."""
 
@@ -227,5 +240,5 @@ def _stores_element(bits: int):
     return intrinsic(store_element)
 
 
-element_int8, element_int16 = _loads_element(8), _loads_element(16)
+element_int8, element_int16, element_int32 = map(_loads_element, (8, 16, 32))
 store_element_int8, store_element_int16 = _stores_element(8), _stores_element(16)

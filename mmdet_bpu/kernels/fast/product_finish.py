@@ -55,11 +55,29 @@ def _residual_loop(requantize, array_at, size: int):
     return include
 
 
+def _scaling_loop(requantize):
+    """A loop that requantizes rows of GROUP accumulators in place; not all of them count."""
+
+    @njit
+    def rescale(sums, count, scales, low, high):
+        multiplier, shift = int32_at(scales, GROUP), int32_at(scales + 4 * GROUP, GROUP)
+        half = int32_at(scales + 8 * GROUP, GROUP)
+        for row in range(count):
+            values = int32_at(sums + 4 * GROUP * row, GROUP)
+            for i in range(GROUP):
+                values[i] = clamp(requantize(values[i], multiplier[i], shift[i], half[i]), low,
+                                  high)
+
+    return rescale
+
+
 halves_to_8 = _result_loop(scale_halves, int8_at, 1)
 halves_to_16 = _result_loop(scale_halves, int16_at, 2)
 halves_ties_to_8 = _result_loop(scale_halves_ties, int8_at, 1)
 halves_ties_to_16 = _result_loop(scale_halves_ties, int16_at, 2)
 split_to_16 = _result_loop(scale_split, int16_at, 2)
+halves_in_place, halves_ties_in_place, split_in_place = map(
+    _scaling_loop, (scale_halves, scale_halves_ties, scale_split))
 add_8, add_16 = (_residual_loop(scale_int32, array_at, size)
                  for array_at, size in ((int8_at, 1), (int16_at, 2)))
 add_ties_8, add_ties_16 = (_residual_loop(scale_int32_ties, array_at, size)
@@ -115,12 +133,22 @@ def finish(sums, count, width, scales, limits, out, size, row_elements):
     elif width == GROUP and mode == SPLIT and size == 2:
         split_to_16(sums, count, scales, low, high, out, row_elements)
     else:
-        multiplier, shift = int32_at(scales, GROUP), int32_at(scales + 4 * GROUP, GROUP)
-        half = int32_at(scales + 8 * GROUP, GROUP)
+        if mode == HALVES:
+            halves_in_place(sums, count, scales, low, high)
+        elif mode == HALVES_TIES:
+            halves_ties_in_place(sums, count, scales, low, high)
+        elif mode == SPLIT:
+            split_in_place(sums, count, scales, low, high)
+        else:
+            multiplier, shift = int32_at(scales, GROUP), int32_at(scales + 4 * GROUP, GROUP)
+            half = int32_at(scales + 8 * GROUP, GROUP)
+            for row in range(count):
+                values = int32_at(sums + 4 * GROUP * row, GROUP)
+                for i in range(width):
+                    values[i] = scale(values[i], mode, multiplier[i], shift[i], half[i], low,
+                                      high)
         for row in range(count):
             values = int32_at(sums + 4 * GROUP * row, GROUP)
-            for i in range(width):
-                values[i] = scale(values[i], mode, multiplier[i], shift[i], half[i], low, high)
             at = out + size * row_elements * row
             if size == 1:
                 narrow = int8_at(at, width)

@@ -10,7 +10,8 @@ from mmdet_bpu.kernels.fast import FAST
 from mmdet_bpu.kernels.fast.memory import int8_at, int16_at
 from mmdet_bpu.kernels.fast.product_finish import COLUMNS, GROUP
 from mmdet_bpu.kernels.fast.product_loops import Window, product
-from mmdet_bpu.kernels.fast.products import NO_SCALES, column_scales, unit_is_exact
+from mmdet_bpu.kernels.fast.product_operands import NO_SCALES, column_scales
+from mmdet_bpu.kernels.fast.products import unit_is_exact
 from mmdet_bpu.kernels.kernel_set import Into, Tensors
 from mmdet_bpu.kernels.reference import REFERENCE
 from mmdet_bpu.program.numerics import Operand

@@ -4,19 +4,16 @@ import math
 from typing import Optional
 
 import numpy as np
-import torch
 
 from mmdet_bpu.kernels.fast import FAST
+from mmdet_bpu.kernels.fast.depthwise import is_depthwise, plan_depthwise
 from mmdet_bpu.kernels.fast.product_loops import DEPTH_INT8, GROUP, Window, pack, product
-from mmdet_bpu.kernels.fast.requantize import INT64, ScaleConstants
+from mmdet_bpu.kernels.fast.product_operands import (MULTIPLICATIONS, NO_SCALES, by_parts,
+                                                       column_scales, place_of)
+from mmdet_bpu.kernels.fast.requantize import INT64
 from mmdet_bpu.kernels.kernel_set import Into, Tensors
 from mmdet_bpu.kernels.reference.epilogue import Epilogue
-from mmdet_bpu.kernels.reference.requantizer import Requantizer
 from mmdet_bpu.program.numerics import Operand
-
-NO_SCALES = np.zeros((0, 3, GROUP), np.int32), np.zeros(3, np.int32)
-# Multiplications of a product that take as long as one elementary operation.
-MULTIPLICATIONS = 16
 
 
 @FAST.into('bpu.linear')
@@ -39,6 +36,8 @@ def conv2d(operands: list[Operand], attrs: dict) -> Optional[Into]:
              and not any(attrs['pad']))
     window = Window(height, width, channels, out_height, out_width, *kernel, *attrs['stride'],
                     top, left, *attrs['dilation'], channels // groups, int(dense))
+    if is_depthwise(operands, groups):
+        return plan_depthwise(operands, attrs, window)
     return plan_product(operands, attrs, window, groups, 'bpu.conv2d')
 
 
@@ -62,7 +61,7 @@ def plan_product(operands: list[Operand], attrs: dict, window: Window, groups: i
     bias = operands[2].constant.numpy().astype(np.int64)
     if depth == 4:
         bias = bias - 128 * weight.astype(np.int64).sum(1)
-    start = _by_parts(bias.astype(np.int32), groups)
+    start = by_parts(bias.astype(np.int32), groups)
     scales = column_scales(epilogue.requantizer, channels, groups)
     residual_scales = NO_SCALES if epilogue.residual is None else column_scales(
         epilogue.residual, channels, groups)
@@ -74,8 +73,8 @@ def plan_product(operands: list[Operand], attrs: dict, window: Window, groups: i
 
     def into(inputs: Tensors, outputs: Tensors) -> None:
         residual = inputs[3] if len(inputs) > 3 else None
-        product(count, rows, by_columns, *_place(inputs[0]), window, panels, depth, columns, start,
-                *scales, *_place(residual), *residual_scales, *_place(outputs[0]), work=work)
+        product(count, rows, by_columns, *place_of(inputs[0]), window, panels, depth, columns, start,
+                *scales, *place_of(residual), *residual_scales, *place_of(outputs[0]), work=work)
 
     return into
 
@@ -101,32 +100,9 @@ def unit_is_exact() -> bool:
         start = np.zeros(3, np.int64) - (128 * weight.astype(np.int64).sum(1) if depth == 4 else 0)
         found = np.empty((3, 3), np.int32)
         product(3, 3, False, values.ctypes.data, values.itemsize, window,
-                pack(weight, 1, depth), depth, 3, _by_parts(start.astype(np.int32), 1), scales, limits, 0, 0, *NO_SCALES,
-                found.ctypes.data, found.itemsize)
+                pack(weight, 1, depth), depth, 3, by_parts(start.astype(np.int32), 1), scales,
+                limits, 0, 0, *NO_SCALES, found.ctypes.data, found.itemsize)
         if not np.array_equal(found, expected):
             FAST.notes.append('the integer unit is not exact here: products by the reference')
             return False
     return True
-
-
-def _by_parts(constants: np.ndarray, groups: int) -> np.ndarray:
-    """Numbers (O) as (groups, parts * GROUP), each group filled up with 0."""
-    columns = len(constants) // groups
-    parts = np.zeros((groups, -(-columns // GROUP) * GROUP), np.int32)
-    parts[:, :columns] = constants.reshape(groups, columns)
-    return parts
-
-
-def column_scales(requantizer: Requantizer, channels: int, groups: int
-                  ) -> tuple[np.ndarray, np.ndarray]:
-    """Constants (groups * parts of GROUP columns, 3, GROUP), and mode, low and high."""
-    constants = ScaleConstants.of(requantizer)
-    rows = [_by_parts(np.broadcast_to(each, channels), groups).reshape(-1, GROUP)
-            for each in (constants.multiplier, constants.shift, constants.half)]
-    return (np.stack(rows, 1),
-            np.array([constants.mode, constants.low, constants.high], np.int32))
-
-
-def _place(tensor: Optional[torch.Tensor]) -> tuple[int, int]:
-    """Address and bytes of an element; zeros for none."""
-    return (0, 0) if tensor is None else (tensor.data_ptr(), tensor.element_size())

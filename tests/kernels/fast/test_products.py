@@ -95,6 +95,43 @@ def test_conv2d(size, groups, per_group, kernel, stride, dilation, pad, in_dtype
     assert found.dtype == expected.dtype and torch.equal(found, expected)
 
 
+@settings(max_examples=80, deadline=None)
+@given(size=st.tuples(st.integers(5, 12), st.integers(5, 12)),
+       channels=st.sampled_from([2, 15, 16, 17, 24, 63, 64, 65, 79, 80, 96, 130]),
+       kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+       stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+       dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+       pad=st.tuples(*[st.integers(2, 5)] * 4), **TYPES)
+def test_depthwise_conv2d(size, channels, kernel, stride, dilation, pad, in_dtype, out_dtype,
+                          residual_dtype, relu, seed):
+    rng = np.random.default_rng(seed)
+    taps = kernel[0] * kernel[1]
+    bias, attrs = product_case(rng, in_dtype, out_dtype, residual_dtype, taps, channels, relu)
+    attrs.update(stride=stride, pad=pad, dilation=dilation, groups=channels)
+    inputs = [integers(rng, (2, *size, channels), in_dtype),
+              integers(rng, (channels, *kernel, 1), 'si8'), bias]
+    if residual_dtype:
+        out = [(size[axis] + pad[axis] + pad[axis + 2] - dilation[axis] * (kernel[axis] - 1) - 1)
+               // stride[axis] + 1 for axis in (0, 1)]
+        inputs.append(integers(rng, (2, *out, channels), residual_dtype))
+    found, expected = both('bpu.conv2d', inputs, attrs)
+    assert found.dtype == expected.dtype and torch.equal(found, expected)
+
+
+def test_other_groups_and_weights_of_int16_are_products(monkeypatch):
+    planned = []
+    monkeypatch.setattr(products, 'plan_depthwise', lambda *arguments: planned.append(arguments))
+    monkeypatch.setattr(products, 'plan_product', lambda *arguments: None)
+    for channels, outputs, weight in ((4, 4, 'si8'), (4, 8, 'si8'), (4, 4, 'si16'), (1, 1, 'si8')):
+        operands = [Operand.of(integers(np.random.default_rng(0), shape, dtype), constant)
+                    for shape, dtype, constant in (((1, 5, 5, channels), 'si8', False),
+                                                   ((outputs, 3, 3, 1), weight, True),
+                                                   ((outputs, ), 'si32', True))]
+        products.conv2d(operands, dict(stride=[1, 1], dilation=[1, 1], pad=[0] * 4, groups=channels,
+                                       out_shapes=[(1, 3, 3, outputs)]))
+    assert len(planned) == 1 and planned[0][0][1].shape == (4, 3, 3, 1)
+
+
 @settings(max_examples=40, deadline=None)
 @given(batch=st.sampled_from([(), (3, ), (2, 2)]), rows=st.integers(1, 20),
        depth=st.integers(1, 40), columns=st.integers(1, 70),
