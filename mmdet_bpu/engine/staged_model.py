@@ -75,7 +75,8 @@ class StagedModelRunner(ProcessRunner):
                         f'run stage {stage!r}')
             self.weights_stage = stage_of(checkpoint)
             self.logger.info(f'weights of stage {self.weights_stage!r} from {self.source}')
-            if self.needs_calibration:
+            if self.weights_stage == FLOAT and (
+                    self.settings.is_quantized or self.settings.deploy_preprocessing):
                 warn_of_other_colors(checkpoint['meta'], self.settings.input_format, self.source)
         if stage == FLOAT:
             if checkpoint is not None:

@@ -30,8 +30,8 @@ def warn_of_other_colors(meta: Dict[str, Any], input_format: Any, path: str) -> 
     before, now = meta.get(KEY, RGB), trained_colors(input_format)
     if before == now:
         return
-    words = ("it was trained on Y, U, V, and bpu.input_format feeds it with RGB; set "
-             "bpu.input_format.model='yuv'") if before == YUV else (
+    words = ("it was trained on Y, U, V, and bpu.input_format feeds it with the colours of its data "
+             "preprocessor; set bpu.input_format=dict(format=..., model='yuv')") if before == YUV else (
         "it does not say that it was trained on Y, U, V, with which "
         "bpu.input_format.model='yuv' feeds it; train it so from stage float on, or keep its "
         "weights and let the network convert: model='rgb'")

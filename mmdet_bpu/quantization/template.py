@@ -9,7 +9,7 @@ from mmdet_bpu.program.kinds import KINDS, Group, of_group, with_weights
 
 PRODUCTS = of_group(Group.PRODUCT)
 SOFTMAX_WEIGHTS = 'softmax weights of a matrix product'
-PREDICTION_FEATURES = 'features of a prediction'
+PREDICTION_FEATURES = 'input of a prediction'
 
 
 class Template:
@@ -50,10 +50,12 @@ class Template:
                 self._divisor(op)
             elif op.opened and op.opened[-1] in LONG_REDUCTIONS and self._is_read_inside(op):
                 self._mark(op.output, 'first step of a long reduction')
+        predictions: List[Op] = []
         for name, public in zip(graph.outputs, graph.output_names):
-            if not self._is_product(name):
-                self._walk(name, f'path of output {public}')
-            self._features(name)
+            predictions += [self.producers[name]] if self._is_product(name) else self._walk(
+                name, f'path of output {public}')
+        for op in predictions:
+            self._predicts(op)
         self.accumulators = {
             n for n in graph.outputs if self._is_product(n) and not self.users[n]
         }
@@ -104,42 +106,35 @@ class Template:
         self.reasons[value] = reason
         return True
 
-    def _walk(self, value: str, reason: str, seen: Optional[set] = None) -> None:
-        """Everything from ``value`` back to the first matrix product."""
+    def _walk(self, value: str, reason: str, seen: Optional[set] = None) -> List[Op]:
+        """Everything from ``value`` back to the first matrix products, which are returned."""
         seen = set() if seen is None else seen
         if value in seen or self.graph.values[value].is_constant:
-            return
+            return []
         seen.add(value)
         op = self.producers.get(value)
         if op is None or self.placement.kinds[value] == Role.INDEX:
-            return
+            return []
         if KINDS[op.kind].int8_only:
-            return  # samples are int8, as what they are taken from
+            return []  # samples are int8, as what they are taken from
         if self.placement.kinds[value] == Role.OWN:
             self._mark(value, reason)
         if op.kind in PRODUCTS and not self._only_samples(op):
-            return
+            return [op]
+        products: List[Op] = []
         inputs = op.inputs[:1] if op.kind in ('gather', 'deform_conv2d') else op.inputs
         for name in inputs:
             # A residual add that took a product in: the product is the first one.
             if self.placement.kinds.get(name) != Role.FUSED or name in self.placement.root:
-                self._walk(name, reason, seen)
+                products += self._walk(name, reason, seen)
+        return products
 
-    def _features(self, output: str) -> None:
-        """What the 1 x 1 convolutions read that an output is made of."""
-        pending, seen = [output], set()
-        while pending:
-            value = pending.pop()
-            op = self.producers.get(value)
-            if op is None or value in seen:
-                continue
-            seen.add(value)
-            if op.kind not in PRODUCTS:
-                pending += op.inputs
-            elif op.kind == 'conv2d' and op.params['groups'] == 1 \
-                    and op.inputs[0] in self.producers \
-                    and set(self.graph.values[op.inputs[1]].shape[2:]) == {1}:
-                self._mark(op.inputs[0], PREDICTION_FEATURES)
+    def _predicts(self, op: Op) -> None:
+        """The features that a product makes an output of, if it is a 1 x 1 convolution."""
+        features = self.placement.integers(op.inputs[0])
+        if op.kind == 'conv2d' and op.params['groups'] == 1 and features in self.producers \
+                and set(self.graph.values[op.inputs[1]].shape[2:]) == {1}:
+            self._mark(features, PREDICTION_FEATURES)
 
     def _inside(self, op: Op) -> None:
         """Values inside a written-out softmax or norm, and what it reads."""

@@ -20,7 +20,7 @@ def test_what_a_model_sees(input_format, colors):
 @pytest.mark.parametrize('meta, input_format, words', [
     ({}, ON_YUV, "x.pth: it does not say that it was trained on Y, U, V.*model='rgb'"),
     ({KEY: 'rgb'}, ON_YUV, 'does not say'),
-    ({KEY: 'yuv'}, 'nv12', "it was trained on Y, U, V, and .* RGB; set .*model='yuv'"),
+    ({KEY: 'yuv'}, 'nv12', "it was trained on Y, U, V, and .* data preprocessor; set .*model='yuv'"),
     ({KEY: 'yuv'}, 'bgr', 'it was trained on Y, U, V'),
     ({}, 'nv12', None), ({KEY: 'yuv'}, ON_YUV, None), ({KEY: 'rgb'}, None, None)])
 def test_other_colors_are_warned_of(meta, input_format, words, monkeypatch):
@@ -32,6 +32,26 @@ def test_other_colors_are_warned_of(meta, input_format, words, monkeypatch):
     if words:
         text, level = said[0]
         assert level == logging.WARNING and re.search(words, text)
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    said = []
+    monkeypatch.setattr('mmdet_bpu.engine.staged_model.warn_of_other_colors',
+                        lambda meta, input_format, path: said.append(path))
+    return said
+
+
+def test_float_weights_are_looked_at_where_they_are_fed_as_deployed(staged, trained, tmp_path, warned):
+    source = {stage: str(next((trained / f'tiny_{stage}').glob('epoch_1.pth')))
+              for stage in ('float', 'calibration')}
+    BPURunner.from_cfg(staged('float', tmp_path / 'a', load_from=source['float']))
+    BPURunner.from_cfg(staged('qat', tmp_path / 'b', load_from=source['calibration']))
+    assert not warned
+    BPURunner.from_cfg(staged('float', tmp_path / 'c', load_from=source['float'],
+                              bpu__deploy_preprocessing=True))
+    BPURunner.from_cfg(staged('qat', tmp_path / 'd', load_from=source['float']))
+    assert warned == [source['float']] * 2
 
 
 def test_a_run_says_so_and_writes_what_it_trained_on(staged, trained, tmp_path):

@@ -40,13 +40,35 @@ def test_features_that_a_1_x_1_convolution_makes_an_output_of_are_int16(toy, las
     prepare(model, dict(input_shape=SHAPE))
     rows_of = {row['site']: row for row in model_report(model)}
     assert rows_of['/relu.0']['dtype'] == dtype
-    assert (rows_of['/relu.0']['rule'] == 'template: features of a prediction') == (dtype == 'int16')
+    assert (rows_of['/relu.0']['rule'] == 'template: input of a prediction') == (dtype == 'int16')
 
 
-def test_a_picture_and_features_that_a_resize_reads_stay_int8(toy):
-    report, _ = rows(toy, [], lambda self, x: (self.a(x), self.b(F.interpolate(x, scale_factor=2))))
-    assert report['image']['dtype'] == 'int8'
-    assert report['a/conv2d.0']['dtype'] == report['b/conv2d.0']['dtype'] == 'int32'
+@pytest.mark.parametrize('body', [
+    lambda self, x: self.a(x), lambda self, x: self.a(torch.relu(x[:, :, ::2])),
+    lambda self, x: self.a(F.max_pool2d(x, 2))])
+def test_a_picture_stays_int8(toy, body):
+    report, _ = rows(toy, [], body)
+    assert report['image']['dtype'] == 'int8' and report['a/conv2d.0']['dtype'] == 'int32'
+
+
+def test_features_that_a_resize_reads_too_stay_int8(toy):
+    def body(self, x):
+        features = F.relu(self.a(x))
+        return self.b(features), F.interpolate(features, scale_factor=2)
+
+    row = rows(toy, [], body)[0]['/relu.0']
+    assert row['dtype'] == 'int8' and 'the input of a prediction does not change' in row['rule']
+
+
+def test_a_prediction_is_what_outputs_are_made_of_and_no_block_of_a_backbone(toy):
+    """What a sampling takes from, and an identity that is added to a convolution, is none."""
+    def body(self, x):
+        features = F.relu(self.a(x))
+        block = F.relu(self.b(features) + features)
+        return block, F.grid_sample(self.b(block), torch.zeros(1, 2, 2, 2))
+
+    report, _ = rows(toy, [], body)
+    assert not [row for row in report.values() if row['rule'].endswith('input of a prediction')]
 
 
 def test_the_first_rule_that_matches_wins(toy):

@@ -6,7 +6,7 @@ from typing import Optional
 import numpy as np
 
 from mmdet_bpu.kernels.fast import FAST
-from mmdet_bpu.kernels.fast.depthwise import is_depthwise, plan_depthwise
+from mmdet_bpu.kernels.fast.product_depthwise import is_depthwise, plan_depthwise
 from mmdet_bpu.kernels.fast.product_loops import DEPTH_INT8, GROUP, Window, pack, product
 from mmdet_bpu.kernels.fast.product_operands import (MULTIPLICATIONS, NO_SCALES, by_parts,
                                                        column_scales, place_of)

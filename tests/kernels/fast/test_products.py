@@ -1,10 +1,15 @@
 """Products on the integer unit give the reference's bits: shapes, groups, types and extremes."""
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmdet_bpu.kernels.compiled_loops import SHARE
 from mmdet_bpu.kernels.fast import FAST, products
 from mmdet_bpu.kernels.reference import REFERENCE
 from mmdet_bpu.program.dtypes import INTEGER_RANGES, TORCH_DTYPES
@@ -96,12 +101,12 @@ def test_conv2d(size, groups, per_group, kernel, stride, dilation, pad, in_dtype
 
 
 @settings(max_examples=80, deadline=None)
-@given(size=st.tuples(st.integers(5, 12), st.integers(5, 12)),
+@given(size=st.tuples(st.integers(9, 13), st.integers(9, 13)),
        channels=st.sampled_from([2, 15, 16, 17, 24, 63, 64, 65, 79, 80, 96, 130]),
        kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
        stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
        dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-       pad=st.tuples(*[st.integers(2, 5)] * 4), **TYPES)
+       pad=st.tuples(*[st.integers(0, 5)] * 4), **TYPES)
 def test_depthwise_conv2d(size, channels, kernel, stride, dilation, pad, in_dtype, out_dtype,
                           residual_dtype, relu, seed):
     rng = np.random.default_rng(seed)
@@ -160,6 +165,29 @@ def test_threads_share_rows_or_columns(rows, channels, threads):
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize('threads', [1, 2, 3])
+def test_threads_share_pixels_of_a_depthwise_convolution(threads):
+    rng = np.random.default_rng(1)
+    bias, attrs = product_case(rng, 'si8', 'si8', None, 25, 70, True)
+    attrs.update(stride=(1, 1), pad=(2, 2, 2, 2), dilation=(1, 1), groups=70)
+    inputs = [integers(rng, (2, 70, 61, 70), 'si8'), integers(rng, (70, 5, 5, 1), 'si8'), bias]
+    assert 2 * 70 * 61 * (70 * 25 // 16) > 3 * SHARE  # enough for three
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found, expected = both('bpu.conv2d', inputs, attrs)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, expected)
+
+
+def test_without_a_known_unit_products_are_left_to_the_reference():
+    code = 'from mmdet_bpu.kernels.fast import FAST; print(FAST.notes)'
+    plain = {**os.environ, 'NUMBA_CPU_NAME': 'generic', 'NUMBA_CPU_FEATURES': ''}
+    found = subprocess.run([sys.executable, '-c', code], env=plain, capture_output=True, text=True)
+    assert 'no integer unit known on this processor' in found.stdout, found.stderr[-2000:]
 
 
 def test_a_unit_that_is_not_exact_is_not_used(monkeypatch):

@@ -12,7 +12,7 @@ from mmdet_bpu.kernels.fast.lanes import (LANES, element_int8, element_int16, el
                                           load_int8, load_int16, load_int32, store_int32, widen)
 from mmdet_bpu.kernels.fast.memory import int32_at
 from mmdet_bpu.kernels.fast.product_finish import GROUP, finish, include_residual
-from mmdet_bpu.kernels.fast.product_loops import Window
+from mmdet_bpu.kernels.fast.product_loops import INT, RANGE, SCALES, Window
 from mmdet_bpu.kernels.fast.product_operands import (MULTIPLICATIONS, NO_SCALES, by_parts,
                                                        column_scales, place_of)
 from mmdet_bpu.kernels.kernel_set import Into, Tensors
@@ -38,8 +38,9 @@ def plan_depthwise(operands: list[Operand], attrs: dict, window: Window) -> Into
     """
     epilogue = Epilogue(operands, attrs, False, 'bpu.conv2d')
     weight = operands[1].constant.numpy().reshape(window.channels, -1)
-    taps = by_parts(weight.T.reshape(-1), weight.shape[1]).astype(np.int16)
-    bias = by_parts(operands[2].constant.numpy().astype(np.int64).astype(np.int32), 1)[0]
+    pixels = weight.shape[1]
+    taps = by_parts(weight.T.reshape(-1), pixels).astype(np.int16)  # a row a pixel of the window
+    bias = by_parts(operands[2].constant.numpy(), 1)[0]
     scales = column_scales(epilogue.requantizer, window.channels, 1)
     residual_scales = NO_SCALES if epilogue.residual is None else column_scales(
         epilogue.residual, window.channels, 1)
@@ -54,11 +55,11 @@ def plan_depthwise(operands: list[Operand], attrs: dict, window: Window) -> Into
     return into
 
 
-def _summing(size: int, product, element):
-    """Sums of a window over channels of ``size`` bytes: of LANES, and of one."""
+def _window_sum(size: int, product):
+    """A loop that sums ``product(value, tap)``, addresses of ``size`` and 2 bytes, over a window."""
 
     @njit
-    def lanes(source, top, left, image, window, taps, taps_step, channel, total):
+    def window_sum(source, top, left, image, window, taps, taps_step, channel, total):
         for tap_y in range(window.kernel_height):
             y = top + tap_y * window.dilation_y
             if y < 0 or y >= window.height:
@@ -72,23 +73,15 @@ def _summing(size: int, product, element):
                         taps + 2 * ((tap_y * window.kernel_width + tap_x) * taps_step + channel))
         return total
 
-    @njit
-    def single(source, top, left, image, window, taps, taps_step, channel, total):
-        for tap_y in range(window.kernel_height):
-            y = top + tap_y * window.dilation_y
-            if y < 0 or y >= window.height:
-                continue
-            line = (image + y) * window.width
-            for tap_x in range(window.kernel_width):
-                x = left + tap_x * window.dilation_x
-                if x >= 0 and x < window.width:
-                    total += element(
-                        source + ((line + x) * window.channels + channel) * size) * element_int16(
-                        taps + 2 * ((tap_y * window.kernel_width + tap_x) * taps_step + channel))
-        return total
+    return window_sum
+
+
+def _block_sums(size: int, product, single_product):
+    """A loop that sums the windows of a block of pixels, in some of GROUP channels."""
+    lanes, single = _window_sum(size, product), _window_sum(size, single_product)
 
     @njit
-    def block(source, first, count, window, taps, taps_step, bias, part, width, sums):
+    def block_sums(source, first, count, window, taps, taps_step, bias, part, width, sums):
         for row in range(count):
             place = first + row
             left = place % window.out_width * window.stride_x - window.left
@@ -113,7 +106,7 @@ def _summing(size: int, product, element):
                     break
                 at = min(at + LANES, width - LANES)
 
-    return block
+    return block_sums
 
 
 @njit
@@ -126,10 +119,19 @@ def _product_int16(values, taps):
     return widen(load_int16(values)) * widen(load_int16(taps))
 
 
-sums_int8 = _summing(1, _product_int8, element_int8)
-sums_int16 = _summing(2, _product_int16, element_int16)
+@njit
+def _single_int8(value, tap):
+    return element_int8(value) * element_int16(tap)
 
-INT, SCALES, RANGE = types.intp, types.int32[:, :, ::1], types.int32[::1]
+
+@njit
+def _single_int16(value, tap):
+    return element_int16(value) * element_int16(tap)
+
+
+sums_int8 = _block_sums(1, _product_int8, _single_int8)
+sums_int16 = _block_sums(2, _product_int16, _single_int16)
+
 DEPTHWISE = types.void(
     INT, INT, INT, INT, types.NamedUniTuple(INT, len(Window._fields), Window), types.int16[:, ::1],
     types.int32[::1], SCALES, RANGE, INT, INT, SCALES, RANGE, INT, INT)
