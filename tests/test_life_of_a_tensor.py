@@ -35,7 +35,7 @@ def test_three_calls_become_one_instruction(toy, calibrated, tmp_path):  # noqa:
     def modules():
         torch.manual_seed(0)
         return dict(conv=nn.Conv2d(3, 4, 3, padding=1, bias=False), norm=nn.BatchNorm2d(4),
-                    last=nn.Conv2d(4, 2, 1))
+                    last=nn.Conv2d(4, 2, 3, padding=1))
 
     captured = capture_detector(toy(body, **modules()), SHAPE)
     assert captured.sites()[:3] == ['conv/conv2d.0', 'norm/batch_norm.0', '/relu.0']

@@ -62,7 +62,7 @@ def test_a_pool_that_is_opened_stays_a_key_of_the_decompositions():
 
 def test_pools_are_int8_inside(toy):
     model = prepare(toy(lambda self, x: self.out(F.avg_pool2d(x.exp(), 3, 2, 1, False, False)),
-                        out=nn.Conv2d(3, 2, 1)), dict(input_shape=(7, 9)))
+                        out=nn.Conv2d(3, 2, 3, padding=1)), dict(input_shape=(7, 9)))
     rows = [row for row in model_report(model) if 'avg_pool2d' in row['site']]
     assert len(rows) == 9 and {row['dtype'] for row in rows} == {'int8'}
     assert len({row['quantizer'] for row in rows}) == 1, 'the parts share a scale'

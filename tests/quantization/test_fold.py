@@ -62,7 +62,7 @@ def shared_heads(self, x):
 def shared_parts():
     return dict(stem=nn.Conv2d(3, 6, 1), conv=nn.Conv2d(6, 8, 3, padding=1),
                 norms=nn.ModuleList(filled(nn.BatchNorm2d(8)) for _ in range(2)),
-                out=nn.Conv2d(8, 4, 1))
+                out=nn.Conv2d(8, 4, 3, padding=1))
 
 
 @pytest.mark.parametrize('body, parts', [
@@ -98,7 +98,7 @@ def test_a_norm_behind_a_concat_leaves_what_it_reads_int8(toy, calibrated, tmp_p
         return self.out(F.relu(self.norm(joined)))
 
     model = toy(body, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(3, 4, 3, padding=1),
-                norm=filled(nn.BatchNorm2d(8)), out=nn.Conv2d(8, 2, 1))
+                norm=filled(nn.BatchNorm2d(8)), out=nn.Conv2d(8, 2, 3, padding=1))
     chain = run_chain(model, IMAGE, calibrated, tmp_path)
     assert {row['dtype'] for site, row in chain.report.items() if 'out' not in site} == {'int8'}
     assert chain.comparison['max_lsb'] <= 1 and not chain.findings
@@ -157,7 +157,7 @@ def test_a_transposed_neck_has_weights_on_a_grid_per_output_channel(toy, calibra
     model = toy(body, a=nn.ConvTranspose2d(3, 8, 4, 2, 1, bias=False),
                 norm_a=filled(nn.BatchNorm2d(8)),
                 b=nn.ConvTranspose2d(8, 8, 3, 2, 1, 1, groups=2), norm_b=filled(nn.BatchNorm2d(8)),
-                side=nn.ConvTranspose2d(8, 8, 2, 2), out=nn.Conv2d(8, 2, 1))
+                side=nn.ConvTranspose2d(8, 8, 2, 2), out=nn.Conv2d(8, 2, 3, padding=1))
     with torch.no_grad():  # output channels of very different sizes
         model.a.weight.mul_(torch.logspace(-2, 1, 8).view(1, 8, 1, 1))
     chain = run_chain(model, IMAGE, calibrated, tmp_path)

@@ -49,7 +49,7 @@ def prepared(toy, calibrated):
     def build(rules=(), **calibration):
         torch.manual_seed(3)
         modules = dict(conv=nn.Conv2d(3, 8, 3), up=nn.ConvTranspose2d(8, 6, 2, 2, groups=2),
-                       last=nn.Conv2d(6, 4, 1))
+                       last=nn.Conv2d(6, 4, 3))
         with torch.no_grad():
             for module in modules.values():
                 module.weight.view(-1)[5] = 4.0
