@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -26,6 +27,17 @@ def both(op: str, inputs: list, attrs: dict) -> tuple:
     assert run is not None, f'{op} is left to the reference'
     found, = run(inputs)
     return found, expected
+
+
+@contextmanager
+def on_threads(count: int):
+    """Loops on as many threads, inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def integers(rng, shape: tuple, dtype: str) -> torch.Tensor:
@@ -158,12 +170,8 @@ def test_threads_share_rows_or_columns(rows, channels, threads):
     rng = np.random.default_rng(0)
     bias, attrs = product_case(rng, 'si8', 'si8', None, 256, channels, False)
     inputs = [integers(rng, (1, rows, 256), 'si8'), integers(rng, (channels, 256), 'si8'), bias]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         found, expected = both('bpu.linear', inputs, attrs)
-    finally:
-        torch.set_num_threads(before)
     assert torch.equal(found, expected)
 
 
@@ -174,12 +182,8 @@ def test_threads_share_pixels_of_a_depthwise_convolution(threads):
     attrs.update(stride=(1, 1), pad=(2, 2, 2, 2), dilation=(1, 1), groups=70)
     inputs = [integers(rng, (2, 70, 61, 70), 'si8'), integers(rng, (70, 5, 5, 1), 'si8'), bias]
     assert 2 * 70 * 61 * (70 * 25 // 16) > 3 * SHARE  # enough for three
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         found, expected = both('bpu.conv2d', inputs, attrs)
-    finally:
-        torch.set_num_threads(before)
     assert torch.equal(found, expected)
 
 
