@@ -3,6 +3,7 @@ import hashlib
 import json
 import shutil
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional, Sequence
 
@@ -15,6 +16,7 @@ from accuracy_methods import (CONTROL, FEW, IMAGES, METHODS, SEARCHED, TRAINED, 
                               Method)
 from accuracy_sets import QAT_BATCH, SPLITS, PackedSet  # noqa: E402
 
+from mmdet_bpu import apis  # noqa: E402
 from mmdet_bpu.compiler.estimate import COST_MODEL_VERSION  # noqa: E402
 from mmdet_bpu.output_folder import write_json  # noqa: E402
 from mmdet_bpu.version import __version__  # noqa: E402
@@ -72,7 +74,7 @@ class Cells(Demo):
         inputs = digest(self._float_inputs(), self._schedule(), CALIBRATED_ON, *how, *costs)
         if file.is_file():
             kept = json.loads(file.read_text(encoding='utf-8'))
-            if kept['inputs'] == inputs:
+            if kept['inputs'] == inputs and self._is_of_today(kept):
                 return kept
         trained = self._trained('float', 'float', None)
         metrics = {'float': self._tested('float', 'float', trained)}
@@ -88,10 +90,21 @@ class Cells(Demo):
                     overrides=[*how.overrides], metrics={
                         name: {key: found[key] for key in ('mAP', 'mAP50')}
                         for name, found in metrics.items()},
-                    mmdet_bpu=__version__, inputs=inputs)
+                    mmdet_bpu=__version__, inputs=inputs,
+                    **({} if how.start == CONTROL else dict(dtypes=self.dtypes)))
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, cell)
         return cell
+
+    @cached_property
+    def dtypes(self) -> str:
+        """str: Digest of the dtypes that today's template gives the model's tensors."""
+        rows = apis.sites_of(apis.load_config(str(self.config), 'int', self.overrides))
+        return digest(*((row['site'], row['dtype']) for row in rows))
+
+    def _is_of_today(self, kept: dict) -> bool:
+        """Whether a cell's model had the dtypes that it would have now; a control has none."""
+        return METHODS[kept['method']].start == CONTROL or kept.get('dtypes') == self.dtypes
 
     def _quantized(self, method: str, how: Method, trained: Made) -> Made:
         """The checkpoint whose integers are evaluated."""
@@ -109,7 +122,8 @@ class Cells(Demo):
 
     def _searched(self, base: Made) -> Made:
         """The same checkpoint, with a config that has the rules that a search chose."""
-        out, inputs = self.folder / 'search', digest(base.inputs, COST_MODEL_VERSION)
+        out = self.folder / 'searched'  # the step that is called search has the other folder
+        inputs = digest(base.inputs, COST_MODEL_VERSION)
         self._forget_other('search', out, inputs)
         self.step('search', out / 'searched_qconfig.py', lambda: self.run(
             'search', 'analyze_quant.py', 'search', base.config, base.path, '--out', out,
@@ -137,7 +151,8 @@ class Cells(Demo):
                  overrides: Sequence[str] = (), arguments: Sequence[Any] = ()) -> Made:
         """A step's checkpoint, made again only if it is to be made of something else."""
         config = source.config if source else self.config
-        inputs = digest(self._float_inputs(), stage, overrides, source and source.inputs)
+        dtypes = [] if stage == 'float' or AS_FLOAT[0] in overrides else [self.dtypes]
+        inputs = digest(self._float_inputs(), stage, overrides, source and source.inputs, *dtypes)
         self._forget_other(f'train_{name}', self.folder / name, inputs)
         path = self.train(name, config, source and source.path, ['--stage', stage, *arguments],
                           overrides)

@@ -42,6 +42,7 @@ METHODS: Dict[str, Method] = {
     'qat': Method(TRAINED, hbm=True),
     'qat_closed': Method(TRAINED, (f'{QAT}.closed=True', )),
     'qat_learned_scales': Method(TRAINED, (f'{QAT}.scales=learned', )),
+    'qat_learned_weights': Method(TRAINED, (f'{QAT}.scales=learned', f'{QAT}.weight_reach=learned')),
     'qat_following_scales': Method(TRAINED, (f'{QAT}.scales=following', )),
     'qat_live_norms': Method(TRAINED, (f'{QAT}.batch_norm=live', )),
     'qat_distilled': Method(TRAINED, (f'{QAT}.distill.outputs=1.0', )),

@@ -9,6 +9,7 @@ from mmdet_bpu.engine.stage_names import CALIBRATION
 from mmdet_bpu.engine.weights import stage_of
 from mmdet_bpu.graph.saved_graph import SavedGraph
 from mmdet_bpu.quantization import finish_calibration, prepare, quantization_of, saved_norms
+from mmdet_bpu.quantization.learned_reach import reach_state
 from mmdet_bpu.quantization.norm_states import FOLDED, norm_state, norms_live
 from mmdet_bpu.quantization.prepare import KeptNorms, fold_saved
 from mmdet_bpu.quantization.repairs import repair
@@ -45,7 +46,7 @@ def prepare_from(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict[st
     if begins:
         saved_norms.give(kept.norms if kept else {}, checkpoint, path)
     model = prepare(model, settings, saved, kept=kept if begins else None)
-    load_strictly(model, {**norm_state(model), **state}, path)
+    load_strictly(model, {**norm_state(model), **reach_state(model), **state}, path)
     return model
 
 

@@ -5,6 +5,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 from mmdet_bpu.engine.setting_fields import Field, is_weight, one_of
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization.fake_quant import QUANTIZERS
+from mmdet_bpu.quantization.learned_reach import rate_of_reach
 from mmdet_bpu.quantization.norm_states import FOLDED, LIVE
 from mmdet_bpu.quantization.trained_scales import FIXED, check_quantizer, kind_of
 
@@ -62,7 +63,8 @@ class QATSettings:
         labels (bool): Whether ground truth is trained on.
         distill (DistillSettings | None): What is learned of a float teacher.
         scales (str | dict): What becomes of activation scales.
-        freeze_scales (FreezeSettings | None): From when on they stay.
+        weight_reach (str | dict): What becomes of the reaches of weights.
+        freeze_scales (FreezeSettings | None): From when on scales and reaches stay.
         batch_norm (str | FoldSettings): ``'folded'`` from the start, ``'live'`` to the end, or live and
             folded step by step.
     """
@@ -70,8 +72,14 @@ class QATSettings:
     labels: bool = True
     distill: Optional[DistillSettings] = None
     scales: Union[str, Dict[str, Any]] = FIXED
+    weight_reach: Union[str, Dict[str, Any]] = FIXED
     freeze_scales: Optional[FreezeSettings] = None
     batch_norm: Union[str, FoldSettings] = FOLDED
+
+    @property
+    def scales_move(self) -> bool:
+        """bool: Whether scales of activations or reaches of weights do, before they are frozen."""
+        return kind_of(self.scales) != FIXED or rate_of_reach(self.weight_reach) is not None
 
     def as_dict(self) -> Dict[str, Any]:
         """Plain data; :func:`qat_settings` of it gives the settings back."""
@@ -123,6 +131,8 @@ QAT_FIELDS: Dict[str, Any] = {
     'scales': Field('one of ' + ', '.join(map(repr, sorted(QUANTIZERS.module_dict)))
                     + ', or a dict with one of them as its type',
                     lambda value: isinstance(value, (str, Mapping)), FIXED, check_quantizer),
+    'weight_reach': Field("'fixed', 'learned', or a dict with one of them as its type",
+                          lambda value: isinstance(value, (str, Mapping)), FIXED, rate_of_reach),
     'freeze_scales': Field("None, or a dict with by ('epoch' or 'iter') and at",
                            lambda value: value is None or isinstance(value, Mapping),
                            within=FREEZE_FIELDS),
@@ -157,15 +167,15 @@ def qat_settings(values: Mapping[str, Any]) -> QATSettings:
     distill, freeze = values['distill'], values['freeze_scales']
     if freeze is not None:
         freeze = FreezeSettings(**freeze)
-        if kind_of(values['scales']) == FIXED:
-            raise BpuError("field bpu.qat.freeze_scales: expected None where bpu.qat.scales is 'fixed': "
-                           f'nothing moves, found {values["freeze_scales"]}')
     if distill is not None:
         distill = DistillSettings(**dict(distill, modules=tuple(distill['modules'])))
     elif not values['labels']:
         distill = DistillSettings()
     settings = QATSettings(**dict(values, distill=distill, freeze_scales=freeze,
                                   batch_norm=_fold_settings(values['batch_norm'])))
+    if freeze is not None and not settings.scales_move:
+        raise BpuError("field bpu.qat.freeze_scales: expected None where bpu.qat.scales and "
+                       f"bpu.qat.weight_reach are 'fixed': nothing moves, found {values['freeze_scales']}")
     if distill is None:
         return settings
     if distill.features and not distill.modules:

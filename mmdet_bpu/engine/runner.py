@@ -31,7 +31,6 @@ from mmdet_bpu.engine.whole_checkpoints import WholeCheckpointRunner
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.families.refusals import refuse_config
 from mmdet_bpu.quantization.norm_states import FOLDED
-from mmdet_bpu.quantization.trained_scales import FIXED, kind_of
 
 
 @RUNNERS.register_module()
@@ -84,7 +83,7 @@ class BPURunner(StagedModelRunner, WholeCheckpointRunner):
         ]
         if self.settings.is_quantized:
             own.append(QuantStateHook())
-        if stage == QAT and kind_of(self.settings.qat.scales) != FIXED:
+        if stage == QAT and self.settings.qat.scales_move:
             own.append(ScalesHook(self.settings.qat.freeze_scales))
         if stage == QAT and self.settings.qat.batch_norm != FOLDED:
             own.append(BatchNormHook(self.settings.qat.batch_norm))

@@ -17,6 +17,7 @@ from mmdet_bpu.quantization.denoising import count_queries
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
 from mmdet_bpu.quantization.fold import fold_captured, fold_named
 from mmdet_bpu.quantization.fused.inner_sites import sites_inside
+from mmdet_bpu.quantization.learned_reach import build_reach
 from mmdet_bpu.quantization.live_norms import LiveNorm
 from mmdet_bpu.quantization.norm_states import install, norms_live, trained_norms
 from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
@@ -26,7 +27,7 @@ from mmdet_bpu.quantization.qconfig import WHOLE, assign, weight_observers
 from mmdet_bpu.quantization.quantized_detector import Quantization, QuantizedDetector
 from mmdet_bpu.quantization.refusals import refuse_without_integer_form
 from mmdet_bpu.quantization.repairs import repair
-from mmdet_bpu.quantization.trained_scales import build_quantizer
+from mmdet_bpu.quantization.trained_scales import FIXED, build_quantizer
 from mmdet_bpu.quantization.state import input_stage, package_versions
 
 
@@ -90,7 +91,7 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None,
             :func:`fold_saved` and with the checkpoint's weights.
         bpu (dict): ``input_shape`` (height, width) in px, ``qconfig`` rules, and
             ``calibration.observer`` (name or dict; :data:`DEFAULT_OBSERVER` by default), its other fields
-            likewise; with ``stage`` 'qat' also ``qat.scales`` and ``qat.batch_norm``.
+            likewise; with ``stage`` 'qat' also ``qat.scales``, ``qat.weight_reach`` and ``qat.batch_norm``.
         saved (SavedGraph, optional): What the checkpoint says of its quantized graph; its
             decisions are taken over.
         decide_again (bool): Only the structure has to be the saved one; dtypes and observers are those
@@ -120,15 +121,17 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None,
         saved.match([network], input_stage(bpu), package_versions(), not decide_again)
         folded = [tuple(pair) for pair in saved.folded]
     observer = (bpu.get('calibration') or {}).get('observer', DEFAULT_OBSERVER)
-    scales = (bpu.get('qat') or {}).get('scales', 'fixed') if bpu.get('stage') == 'qat' else 'fixed'
+    qat = (bpu.get('qat') or {}) if bpu.get('stage') == 'qat' else {}
     quantizers: Dict[str, FakeQuantizer] = {}
     for value in network.own_values():
         name, config = network.name(value), network.configs[value]
         if name not in quantizers:
-            quantizers[name] = build_quantizer(scales, config.dtype, config.observer or observer,
+            quantizers[name] = build_quantizer(qat.get('scales', FIXED), config.dtype, config.observer or observer,
                                                config.scale)
+    reach = build_reach(network, qat.get('weight_reach', FIXED))
     plan = build_plan(network, captured)
-    quant = Quantization(plan, sites_inside(plan, captured), quantizers, [network], folded, dict(bpu))
+    quant = Quantization(plan, sites_inside(plan, captured), quantizers, [network], folded, dict(bpu),
+                         reach)
     quant.norms = kept.norms
     model.add_module('quant', quant.to(device_of(model)))
     quant.remember_weights(model)

@@ -12,8 +12,7 @@ from mmdet_bpu.graph.functional_forms import REBINDING, functional_form, map_ten
 from mmdet_bpu.graph.opening import inner_names
 from mmdet_bpu.graph.sites import Link, SiteTracker, calling_frame, function_name
 from mmdet_bpu.quantization.denoising import deployed_part
-from mmdet_bpu.quantization.fake_quant import (FakeQuantizer, QuantState, fake_quantize_constant,
-                                               fake_quantize_weight)
+from mmdet_bpu.quantization.fake_quant import FakeQuantizer, QuantState, fake_quantize_constant
 from mmdet_bpu.quantization.fold import BIAS, WEIGHT
 from mmdet_bpu.quantization.fused.composites import COUNTED, FUSED
 from mmdet_bpu.quantization.fused.inner_sites import InnerSites
@@ -150,22 +149,19 @@ class QuantMode(TorchFunctionMode):
 
     def _weight(self, weight: Tensor, dtype: str, groups: Optional[int], name: str) -> Tensor:
         """A weight on its grid; once a forward, however many calls read it."""
-        form = self._form(dtype, groups, name)
+        form = dtype, groups, name
         slot = (id(weight), *form, torch.is_grad_enabled())
         if slot not in self._weights:
             self._weights[slot] = None
         else:
             self.decisions.shared.add(id(weight))
         if id(weight) not in self.decisions.shared:
-            return fake_quantize_weight(weight, *form)
+            return self.decisions.reach.rounded(weight, *form)
         known = self._weights[slot]
         if known is None or known[0] is not weight or known[1] != weight._version:
-            known = weight, weight._version, fake_quantize_weight(weight, *form)
+            known = weight, weight._version, self.decisions.reach.rounded(weight, *form)
             self._weights[slot] = known
         return known[2]
-
-    def _form(self, dtype: str, groups: Optional[int], name: str) -> tuple:
-        return dtype, groups, self.decisions.reach.of(name)
 
     def _with_norm(self, norm: LiveNorm, site: SitePlan, func: Callable, args: tuple,
                    kwargs: dict) -> Tensor:
@@ -182,8 +178,7 @@ class QuantMode(TorchFunctionMode):
         given = list(args)
         given[at] = norm.folded_weight(weight, factor, groups)
         given[BIAS[name]] = None if norm.training else norm.folded_bias(factor)
-        given, kwargs = self._quantize_operands(
-            site, given, kwargs, lambda w, *form: fake_quantize_weight(w, *self._form(*form)))
+        given, kwargs = self._quantize_operands(site, given, kwargs, self.decisions.reach.rounded)
         if norm.training:
             given[at] = norm.unfolded(given[at], weight, factor, groups)
             result = norm.normalised(func(*given, **kwargs), counts=self.observes)

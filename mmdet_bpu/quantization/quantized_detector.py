@@ -16,7 +16,7 @@ from mmdet_bpu.quantization.live_norms import LiveNorm, idle_parameters, norms_i
 from mmdet_bpu.quantization.plan import SitePlan
 from mmdet_bpu.quantization.quant_mode import Decisions, QuantMode
 from mmdet_bpu.quantization.recomputation import recomputing_alike
-from mmdet_bpu.quantization.trained_scales import LearnedScale, steps_of
+from mmdet_bpu.quantization.trained_scales import steps_of
 from mmdet_bpu.quantization.weight_reach import WeightReach
 
 
@@ -32,6 +32,7 @@ class Quantization(nn.Module):
             live in the quantizers.
         folded (list[tuple[str, str]]): Paths of (convolution, batch norm) pairs that were folded.
         settings (dict): The ``bpu`` settings the detector was prepared with.
+        reach (WeightReach, optional): Of the weights. Defaults to one that stays.
 
     Attributes:
         statistics (dict | None): What the last calibration saw: public name -> plain data, see
@@ -41,7 +42,7 @@ class Quantization(nn.Module):
         products (Callable | None): Sees each product with weights: runtime key, function, arguments.
         supervision (Supervision | None): A float teacher that training has beside the labels or in their
             place; copies share it.
-        learns (bool): Whether scales are learned.
+        learns (bool): Whether scales are learned, of activations or of weights.
         norms (dict[str, LiveNorm]): Path of a convolution -> the norm that was folded into it, where that
             is known and it can be live.
         holds_norms (bool): Whether some of them are in their places in the detector.
@@ -53,14 +54,15 @@ class Quantization(nn.Module):
 
     def __init__(self, plan: Dict[tuple, SitePlan], opened: Dict[tuple, InnerSites],
                  quantizers: Dict[str, FakeQuantizer], networks: List[QuantizedGraph],
-                 folded: List[Tuple[str, str]], settings: dict) -> None:
+                 folded: List[Tuple[str, str]], settings: dict,
+                 reach: Optional[WeightReach] = None) -> None:
         super().__init__()
         self.plan, self.opened, self.networks = plan, opened, networks
         self.folded, self.settings = folded, settings
         self.state, self._known = QuantState.OFF, False
         self.quantizers = nn.ModuleDict({module_key(k): q for k, q in quantizers.items()})
-        self.reach = WeightReach(networks)
-        self.learns = any(isinstance(each, LearnedScale) for each in quantizers.values())
+        self.reach = WeightReach(networks) if reach is None else reach
+        self.learns = next(steps_of(self), None) is not None
         self.norms: Dict[str, LiveNorm] = {}
         self.holds_norms = False
         self._decisions: Optional[Decisions] = None

@@ -11,7 +11,6 @@ The scale stays positive, ``p`` needs no place in a checkpoint, and the optimize
 relative changes. Only int8 moves: rounding to int16 is 256 times finer and costs nothing to speak of,
 and what softmax, norms and sampling hold inside stays one compiled function.
 """
-from math import sqrt
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
 
 import torch
@@ -22,6 +21,8 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import LARGEST_SCALE, SMALLEST_SCALE
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.quantization.fake_quant import QUANTIZERS, FakeQuantizer
+from mmdet_bpu.quantization.learned_grid import LearnedOnGrid, number_from
+from mmdet_bpu.quantization.learned_reach import LearnedReach
 from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
 from mmdet_bpu.quantization.statistics import reduced
 
@@ -51,34 +52,6 @@ class TrainedScale(FakeQuantizer):
         return self.moving and torch.is_grad_enabled()
 
 
-class _LearnedOnGrid(torch.autograd.Function):
-    """``clamp(round(x / scale)) * scale`` with the gradient of the scale's logarithm too.
-
-    LSQ (Esser et al., ICLR 2020, equation 3): the derivative by the scale is ``round(v) - v`` inside the
-    range and the end of the range outside of it, for ``v = x / scale``. Its gradient is multiplied by
-    1 / sqrt(elements * largest integer) (section 2.2).
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, step: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-        exact = torch.div(x, scale)
-        ctx.save_for_backward(exact, scale)
-        ctx.range = low, high
-        return exact.round().clamp_(low, high).mul_(scale)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple:
-        exact, scale = ctx.saved_tensors
-        low, high = ctx.range
-        rounded = exact.round()
-        clamped = rounded.clamp(low, high)
-        inside = rounded == clamped
-        by_scale = torch.where(inside, clamped - exact, clamped)
-        factor = scale / sqrt(max(exact.numel(), 1) * high)
-        of_step = (gradient * by_scale).sum().reshape(1) * factor
-        return gradient * inside, of_step, None, None, None
-
-
 @QUANTIZERS.register_module('learned')
 class LearnedScale(TrainedScale):
     """LSQ: the scale is learned with the weights.
@@ -96,7 +69,7 @@ class LearnedScale(TrainedScale):
     def __init__(self, dtype: str, observer=DEFAULT_OBSERVER, scale=None,
                  lr_mult: float = 10.0) -> None:
         super().__init__(dtype, observer, scale)
-        self.lr_mult = _number_from(lr_mult, 'lr_mult', 0.0)
+        self.lr_mult = number_from(lr_mult, 'lr_mult', 0.0)
         self.step = nn.Parameter(torch.zeros(1))
 
     def _rounded(self, x: Tensor, owned: bool = False, factor: float = 1.0,
@@ -104,7 +77,7 @@ class LearnedScale(TrainedScale):
         if not self._moves:
             return super()._rounded(x, owned, factor, rectified)
         x = torch.relu(x.float()) if rectified else x.float()
-        return _LearnedOnGrid.apply(x, self.step, self.scale * factor, *integer_range(self.dtype))
+        return LearnedOnGrid.apply(x, self.step, self.scale * factor, *integer_range(self.dtype))
 
     def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -129,7 +102,7 @@ class FollowingScale(TrainedScale):
     def __init__(self, dtype: str, observer=DEFAULT_OBSERVER, scale=None,
                  constant: float = 0.01) -> None:
         super().__init__(dtype, observer, scale)
-        self.constant = _number_from(constant, 'constant', 0.0)
+        self.constant = number_from(constant, 'constant', 0.0)
         if not 0 < self.constant <= 1:
             raise BpuError(f'constant: expected a number above 0 and up to 1, found {constant!r}')
 
@@ -141,12 +114,6 @@ class FollowingScale(TrainedScale):
     def rectified(self, x: Tensor, owned: bool = False) -> Tensor:
         """``relu(x)`` rounded, and observed where the scale moves."""
         return self.forward(torch.relu(x), True) if self._moves else super().rectified(x, owned)
-
-
-def _number_from(value: Any, name: str, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < 1e9:
-        raise BpuError(f'{name}: expected a number from {least:g} on, found {value!r}')
-    return float(value)
 
 
 def build_quantizer(config: Union[str, Mapping[str, Any]], dtype: str, observer: Union[str, dict],
@@ -197,15 +164,24 @@ def trained_scales(quant: nn.Module) -> List[TrainedScale]:
     return [each for each in quant.quantizers.values() if isinstance(each, TrainedScale)]
 
 
+def learned_scales(quant: nn.Module) -> List[LearnedScale]:
+    """Those of them whose scale is learned."""
+    return [each for each in trained_scales(quant) if isinstance(each, LearnedScale)]
+
+
 def move_scales(quant: nn.Module, moving: bool) -> None:
     """Let scales move in the steps that come, or stay."""
     for each in trained_scales(quant):
         each.moving = moving
+    if isinstance(quant.reach, LearnedReach):
+        quant.reach.moving = moving
 
 
 def steps_of(quant: nn.Module) -> Iterator[nn.Parameter]:
-    """What an optimizer trains of learned scales."""
-    return (each.step for each in trained_scales(quant) if isinstance(each, LearnedScale))
+    """What an optimizer trains of learned scales, of activations and of weights."""
+    yield from (each.step for each in learned_scales(quant))
+    if isinstance(quant.reach, LearnedReach):
+        yield from quant.reach.steps()
 
 
 @torch.no_grad()
@@ -214,8 +190,7 @@ def take_steps(quant: nn.Module) -> None:
 
     Scales that stay forget what an optimizer's momentum would still do to them.
     """
-    trained = trained_scales(quant)
-    learned = [each for each in trained if isinstance(each, LearnedScale)]
+    learned = learned_scales(quant)
     if learned:
         scales, steps = [each.scale for each in learned], [each.step.data for each in learned]
         if learned[0].moving:
@@ -223,7 +198,9 @@ def take_steps(quant: nn.Module) -> None:
             torch._foreach_clamp_min_(scales, SMALLEST_SCALE)
             torch._foreach_clamp_max_(scales, LARGEST_SCALE)
         torch._foreach_zero_(steps)
-    _follow([each for each in trained if isinstance(each, FollowingScale)])
+    _follow([each for each in trained_scales(quant) if isinstance(each, FollowingScale)])
+    if isinstance(quant.reach, LearnedReach):
+        quant.reach.take_steps()
 
 
 def _follow(following: List[FollowingScale]) -> None:

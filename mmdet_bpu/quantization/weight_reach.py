@@ -13,6 +13,7 @@ from mmdet_bpu.graph.quantized_graph import WEIGHT_DTYPE, QuantizedGraph
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.program.weight_layout import channels_exchanged
+from mmdet_bpu.quantization.fake_quant import fake_quantize_weight
 from mmdet_bpu.quantization.observers import build_observer
 
 
@@ -48,22 +49,31 @@ class WeightReach(nn.Module):
         for network in networks:
             for name, weight in _weights(network, network.graph):
                 self.names.add(name)
-                self.register_buffer(_key(name), torch.ones(len(weight)))
+                self.register_buffer(buffer_name(name), torch.ones(len(weight)))
 
     def of(self, name: str) -> Optional[Tensor]:
         """Reach of each channel; None where all of them are 1."""
-        return getattr(self, _key(name)) if name in self.names else None
+        return getattr(self, buffer_name(name)) if name in self.names else None
+
+    def rounded(self, weight: Tensor, dtype: str, groups: Optional[int], name: str) -> Tensor:
+        """A weight on its grid.
+
+        Args:
+            weight (Tensor), dtype (str), groups (int, optional): See :func:`fake_quantize_weight`.
+            name (str): Its public name.
+        """
+        return fake_quantize_weight(weight, dtype, groups, self.of(name))
 
     def whole(self, name: str) -> None:
         """Let a weight's integers reach to its largest magnitudes from here on."""
         if name in self.names:
-            getattr(self, _key(name)).fill_(1.0)
+            getattr(self, buffer_name(name)).fill_(1.0)
 
     @torch.no_grad()
     def choose(self, network: QuantizedGraph, graph: OpGraph) -> None:
         """Choose all reaches from the weights that ``graph``, the network's, holds now."""
         for name, weight in _weights(network, graph):
-            getattr(self, _key(name)).copy_(reach_of(weight, network.weight_observers[name]))
+            getattr(self, buffer_name(name)).copy_(reach_of(weight, network.weight_observers[name]))
 
 
 def _weights(network: QuantizedGraph, graph: OpGraph) -> Iterator[Tuple[str, Tensor]]:
@@ -82,5 +92,6 @@ def _weights(network: QuantizedGraph, graph: OpGraph) -> Iterator[Tuple[str, Ten
         yield name, weight
 
 
-def _key(name: str) -> str:
+def buffer_name(name: str) -> str:
+    """Name of the buffer of a weight's reach."""
     return name.replace('.', '|')

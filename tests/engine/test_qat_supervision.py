@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, Dataset
@@ -16,7 +17,9 @@ from mmdet_bpu.engine.unlabelled_data import refuse_unlabelled
 from mmdet_bpu.engine.weights import read_checkpoint
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.saved_graph import KEY as GRAPH
-from mmdet_bpu.quantization import quantization_of
+from mmdet_bpu.graph.scales import weight_scale
+from mmdet_bpu.program.kinds import KINDS
+from mmdet_bpu.quantization import quantization_of, quantized_graphs
 from mmdet_bpu.quantization.saved_norms import KEY as NORMS
 from tests.same_weights import assert_same_weights
 
@@ -35,11 +38,12 @@ def calibration(trained):
 
 
 def unlabelled(staged, work_dir, source, pictures, **overrides):
-    """QAT of two epochs without labels, learned scales that stay in the second, and averages."""
+    """QAT of two epochs without labels, learned scales and reaches that stay in the second, and averages."""
     options = dict(
         load_from=source, train_cfg__val_begin=1000, bpu__qat__labels=False,
         bpu__qat__distill=dict(features=0.5, modules=['neck']),
         bpu__qat__scales=dict(type='learned', lr_mult=100.0),
+        bpu__qat__weight_reach=dict(type='learned', lr_mult=100.0),
         bpu__qat__freeze_scales=dict(by='epoch', at=1),
         custom_hooks=[dict(type='EMAHook', momentum=0.1)])
     cfg = staged('qat', work_dir, **{**options, **overrides})
@@ -60,10 +64,16 @@ def scales(state_dict):
     return {name: value for name, value in state_dict.items() if name.endswith('.scale')}
 
 
+def reaches(state_dict):
+    return {name: value for name, value in state_dict.items() if name.startswith('quant.reach.')}
+
+
 def test_pictures_teach_and_scales_move_until_they_are_frozen(finished, calibration, trained):
     before, first, second = (read_checkpoint(str(path))['state_dict'] for path in (
         calibration, finished / 'epoch_1.pth', finished / 'epoch_2.pth'))
-    assert list(before) == list(first) == list(second)  # as a run with labels and fixed scales has them
+    # As a run with labels and fixed scales has them, but for the reaches.
+    assert list(before) == [name for name in first if name not in reaches(first)]
+    assert list(first) == list(second)
     saved = read_checkpoint(str(finished / 'epoch_1.pth'))[GRAPH]['networks'][0]['configs']
     dtypes = {f'quant.quantizers.{row["quantizer"].replace(".", "|")}.scale': row['dtype']
               for row in saved}
@@ -75,10 +85,30 @@ def test_pictures_teach_and_scales_move_until_they_are_frozen(finished, calibrat
         not torch.equal(second['neck.convs.0.conv.weight'], first['neck.convs.0.conv.weight'])
 
 
+def test_reaches_move_until_they_are_frozen_and_are_what_is_deployed(finished, staged, calibration,
+                                                                           tmp_path):
+    first, second = (read_checkpoint(str(finished / f'epoch_{epoch}.pth'))['state_dict']
+                     for epoch in (1, 2))
+    assert not reaches(read_checkpoint(calibration)['state_dict'])
+    moved = [name for name, reach in reaches(first).items() if (reach < 1).any()]
+    assert len(moved) > len(reaches(first)) // 2
+    assert all((0 < reach).all() and (reach <= 1).all() for reach in reaches(first).values())
+    assert all(torch.equal(reach, first[name]) for name, reach in reaches(second).items())
+    # A run whose reaches stay goes on from them.
+    cfg = staged('qat', tmp_path / 'x_qat', load_from=str(finished / 'epoch_2.pth'))
+    network, = quantized_graphs(BPURunner.from_cfg(cfg).model)
+    for op in network.graph.ops:
+        if KINDS[op.kind].weight is not None:
+            name, of_weight = network.weight_name(op), op.inputs[KINDS[op.kind].weight]
+            expected = weight_scale(network.graph.values[of_weight].data, 'int8',
+                                    second[f'quant.reach.{name.replace(".", "|")}'])
+            assert np.array_equal(network.scales.weights[op.output][1], expected), name
+
+
 def test_the_checkpoint_names_its_teacher_and_does_not_hold_it(finished, calibration):
     saved = read_checkpoint(str(finished / 'epoch_2.pth'))
     assert saved[KEY]['path'] == calibration
-    assert not any('teacher' in name or name.endswith('.step') for name in (
+    assert not any('teacher' in name or '.step' in name for name in (
         *saved['state_dict'], *saved['ema_state_dict']))
 
 
@@ -127,18 +157,20 @@ def test_a_teacher_of_ones_own_may_be_a_float_checkpoint(staged, calibration, tr
     assert quantization_of(runner.model).supervision is None
 
 
-def test_learned_scales_have_a_group_of_their_own_and_the_rest_keeps_its_own(staged, calibration,
+def test_learned_scales_have_groups_of_their_own_and_the_rest_keeps_its_own(staged, calibration,
                                                                              tmp_path):
     runner = BPURunner.from_cfg(staged(
         'qat', tmp_path / 'x_qat', load_from=calibration,
-        bpu__qat__scales=dict(type='learned', lr_mult=7.0)))
+        bpu__qat__scales=dict(type='learned', lr_mult=7.0),
+        bpu__qat__weight_reach=dict(type='learned', lr_mult=3.0)))
     wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     groups = wrapper.optimizer.param_groups
     steps = {id(p) for name, p in runner.model.named_parameters() if name.endswith('.step')}
-    assert steps and {id(p) for p in groups[-1]['params']} == steps
-    assert groups[-1]['lr'] == pytest.approx(7 * groups[0]['lr'])
-    assert groups[-1]['weight_decay'] == 0
-    assert not steps & {id(p) for group in groups[:-1] for p in group['params']}
+    of_reach = {id(p) for p in quantization_of(runner.model).reach.parameters()}
+    for group, found, rate in zip(groups[-2:], (steps, of_reach), (7, 3)):
+        assert found and {id(p) for p in group['params']} == found
+        assert group['lr'] == pytest.approx(rate * groups[0]['lr']) and group['weight_decay'] == 0
+    assert not (steps | of_reach) & {id(p) for group in groups[:-2] for p in group['params']}
     assert runner.build_optim_wrapper(wrapper) is wrapper and len(groups) == len(
         wrapper.optimizer.param_groups)
 
@@ -166,6 +198,7 @@ def test_ranks_learn_the_same_scales_and_weights(ranks, calibration):
     before = read_checkpoint(calibration)['state_dict']
     assert not [name for name in ranks[0] if not torch.equal(ranks[0][name], ranks[1][name])]
     assert any(not torch.equal(scale, before[name]) for name, scale in scales(ranks[0]).items())
+    assert any((reach < 1).any() for reach in reaches(ranks[0]).values())
 
 
 def test_ranks_hold_the_same_statistics_of_live_batch_norms(ranks, calibration):
@@ -185,8 +218,14 @@ def test_ranks_hold_the_same_statistics_of_live_batch_norms(ranks, calibration):
     (dict(bpu__qat__distill=dict(output=1.0)), 'did you mean bpu.qat.distill.outputs'),
     (dict(bpu__qat__distill=dict(outputs=-1)), 'distill.outputs: expected a number from 0 on, found -1'),
     (dict(bpu__qat__scales='learnt'), "bpu.qat.scales: expected one of 'fixed', 'following', 'learned'"),
-    (dict(bpu__qat__freeze_scales=dict(at=1)), "freeze_scales: expected None where bpu.qat.scales is "
-     "'fixed'"),
+    (dict(bpu__qat__freeze_scales=dict(at=1)), "freeze_scales: expected None where bpu.qat.scales and "
+     "bpu.qat.weight_reach are 'fixed'"),
+    (dict(bpu__qat__weight_reach='learnt'), "bpu.qat.weight_reach: expected 'fixed', 'learned', or a dict"),
+    (dict(bpu__qat__weight_reach=3), "bpu.qat.weight_reach: expected 'fixed', 'learned', or a dict"),
+    (dict(bpu__qat__weight_reach=dict(type='learned', rate=1.0)), "weight_reach: 'learned' has no rate"),
+    (dict(bpu__qat__weight_reach=dict(type='fixed', lr_mult=1.0)), "weight_reach: 'fixed' has no lr_mult"),
+    (dict(bpu__qat__weight_reach=dict(type='learned', lr_mult=-1.0)),
+     'weight_reach.lr_mult: expected a number from 0 on, found -1'),
     (dict(bpu__qat__scales='learned', bpu__qat__freeze_scales=dict(by='step')),
      "freeze_scales.by: expected one of 'epoch', 'iter', found 'step'")])
 def test_bad_settings_are_refused_in_one_message(staged, calibration, tmp_path, overrides, words):

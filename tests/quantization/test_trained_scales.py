@@ -10,6 +10,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer, QuantState
 from mmdet_bpu.quantization.trained_scales import (FollowingScale, LearnedScale, build_quantizer,
                                                    check_quantizer, move_scales, steps_of, take_steps)
+from mmdet_bpu.quantization.weight_reach import WeightReach
 
 LOW, HIGH = -128, 127
 
@@ -20,6 +21,7 @@ class Quantization(torch.nn.Module):
     def __init__(self, **quantizers):
         super().__init__()
         self.quantizers = torch.nn.ModuleDict(quantizers)
+        self.reach = WeightReach([])
 
 
 def learned(scale, **kwargs):

@@ -3,12 +3,14 @@ import json
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mmdet_bpu import apis
 from mmdet_bpu.datasets import pack_coco
 from mmdet_bpu.datasets.digits import make_digits
 from mmdet_bpu.engine.stages import complete_config
 from mmdet_bpu.errors import BpuError
+from mmdet_bpu.quantization.template import Template
 
 ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = ['retinanet', 'rtmdet', 'dino']
@@ -64,7 +66,7 @@ class Steps:
         else:
             after['--out'].mkdir(parents=True)
             made = dict(search='searched_qconfig.py').get(name, 'model.hbm')
-            (after['--out'] / made).write_text(name)
+            (after['--out'] / made).write_text("searched_qconfig = [dict(site='*', dtype='int16')]\n")
 
 
 @pytest.fixture
@@ -93,10 +95,12 @@ def test_methods_share_what_they_start_from(stepping):
 
 def test_searched_dtypes_come_from_a_config_that_inherits_the_search(stepping):
     cells, ran = stepping()
-    configs, whole = {}, cells.run
+    configs, whole, made = {}, cells.run, [dict(site='*', dtype='int16')]
 
     def noted(name, tool, config, *arguments):
         configs[name] = config
+        if name == 'train_search':
+            assert Config.fromfile(config).searched_qconfig == made
         whole(name, tool, config, *arguments)
 
     cells.run = noted
@@ -126,6 +130,24 @@ def test_a_cell_is_made_again_only_of_other_inputs(stepping, tmp_path, modules, 
     with_other_rate.cell('minmax')
     assert ran == ['train_float', 'test_float', 'train_calibration', 'train_minmax',
                    'test_int_minmax']
+
+
+def test_cells_of_other_dtypes_are_made_again_but_for_the_float_ones(stepping):
+    first, ran = stepping()
+    made, control = first.cell('minmax'), first.cell('control')
+    again, ran = stepping()
+    again.dtypes = 'those of another template'
+    assert again.cell('control') == control and 'dtypes' not in control
+    other = again.cell('minmax')
+    assert ran == ['train_calibration', 'train_minmax', 'test_int_minmax']
+    assert {**other, 'dtypes': made['dtypes']} == made != other
+
+
+def test_another_template_gives_other_dtypes(stepping, monkeypatch):
+    plain, seeded = stepping()[0].dtypes, stepping(seed=1)[0].dtypes
+    assert plain == seeded
+    monkeypatch.setattr(Template, '_is_product', lambda self, value: False)
+    assert stepping()[0].dtypes != plain
 
 
 def test_a_run_that_was_cut_goes_on(stepping):
