@@ -37,6 +37,7 @@ METHODS: Dict[str, Method] = {
     'equalize': Method(IMAGES, (f'{CALIBRATION}.equalize=True', )),
     'bias_correction': Method(IMAGES, (f'{CALIBRATION}.bias_correction=True', )),
     'adaround': Method(IMAGES, (f'{CALIBRATION}.adaround=True', )),
+    'adaround_blocks': Method(IMAGES, (f'{CALIBRATION}.adaround.by=block', )),
     'all_repairs': Method(IMAGES, REPAIRED),
     'search': Method(SEARCHED),
     'qat': Method(TRAINED, hbm=True),

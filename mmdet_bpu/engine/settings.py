@@ -21,6 +21,8 @@ from mmdet_bpu.families.picture_resize import LETTERBOX, STRETCH
 from mmdet_bpu.quantization.observers import (DEFAULT_OBSERVER, OBSERVERS, check_criterion,
                                               check_observer)
 from mmdet_bpu.quantization.qconfig import WHOLE
+from mmdet_bpu.quantization.repairs import BATCHES, BLOCK, LAYER
+from mmdet_bpu.quantization.rounding import ITERATIONS
 from mmdet_bpu.quantization.rules import check_rules
 from mmdet_bpu.runtime.camera import FORMATS
 
@@ -38,15 +40,15 @@ class CalibrationSettings:
             on their number.
         weight_observer (str | dict): How far the integers of weights reach.
         equalize (bool): Whether channels between two products are given ranges that suit both.
-        adaround (bool | int): Whether weights are rounded as products err least; how many iterations
-            learn it.
+        adaround (bool | int | dict): Whether weights are rounded as products err least; how many
+            iterations learn it, or how; see :func:`~mmdet_bpu.quantization.repairs.rounding_of`.
         bias_correction (bool): Whether the mean error of products is taken off their biases.
     """
     observer: Union[str, Dict[str, Any]]
     num_batches: int
     weight_observer: Union[str, Dict[str, Any]]
     equalize: bool
-    adaround: Union[bool, int]
+    adaround: Union[bool, int, Dict[str, Any]]
     bias_correction: bool
 
 
@@ -97,6 +99,12 @@ def _is_rule_list(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and all(isinstance(rule, Mapping) for rule in value)
 
 
+ADAROUND_FIELDS: Dict[str, Field] = {
+    'by': one_of((LAYER, BLOCK), LAYER),
+    'iterations': Field('a positive integer', is_count, ITERATIONS),
+    'batches': Field('a positive integer', is_count, BATCHES),
+}
+
 FIELDS: Dict[str, Any] = {
     'stage': one_of(STAGES),
     'march': one_of(tuple(MARCHES), DEFAULT_MARCH),
@@ -122,8 +130,9 @@ FIELDS: Dict[str, Any] = {
             'the name of an observer that reads statistics, or a dict with it as its type',
             lambda value: isinstance(value, (str, Mapping)), WHOLE, check_criterion),
         'equalize': Field('True or False', lambda value: isinstance(value, bool), False),
-        'adaround': Field('True, False, or a number of iterations',
-                          lambda value: isinstance(value, int) and value >= 0, False),
+        'adaround': Field('True, False, a number of iterations, or a dict with '
+                          + ', '.join(ADAROUND_FIELDS), lambda value: isinstance(value, Mapping)
+                          or isinstance(value, int) and value >= 0, False, within=ADAROUND_FIELDS),
         'bias_correction': Field('True or False', lambda value: isinstance(value, bool), False),
     },
     'qat': QAT_FIELDS,

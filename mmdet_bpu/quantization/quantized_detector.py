@@ -112,7 +112,7 @@ class Quantization(nn.Module):
             return
         if self.state is QuantState.QUANTIZE and not (detector.training and self._known):
             self.require_scales()
-        mode = QuantMode(self._decisions_for(detector), self.state.quantizes)
+        mode = QuantMode(self.decisions_of(detector), self.state.quantizes)
         mode.products, mode.observes = self.products, self.state.observes or self.products is None
         mode.closed = detector.training and self.state is QuantState.QUANTIZE and self._closes
         first_step = detector.training and self.state.quantizes and self.untrained is None
@@ -130,7 +130,8 @@ class Quantization(nn.Module):
     def _closes(self) -> bool:
         return bool((self.settings.get('qat') or {}).get('closed'))
 
-    def _decisions_for(self, detector: nn.Module) -> Decisions:
+    def decisions_of(self, detector: nn.Module) -> Decisions:
+        """What is done at each call of ``detector``, which this quantization is of."""
         known = self._decisions
         if known is None or known.plan is not self.plan \
                 or not known.tracker.belongs_to(detector):

@@ -1,19 +1,46 @@
 """What ``bpu.calibration`` may have done to float weights, before they are calibrated and after."""
-from typing import Any, Dict
+from copy import deepcopy
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmdet_bpu.quantization.bias_correction import correct_bias
+from mmdet_bpu.quantization.block_rounding import round_blocks
 from mmdet_bpu.quantization.equalization import equalize
-from mmdet_bpu.quantization.product_inputs import ProductInputs, products_of
+from mmdet_bpu.quantization.product_inputs import Product, ProductInputs, products_of
 from mmdet_bpu.quantization.quantized_detector import Quantization
 from mmdet_bpu.quantization.rounding import ITERATIONS, round_best
+from mmdet_bpu.quantization.statistics import from_first_rank
 
 ON_IMAGES = ('adaround', 'bias_correction')
 """Those that need scales, and the images once more."""
+LAYER, BLOCK = 'layer', 'block'
+"""Values of ``bpu.calibration.adaround.by``."""
+BATCHES = 4
 REPAIRS = ('equalize', *ON_IMAGES)
 """Fields of ``bpu.calibration``."""
+
+
+class Rounding(NamedTuple):
+    """How ``bpu.calibration.adaround`` learns.
+
+    Attributes:
+        iterations (int): Of each layer, and of each block.
+        by_block (bool): Whether the layers of a block are learned together.
+        batches (int): Of images that blocks are learned from.
+    """
+    iterations: int = ITERATIONS
+    by_block: bool = False
+    batches: int = BATCHES
+
+
+def rounding_of(settings: Dict[str, Any]) -> Optional[Rounding]:
+    """The rounding that ``bpu`` settings ask for, if any is to be learned."""
+    asked = repairs_of(settings)['adaround']
+    if isinstance(asked, Mapping):
+        return Rounding(asked['iterations'], asked['by'] == BLOCK, asked['batches'])
+    return None if asked is False else Rounding() if asked is True else Rounding(asked)
 
 
 def repairs_of(settings: Dict[str, Any]) -> Dict[str, Any]:
@@ -39,32 +66,51 @@ def repairs_on_images(settings: Dict[str, Any]) -> bool:
 
 def watch_products(quant: Quantization) -> ProductInputs:
     """What is to see the images for the repairs that are asked for."""
-    return ProductInputs(quant, second=repairs_of(quant.settings)['adaround'] is not False)
+    return ProductInputs(quant, second=rounding_of(quant.settings) is not None)
 
 
 @torch.no_grad()
-def repair_calibrated(model: nn.Module, quant: Quantization, inputs: ProductInputs) -> None:
+def repair_calibrated(model: nn.Module, quant: Quantization, inputs: ProductInputs,
+                      forwards: Sequence[Callable[[nn.Module], Any]] = (),
+                      say: Callable[[str], None] = print) -> None:
     """Repair a detector that has its scales, in place.
 
     Args:
         model (nn.Module): The detector.
         quant (Quantization): Its quantization.
         inputs (ProductInputs): Has seen images, of all ranks.
+        forwards (Sequence[Callable]): Functions (detector) that run a batch each, for blocks.
+        say (Callable): Takes lines of progress. Defaults to ``print``.
     """
-    asked, parameters = repairs_of(quant.settings), dict(model.named_parameters())
-    iterations = ITERATIONS if asked['adaround'] is True else asked['adaround']
-    done = set()
+    parameters = dict(model.named_parameters())
+    products: Dict[str, Product] = {}
     for network in quant.networks:
         for product in products_of(network, quant):
-            name, moments = product.weight, inputs.moments.get(product.weight)
-            if name in done or moments is None or name not in parameters:
-                continue
-            done.add(name)
-            weight, reach = parameters[name], quant.reach.of(name)
-            before = weight.clone()
-            if iterations is not False:
-                weight.copy_(round_best(weight, moments.products, reach, iterations))
-                quant.reach.whole(name)
-            if asked['bias_correction'] and product.bias in parameters:
-                correct_bias(parameters[product.bias], weight, moments, quant.reach.of(name), before)
+            if product.weight in inputs.moments and product.weight in parameters:
+                products.setdefault(product.weight, product)
+    meant = {name: parameters[name].clone() for name in products}
+    rounding = rounding_of(quant.settings)
+    if rounding is not None:
+        _round(model, quant, inputs, rounding, meant, forwards, say)
+    for name, product in products.items():
+        if repairs_of(quant.settings)['bias_correction'] and product.bias in parameters:
+            correct_bias(parameters[product.bias], parameters[name], inputs.moments[name],
+                         quant.reach.of(name), meant[name])
     quant.remember_weights(model)
+
+
+def _round(model: nn.Module, quant: Quantization, inputs: ProductInputs, rounding: Rounding,
+           meant: Dict[str, Tensor], forwards: Sequence[Callable[[nn.Module], Any]],
+           say: Callable[[str], None]) -> None:
+    """Learn the rounding of weights, in place; layer by layer, then block by block where asked for."""
+    parameters = dict(model.named_parameters())
+    float_model = deepcopy(model) if rounding.by_block else None
+    reaches = {name: reach if reach is None else reach.clone()
+               for name, reach in ((name, quant.reach.of(name)) for name in meant)}
+    for name, weight in meant.items():
+        parameters[name].copy_(round_best(weight, inputs.moments[name].products, reaches[name],
+                                          rounding.iterations))
+        quant.reach.whole(name)
+    if float_model is not None:
+        round_blocks(model, float_model, forwards, meant, reaches, rounding.iterations, say)
+        from_first_rank([parameters[name] for name in meant])

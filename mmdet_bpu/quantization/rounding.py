@@ -12,12 +12,9 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from mmdet_bpu.graph.scales import weight_scale
-from mmdet_bpu.program.dtypes import integer_range
+from mmdet_bpu.quantization.weight_choices import (STRETCH, Neighbours, logit_of,
+                                                   regularizer_power)
 
-STRETCH = -0.1, 1.1  # of the soft choice, eq. 23
-BETA = 20.0, 2.0  # of the regularizer, from first to last
-WARM_UP = 0.2  # share of the iterations without it
 WEIGHT = 0.01  # of the regularizer
 RATE = 1e-2
 SWEEPS, BLOCK = 20, 64
@@ -36,17 +33,9 @@ def round_best(weight: Tensor, products: Tensor, reach: Optional[Tensor] = None,
         iterations (int): Of learning. Defaults to :data:`ITERATIONS`.
         dtype (str): ``int8`` or ``int16``.
     """
-    high = integer_range(dtype)[1]
-    low = -high  # a magnitude beyond would be the one that the scale is found by
-    scale = weight_scale(weight, dtype, reach).view(-1, *(1, ) * (weight.dim() - 1))
-    exact = torch.div(weight.float(), scale)
-    groups = len(products)
-    rows = exact.view(groups, len(weight) // groups, -1)
-    below = rows.floor()
-    fixed = (below < low) | (below >= high) | (rows == below)
-    nearest = rows.round().clamp(low, high)
-    # What reaches to the end of the grid stays there: the scale is found by it.
-    fixed |= nearest.abs() == high
+    grid, groups = Neighbours(weight, reach, dtype), len(products)
+    rows, below, nearest, fixed = (part.view(groups, len(weight) // groups, -1) for part in (
+        grid.exact, grid.below, grid.nearest, grid.fixed))
     moments = products / products.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-30).view(-1, 1, 1)
     start = nearest.clone()
     if iterations:
@@ -55,7 +44,7 @@ def round_best(weight: Tensor, products: Tensor, reach: Optional[Tensor] = None,
     found = _descend(start, rows, below, fixed, moments)
     better = _error(found - rows, moments) < _error(nearest - rows, moments)
     best = torch.where(better.unsqueeze(-1), found, nearest)
-    return best.view(weight.shape) * scale
+    return best.view(weight.shape) * grid.scale
 
 
 def _error(off: Tensor, moments: Tensor) -> Tensor:
@@ -66,18 +55,16 @@ def _error(off: Tensor, moments: Tensor) -> Tensor:
 def _learned(rows: Tensor, below: Tensor, moments: Tensor, iterations: int) -> Tensor:
     """0 or 1 for each weight: whether it goes up."""
     low, high = STRETCH
-    part = (rows - below).clamp(0.01, 0.99)
-    choice = torch.logit((part - low) / (high - low))
+    choice = logit_of(rows - below)
     optimizer = torch.optim.Adam([choice], lr=RATE)
-    begin = int(iterations * WARM_UP)
     for step in range(iterations):
         share = torch.sigmoid(choice)
         stretched = share * (high - low) + low
         soft = stretched.clamp(0, 1)
         # By hand: the gradient of the error takes one product of matrices, autograd three.
         gradient = 2 * torch.bmm(below + soft - rows, moments)
-        if step >= begin:
-            beta = BETA[1] + (BETA[0] - BETA[1]) * (1 - (step - begin) / (iterations - begin))
+        beta = regularizer_power(step, iterations)
+        if beta is not None:
             away = 2 * soft - 1
             gradient -= WEIGHT * 2 * beta * away.abs().pow(beta - 1) * away.sign()
         choice.grad = gradient * (share * (1 - share) * (high - low)) * (stretched == soft)

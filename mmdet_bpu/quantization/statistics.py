@@ -1,5 +1,5 @@
 """What calibration keeps of a tensor: enough for every criterion to find a scale without an image."""
-from typing import Any, Dict, Mapping, Tuple, Union
+from typing import Any, Dict, Iterable, Mapping, Tuple, Union
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,13 @@ def reduced(tensor: Tensor, op) -> Tensor:
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(tensor, op)
     return tensor
+
+
+def from_first_rank(tensors: Iterable[Tensor]) -> None:
+    """Give all processes the tensors of the first, in place."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
 
 
 class Statistics(nn.Module):

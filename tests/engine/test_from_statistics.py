@@ -105,7 +105,8 @@ def test_another_repair_is_refused(staged, calibration, tmp_path):
 
 
 def test_repairs_on_images_reach_copies_and_cannot_be_made_without(staged, trained, tmp_path):
-    asked = dict(bpu__calibration__adaround=5, bpu__calibration__bias_correction=True)
+    asked = dict(bpu__calibration__adaround=dict(by='block', iterations=5, batches=1),
+                 bpu__calibration__bias_correction=True)
     source = str(trained / 'tiny_float' / 'epoch_2.pth')
     folder = tmp_path / 'repaired_calibration'
     runner = BPURunner.from_cfg(staged('calibration', folder, load_from=source, custom_hooks=[
@@ -121,7 +122,7 @@ def test_repairs_on_images_reach_copies_and_cannot_be_made_without(staged, train
                            before['bbox_head.cls_branches.0.bias'])
     with pytest.raises(BpuError, match='adaround and bias_correction of bpu.calibration need images'):
         again(staged, folder / 'epoch_1.pth', tmp_path / 'b_calibration', **asked)
-    with pytest.raises(BpuError, match='repairs: bpu.calibration.adaround was 5, now it is False'):
+    with pytest.raises(BpuError, match='repairs: bpu.calibration.adaround was .*block.*, now it is False'):
         again(staged, folder / 'epoch_1.pth', tmp_path / 'c_calibration')
 
 

@@ -1,6 +1,7 @@
 """Calibration: observe activations over some batches, then fix their scales."""
+import copy
 from types import SimpleNamespace
-from typing import Dict, Iterator, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
 import torch
 from mmengine.dist import get_world_size
@@ -15,7 +16,7 @@ from mmdet_bpu.engine.model_copies import carry_over_quantization, carry_over_re
 from mmdet_bpu.engine.stage_names import CALIBRATION
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization import finish_calibration, quantization_of, set_quant_state
-from mmdet_bpu.quantization.repairs import (repair_calibrated, repairs_on_images,
+from mmdet_bpu.quantization.repairs import (repair_calibrated, repairs_on_images, rounding_of,
                                             watch_products)
 
 
@@ -96,13 +97,30 @@ def finish(model: nn.Module, dataloader: DataLoader, batches: int) -> None:
             for index in run(model, dataloader, batches):
                 _say('repairs', index, batches)
         inputs.reduce()
-        repair_calibrated(module, quant, inputs)
+        repair_calibrated(module, quant, inputs, _forwards(quant, dataloader, batches), _log)
     set_quant_state(module, 'quantize')
+
+
+def _forwards(quant: nn.Module, dataloader: DataLoader,
+              batches: int) -> List[Callable[[nn.Module], Any]]:
+    """Functions that run a detector on the batches that blocks are rounded with."""
+    rounding = rounding_of(quant.settings)
+    if rounding is None or not rounding.by_block:
+        return []
+
+    def on(data_batch: Any) -> Callable[[nn.Module], Any]:
+        return lambda detector: detector.test_step(copy.deepcopy(data_batch))
+
+    return [on(data_batch) for _, data_batch in zip(range(min(rounding.batches, batches)), dataloader)]
 
 
 def _say(what: str, index: int, batches: int) -> None:
     if (index + 1) % 10 == 0 or index + 1 == batches:
-        MMLogger.get_current_instance().info(f'{what}: batch {index + 1} of {batches}')
+        _log(f'{what}: batch {index + 1} of {batches}')
+
+
+def _log(line: str) -> None:
+    MMLogger.get_current_instance().info(line)
 
 
 @LOOPS.register_module()
