@@ -23,8 +23,8 @@ from mmdet_bpu.quantization.weight_choices import SoftWeight, regularizer_power
 from mmdet_bpu.quantization.weight_reach import WeightReach
 
 MOST = 8
-RATE = 1e-2
-WEIGHT = 0.01  # of the regularizer
+RATE = 3e-2
+WEIGHT = 0.1  # of the regularizer
 
 
 class Block(NamedTuple):
@@ -40,13 +40,11 @@ class Call:
     Attributes:
         args (tuple), kwargs (dict): What the quantized detector gives it.
         place (tuple): Of its beginning; see :meth:`~mmdet_bpu.graph.sites.SiteTracker.place`.
-        found (list[Tensor]): What it gives back there.
         target (list[Tensor]): What it gives back in the float detector.
     """
     args: tuple
     kwargs: Dict[str, Any]
     place: tuple
-    found: List[Tensor]
     target: List[Tensor]
 
 
@@ -59,15 +57,15 @@ class _Rounding(WeightReach):
 
     def __init__(self, reach: WeightReach, weights: Dict[str, Tensor]) -> None:
         super().__init__([])
-        self._reach, self.weights = [reach], weights
+        self._of_detector, self.weights = [reach], weights  # in a list: it is no part of this one
 
     def of(self, name: str) -> Optional[Tensor]:
-        return self._reach[0].of(name)
+        return self._of_detector[0].of(name)
 
     def rounded(self, weight: Tensor, dtype: str, groups: Optional[int], name: str) -> Tensor:
         if name in self.weights:
             return self.weights[name]
-        return self._reach[0].rounded(weight, dtype, groups, name)
+        return self._of_detector[0].rounded(weight, dtype, groups, name)
 
 
 class BlockRounding:
@@ -102,7 +100,7 @@ class BlockRounding:
             return hook
 
         hooks = [module.register_forward_pre_hook(count(path))
-                 for path, module in self.model.named_modules() if not path.startswith('quant')]
+                 for path, module in self.model.named_modules() if not f'{path}.'.startswith('quant.')]
         try:
             self.forwards[0](self.model)
         finally:
@@ -120,10 +118,13 @@ class BlockRounding:
             reaches (dict): Its reach then.
         """
         parameters = dict(self.model.named_parameters())
-        calls = [self._recorded(block.path, forward) for forward in self.forwards]
         start = {name: parameters[name].detach().clone() for name in block.weights}
-        if not all(_same(self._outputs(block.path, call, {}), call.found) for call in calls):
-            return 1.0  # it computes from more than its arguments
+        calls = []
+        for forward in self.forwards:
+            call = self._recorded(block.path, forward)
+            if call is None:
+                return 1.0
+            calls.append(call)
         before = self._error(block.path, calls, start)
         if not before > 0:
             return 1.0
@@ -146,13 +147,15 @@ class BlockRounding:
         for step in range(self.iterations):
             call = calls[step % len(calls)]
             outputs = self._outputs(path, call, {name: each.soft() for name, each in soft.items()})
-            # As many as there are weights, so that each meets a regularizer of its own size.
+            # In units of its error at the start, times the weights: as large as their regularizer.
             loss = _distance(outputs, call.target) / unit * count
             power = regularizer_power(step, self.iterations)
             if power is not None:
                 loss = loss + WEIGHT * sum(
                     (1 - (2 * each.share - 1).abs().pow(power)).sum() for each in soft.values())
-            for choice, gradient in zip(choices, torch.autograd.grad(loss, choices)):
+            if not loss.requires_grad:
+                return  # the outputs do not follow from the weights
+            for choice, gradient in zip(choices, torch.autograd.grad(loss, choices, allow_unused=True)):
                 choice.grad = gradient
             optimizer.step()
 
@@ -165,6 +168,7 @@ class BlockRounding:
         known = self.quant.decisions_of(self.model)
         decisions = Decisions(known.tracker, known.plan, known.opened, known.quantizers,
                               _Rounding(self.quant.reach, weights))
+        decisions.norms = known.norms
         mode = QuantMode(decisions, quantize_weights=True)
         mode.observes = False
         args, kwargs = map_tensors((call.args, call.kwargs), Tensor.clone)  # it may overwrite them
@@ -173,7 +177,8 @@ class BlockRounding:
             return _tensors(self.model.get_submodule(path).forward(*args, **kwargs))
 
     @torch.no_grad()
-    def _recorded(self, path: str, forward: Callable[[nn.Module], Any]) -> Call:
+    def _recorded(self, path: str, forward: Callable[[nn.Module], Any]) -> Optional[Call]:
+        """A block's call; None if it computes from more than its arguments, so cannot be repeated."""
         given: List[tuple] = []
 
         def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -186,8 +191,8 @@ class BlockRounding:
             found = _result(module, forward, self.model)
         finally:
             hook.remove()
-        return Call(*given[0], found, _result(self.float_model.get_submodule(path), forward,
-                                              self.float_model))
+        call = Call(*given[0], _result(self.float_model.get_submodule(path), forward, self.float_model))
+        return call if _same(self._outputs(path, call, {}), found) else None
 
 
 def _result(module: nn.Module, forward: Callable[[nn.Module], Any], model: nn.Module) -> List[Tensor]:
@@ -226,7 +231,7 @@ def _tensors(value: Any) -> List[Tensor]:
 
 
 def _distance(found: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """Squared error, of tensors that are alike in their spread."""
+    """Mean squared error in variances of the target, summed over the tensors."""
     return sum((ours - theirs).float().square().mean() / theirs.float().var().clamp(min=1e-12)
                for ours, theirs in zip(found, target))
 

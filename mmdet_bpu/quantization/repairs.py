@@ -72,7 +72,7 @@ def watch_products(quant: Quantization) -> ProductInputs:
 @torch.no_grad()
 def repair_calibrated(model: nn.Module, quant: Quantization, inputs: ProductInputs,
                       forwards: Sequence[Callable[[nn.Module], Any]] = (),
-                      say: Callable[[str], None] = print) -> None:
+                      say: Callable[[str], None] = lambda line: None) -> None:
     """Repair a detector that has its scales, in place.
 
     Args:
@@ -80,7 +80,7 @@ def repair_calibrated(model: nn.Module, quant: Quantization, inputs: ProductInpu
         quant (Quantization): Its quantization.
         inputs (ProductInputs): Has seen images, of all ranks.
         forwards (Sequence[Callable]): Functions (detector) that run a batch each, for blocks.
-        say (Callable): Takes lines of progress. Defaults to ``print``.
+        say (Callable): Takes lines of progress. Defaults to nobody.
     """
     parameters = dict(model.named_parameters())
     products: Dict[str, Product] = {}

@@ -12,10 +12,14 @@ PROCESSES = 2
 
 @pytest.fixture(scope='module')
 def ranks(trained, staged, tmp_path_factory):
-    """Models of both ranks after QAT from float weights: calibration first, then one epoch."""
+    """Models of both ranks after QAT from float weights: calibration first, then one epoch.
+
+    Each rank learns the rounding of blocks from its own images.
+    """
     root = tmp_path_factory.mktemp('ranks')
     cfg = staged('qat', root / 'tiny_qat', load_from=str(trained / 'tiny_float' / 'epoch_2.pth'),
-                 train_cfg__max_epochs=1, launcher='pytorch')
+                 train_cfg__max_epochs=1, launcher='pytorch',
+                 bpu__calibration__adaround=dict(by='block', iterations=3, batches=1))
     cfg.dump(root / 'cfg.py')
     script = Path(__file__).with_name('run_stage_on_ranks.py')
     done = subprocess.run(

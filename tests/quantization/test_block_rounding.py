@@ -117,6 +117,24 @@ def test_a_block_that_computes_from_more_than_its_arguments_is_left(toy, calibra
     assert len(lines) == 1 and 'second: 1.000 of the error' in lines[0]
 
 
+def test_a_block_whose_outputs_do_not_follow_from_some_weights_is_learned_by_the_others(toy, calibrated):
+    class Aside(Residual):
+        """Leaves the result of one convolution where the detector finds it."""
+
+        def forward(self, x):
+            self.left = self.b(x)
+            return torch.relu(self.a(x))
+
+    def aside(detector, image):
+        x = detector.second(detector.first(image))
+        left, detector.second.left = detector.second.left, None
+        return detector.last((x + left).flatten(2).transpose(1, 2))
+
+    torch.manual_seed(3)
+    model = toy(aside, first=nn.Conv2d(3, 8, 3, padding=1), second=Aside(8), last=nn.Linear(8, 5))
+    assert len(repaired(model, calibrated, iterations=10)) == 1
+
+
 def test_a_block_of_many_products_falls_into_its_parts(toy, calibrated, monkeypatch):
     torch.manual_seed(3)
     model = toy(lambda detector, image: detector.last(detector.whole(image).flatten(2).transpose(1, 2)),
