@@ -33,6 +33,17 @@ class Block(NamedTuple):
     weights: List[str]
 
 
+class Errors(NamedTuple):
+    """Of a block, in units of its error with weights rounded layer by layer.
+
+    Attributes:
+        left (float): With the weights that it has now.
+        without (float): With weights that are not rounded: what is left is the rounding of activations.
+    """
+    left: float
+    without: float
+
+
 @dataclass
 class Call:
     """A block's call in the forward of a batch.
@@ -109,8 +120,8 @@ class BlockRounding:
         found = list(_within('', self.model, calls, weights))
         return sorted(found, key=lambda block: list(calls).index(block.path))
 
-    def learn(self, block: Block, meant: Dict[str, Tensor], reaches: Dict[str, Optional[Tensor]]) -> float:
-        """Learn a block's weights, in place; the share of its error that is left, 1 where nothing changed.
+    def learn(self, block: Block, meant: Dict[str, Tensor], reaches: Dict[str, Optional[Tensor]]) -> Optional['Errors']:
+        """Learn a block's weights, in place; None if it cannot be repeated or does not err.
 
         Args:
             block (Block): Of :meth:`blocks`.
@@ -123,21 +134,21 @@ class BlockRounding:
         for forward in self.forwards:
             call = self._recorded(block.path, forward)
             if call is None:
-                return 1.0
+                return None
             calls.append(call)
         before = self._error(block.path, calls, start)
         if not before > 0:
-            return 1.0
+            return None
         soft = {name: SoftWeight(meant[name], reaches[name], start[name]) for name in block.weights}
         self._train(block.path, calls, soft, before / len(calls))
         found = {name: each.hard() for name, each in soft.items()}
         after = self._error(block.path, calls, found)
-        if not after < before:
-            return 1.0
-        with torch.no_grad():
-            for name, weight in found.items():
-                parameters[name].copy_(weight)
-        return after / before
+        if after < before:
+            with torch.no_grad():
+                for name, weight in found.items():
+                    parameters[name].copy_(weight)
+        return Errors(min(after / before, 1.0), self._error(block.path, calls, {
+            name: meant[name] for name in block.weights}) / before)
 
     @torch.enable_grad()
     def _train(self, path: str, calls: Sequence[Call], soft: Dict[str, SoftWeight],
@@ -259,6 +270,7 @@ def round_blocks(model: nn.Module, float_model: nn.Module,
     rounding = BlockRounding(model, float_model, forwards, iterations)
     blocks = rounding.blocks(list(meant))
     for index, block in enumerate(blocks):
-        left = rounding.learn(block, meant, reaches)
-        say(f'rounding: block {index + 1} of {len(blocks)}, {block.path}: {left:.3f} of the error that it '
-            'has layer by layer')
+        errors = rounding.learn(block, meant, reaches)
+        what = 'left as layer by layer: it cannot be run alone, or does not err' if errors is None else \
+            f'{errors.left:.3f} of the error layer by layer, {errors.without:.3f} with float weights'
+        say(f'rounding: block {index + 1} of {len(blocks)}, {block.path}: {what}')
