@@ -120,7 +120,8 @@ class BlockRounding:
         found = list(_within('', self.model, calls, weights))
         return sorted(found, key=lambda block: list(calls).index(block.path))
 
-    def learn(self, block: Block, meant: Dict[str, Tensor], reaches: Dict[str, Optional[Tensor]]) -> Optional['Errors']:
+    def learn(self, block: Block, meant: Dict[str, Tensor],
+              reaches: Dict[str, Optional[Tensor]]) -> Optional[Errors]:
         """Learn a block's weights, in place; None if it cannot be repeated or does not err.
 
         Args:

@@ -126,8 +126,8 @@ def prepare(model: nn.Module, bpu: dict, saved: Optional[SavedGraph] = None,
     for value in network.own_values():
         name, config = network.name(value), network.configs[value]
         if name not in quantizers:
-            quantizers[name] = build_quantizer(qat.get('scales', FIXED), config.dtype, config.observer or observer,
-                                               config.scale)
+            quantizers[name] = build_quantizer(qat.get('scales', FIXED), config.dtype,
+                                               config.observer or observer, config.scale)
     reach = build_reach(network, qat.get('weight_reach', FIXED))
     plan = build_plan(network, captured)
     quant = Quantization(plan, sites_inside(plan, captured), quantizers, [network], folded, dict(bpu),
