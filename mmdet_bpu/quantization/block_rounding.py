@@ -5,7 +5,7 @@ an encoder layer, its attention. Its inputs are those of the quantized detector,
 rounded already, and its outputs are held against those of the float detector: Li et al., "BRECQ: Pushing
 the Limit of Post-Training Quantization by Block Reconstruction" (ICLR 2021), section 3.2, with the choice
 and the regularizer of Nagel et al. (:mod:`~mmdet_bpu.quantization.rounding`). It begins at what was found
-layer by layer, and a block that errs more on the images than that keeps it.
+layer by layer, and a block that errs more than that, on images that it has not learned from, keeps it.
 """
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
@@ -23,6 +23,7 @@ from mmdet_bpu.quantization.weight_choices import SoftWeight, regularizer_power
 from mmdet_bpu.quantization.weight_reach import WeightReach
 
 MOST = 8
+JUDGES = 4  # one batch of so many is not learned from, but says whether a block errs less
 RATE = 3e-2
 WEIGHT = 0.1  # of the regularizer
 
@@ -137,18 +138,20 @@ class BlockRounding:
             if call is None:
                 return None
             calls.append(call)
-        before = self._error(block.path, calls, start)
-        if not before > 0:
+        held_out = len(calls) // JUDGES
+        seen, judging = calls[held_out:], calls[:held_out] or calls
+        unit, before = (self._error(block.path, some, start) for some in (seen, judging))
+        if not (unit > 0 and before > 0):
             return None
         soft = {name: SoftWeight(meant[name], reaches[name], start[name]) for name in block.weights}
-        self._train(block.path, calls, soft, before / len(calls))
+        self._train(block.path, seen, soft, unit / len(seen))
         found = {name: each.hard() for name, each in soft.items()}
-        after = self._error(block.path, calls, found)
+        after = self._error(block.path, judging, found)
         if after < before:
             with torch.no_grad():
                 for name, weight in found.items():
                     parameters[name].copy_(weight)
-        return Errors(min(after / before, 1.0), self._error(block.path, calls, {
+        return Errors(min(after / before, 1.0), self._error(block.path, judging, {
             name: meant[name] for name in block.weights}) / before)
 
     @torch.enable_grad()

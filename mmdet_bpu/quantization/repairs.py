@@ -17,7 +17,7 @@ ON_IMAGES = ('adaround', 'bias_correction')
 """Those that need scales, and the images once more."""
 LAYER, BLOCK = 'layer', 'block'
 """Values of ``bpu.calibration.adaround.by``."""
-BATCHES = 4
+BATCHES = 8
 REPAIRS = ('equalize', *ON_IMAGES)
 """Fields of ``bpu.calibration``."""
 
@@ -28,7 +28,7 @@ class Rounding(NamedTuple):
     Attributes:
         iterations (int): Of each layer, and of each block.
         by_block (bool): Whether the layers of a block are learned together.
-        batches (int): Of images that blocks are learned from.
+        batches (int): Of images that blocks are learned and judged with.
     """
     iterations: int = ITERATIONS
     by_block: bool = False

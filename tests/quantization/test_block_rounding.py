@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from mmdet_bpu.quantization import prepare, quantization_of
+from mmdet_bpu.quantization.block_rounding import BlockRounding
 from mmdet_bpu.quantization.fake_quant import fake_quantize_weight
 from mmdet_bpu.quantization.repairs import repair_calibrated, watch_products
 from mmdet_bpu.quantization.weight_choices import SoftWeight
@@ -96,6 +97,33 @@ def test_a_block_that_gains_nothing_keeps_what_it_had(model, calibrated, monkeyp
     repaired(by_layer, calibrated, by='layer')
     assert all(torch.equal(weight, dict(by_layer.named_parameters())[name])
                for name, weight in model.named_parameters())
+
+
+def test_images_that_a_block_has_not_learned_from_say_whether_it_errs_less(model, calibrated, monkeypatch):
+    by_layer, learned, judged = copy.deepcopy(model), [], []
+    target = results(model, 'first')[0]
+    train, error = BlockRounding._train, BlockRounding._error
+
+    def noted_train(self, path, calls, *rest):
+        learned.append(calls)
+        return train(self, path, calls, *rest)
+
+    def noted_error(self, path, calls, weights):
+        judged.append(calls)
+        return error(self, path, calls, weights)
+
+    monkeypatch.setattr(BlockRounding, '_train', noted_train)
+    monkeypatch.setattr(BlockRounding, '_error', noted_error)
+    others = [lambda detector, seed=seed: detector(torch.rand(
+        2, 3, *SHAPE, generator=torch.Generator().manual_seed(seed))) for seed in range(3)]
+    repaired(model, calibrated, forwards=[FORWARDS[0], *others])
+    assert [len(calls) for calls in learned] == [3, 3]
+    for calls, (unit, *judging) in zip(learned, (judged[:4], judged[4:])):
+        assert unit is calls and [len(each) for each in judging] == [1, 1, 1]
+        assert not any(call is other for call in judging[0] for other in calls)
+    repaired(by_layer, calibrated, by='layer')
+    ours, theirs = ((results(each, 'first')[0] - target)[:2].square().sum() for each in (model, by_layer))
+    assert ours <= theirs
 
 
 def test_a_block_that_computes_from_more_than_its_arguments_is_left(toy, calibrated):
