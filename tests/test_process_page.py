@@ -24,7 +24,7 @@ CACHES = {'cache', 'lru_cache'}
 # Methods of ours that share a name with one above: they set the state of an object.
 OF_OBJECTS = {'quantization/state.py', 'quantization/quantized_detector.py',
               'quantization/product_inputs.py', 'quantization/distillation/reached.py',
-              'engine/model_copies.py'}
+              'quantization/block_rounding.py', 'engine/model_copies.py'}
 
 
 def _last(node: ast.AST) -> str:
