@@ -6,7 +6,6 @@ from torch import nn
 
 from mmdet_bpu.errors import BpuError
 from mmdet_bpu.quantization import quantization_of
-from mmdet_bpu.quantization.learned_reach import LearnedReach
 from mmdet_bpu.quantization.trained_scales import learned_scales
 
 MARK = 'bpu_scales'
@@ -29,8 +28,9 @@ def group_scales(optim_wrapper: Any, model: nn.Module) -> None:
     quant = quantization_of(model)
     learned = learned_scales(quant)
     rates = [(learned[0].lr_mult, [each.step for each in learned])] if learned else []
-    if isinstance(quant.reach, LearnedReach):
-        rates.append((quant.reach.lr_mult, list(quant.reach.steps())))
+    of_reach = list(quant.reach.steps())
+    if of_reach:
+        rates.append((quant.reach.lr_mult, of_reach))
     if not rates:
         return
     if not isinstance(optim_wrapper, OptimWrapper):

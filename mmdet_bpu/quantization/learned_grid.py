@@ -1,6 +1,6 @@
 """Rounding to a grid whose step is learned: of one scale, or of one for each channel."""
 from math import sqrt
-from typing import Any
+from typing import Any, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +37,22 @@ class LearnedOnGrid(torch.autograd.Function):
         factor = scale.flatten() / sqrt(max(exact.numel() // ctx.channels, 1) * high)
         of_step = (gradient * by_scale).reshape(ctx.channels, -1).sum(1) * factor
         return gradient * inside, of_step, None, None, None
+
+
+@torch.no_grad()
+def take(values: Sequence[Tensor], steps: Sequence[Tensor], least: float, most: float,
+         moving: bool) -> None:
+    """Multiply values by the exponentials of their steps and keep them in a range, if they move, in place.
+
+    Steps are 0 from then on: what stays forgets what an optimizer's momentum would still do to it.
+    """
+    if not values:
+        return
+    if moving:
+        torch._foreach_mul_(values, torch._foreach_exp(steps))
+        torch._foreach_clamp_min_(values, least)
+        torch._foreach_clamp_max_(values, most)
+    torch._foreach_zero_(steps)
 
 
 def number_from(value: Any, name: str, least: float) -> float:

@@ -15,7 +15,7 @@ from mmdet_bpu.graph.scales import weight_scale
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.program.weight_layout import channels_exchanged
-from mmdet_bpu.quantization.learned_grid import LearnedOnGrid, number_from
+from mmdet_bpu.quantization.learned_grid import LearnedOnGrid, number_from, take
 from mmdet_bpu.quantization.qconfig import WHOLE
 from mmdet_bpu.quantization.weight_reach import WeightReach, buffer_name
 
@@ -78,8 +78,6 @@ def give_all_a_reach(network: QuantizedGraph) -> List[str]:
 def reach_state(model: nn.Module) -> Dict[str, Tensor]:
     """What a checkpoint lacks of a prepared detector, in which some weights had no reach."""
     reach = model.quant.reach
-    if not isinstance(reach, LearnedReach):
-        return {}
     return {f'quant.reach.{buffer_name(name)}': reach.of(name) for name in reach.given}
 
 
@@ -90,21 +88,17 @@ class LearnedReach(WeightReach):
         networks (Sequence[QuantizedGraph]): Say whose they are.
         given (Sequence[str]): Public names of weights whose reach no calibration has chosen.
         lr_mult (float): Rate of a reach's logarithm over that of the weights.
-
-    Attributes:
-        moving (bool): Whether they move now; they do not where no gradients are asked for.
     """
 
     def __init__(self, networks: Sequence[QuantizedGraph], given: Sequence[str],
                  lr_mult: float) -> None:
         super().__init__(networks)
-        self.given, self.lr_mult, self.moving = tuple(given), lr_mult, False
+        self.given, self.lr_mult = tuple(given), lr_mult
         for name, reach in list(self.named_buffers()):
             self.register_parameter(STEP + name, nn.Parameter(torch.zeros_like(reach)))
 
     def steps(self) -> Iterator[nn.Parameter]:
-        """What an optimizer trains: float32 (O, ) a weight; 0 but between its step and
-        :meth:`take_steps`."""
+        """float32 (O, ) a weight; 0 but between an optimizer's step and :meth:`take_steps`."""
         return self.parameters()
 
     def rounded(self, weight: Tensor, dtype: str, groups: Optional[int], name: str) -> Tensor:
@@ -118,16 +112,8 @@ class LearnedReach(WeightReach):
         rows = LearnedOnGrid.apply(rows, step, scale, *integer_range(dtype))
         return rows if groups is None else channels_exchanged(rows, groups)
 
-    @torch.no_grad()
     def take_steps(self) -> None:
-        """Move the reaches as a training step, which has ended, says, if they move."""
-        steps = [step.data for step in self.steps()]
-        if self.moving:
-            reaches = [getattr(self, name) for name, _ in self.named_buffers()]
-            torch._foreach_mul_(reaches, torch._foreach_exp(steps))
-            torch._foreach_clamp_min_(reaches, SMALLEST)
-            torch._foreach_clamp_max_(reaches, WHOLE_REACH)
-        torch._foreach_zero_(steps)
+        take(list(self.buffers()), [step.data for step in self.steps()], SMALLEST, WHOLE_REACH, self.moving)
 
     def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

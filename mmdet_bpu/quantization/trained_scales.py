@@ -21,8 +21,7 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import LARGEST_SCALE, SMALLEST_SCALE
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.quantization.fake_quant import QUANTIZERS, FakeQuantizer
-from mmdet_bpu.quantization.learned_grid import LearnedOnGrid, number_from
-from mmdet_bpu.quantization.learned_reach import LearnedReach
+from mmdet_bpu.quantization.learned_grid import LearnedOnGrid, number_from, take
 from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
 from mmdet_bpu.quantization.statistics import reduced
 
@@ -173,15 +172,13 @@ def move_scales(quant: nn.Module, moving: bool) -> None:
     """Let scales move in the steps that come, or stay."""
     for each in trained_scales(quant):
         each.moving = moving
-    if isinstance(quant.reach, LearnedReach):
-        quant.reach.moving = moving
+    quant.reach.moving = moving
 
 
 def steps_of(quant: nn.Module) -> Iterator[nn.Parameter]:
     """What an optimizer trains of learned scales, of activations and of weights."""
     yield from (each.step for each in learned_scales(quant))
-    if isinstance(quant.reach, LearnedReach):
-        yield from quant.reach.steps()
+    yield from quant.reach.steps()
 
 
 @torch.no_grad()
@@ -191,16 +188,10 @@ def take_steps(quant: nn.Module) -> None:
     Scales that stay forget what an optimizer's momentum would still do to them.
     """
     learned = learned_scales(quant)
-    if learned:
-        scales, steps = [each.scale for each in learned], [each.step.data for each in learned]
-        if learned[0].moving:
-            torch._foreach_mul_(scales, torch._foreach_exp(steps))
-            torch._foreach_clamp_min_(scales, SMALLEST_SCALE)
-            torch._foreach_clamp_max_(scales, LARGEST_SCALE)
-        torch._foreach_zero_(steps)
+    take([each.scale for each in learned], [each.step.data for each in learned], SMALLEST_SCALE,
+         LARGEST_SCALE, any(each.moving for each in learned))
     _follow([each for each in trained_scales(quant) if isinstance(each, FollowingScale)])
-    if isinstance(quant.reach, LearnedReach):
-        quant.reach.take_steps()
+    quant.reach.take_steps()
 
 
 def _follow(following: List[FollowingScale]) -> None:

@@ -41,7 +41,13 @@ class WeightReach(nn.Module):
 
     Args:
         networks (Sequence[QuantizedGraph]): Say whose they are.
+
+    Attributes:
+        moving (bool): Whether those that are learned move now; not where no gradients are asked for.
+        given (tuple[str]): Public names of weights that have a reach only because it is learned.
     """
+    moving = False
+    given: Tuple[str, ...] = ()
 
     def __init__(self, networks: Sequence[QuantizedGraph]) -> None:
         super().__init__()
@@ -63,6 +69,13 @@ class WeightReach(nn.Module):
             name (str): Its public name.
         """
         return fake_quantize_weight(weight, dtype, groups, self.of(name))
+
+    def steps(self) -> Iterator[nn.Parameter]:
+        """What an optimizer trains of the reaches: nothing where they stay."""
+        return iter(())
+
+    def take_steps(self) -> None:
+        """Move the reaches as a training step, which has ended, says; they stay where nothing is learned."""
 
     def whole(self, name: str) -> None:
         """Let a weight's integers reach to its largest magnitudes from here on."""
