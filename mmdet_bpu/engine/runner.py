@@ -26,6 +26,7 @@ from mmdet_bpu.engine.seeded_data import seeded_dataloader
 from mmdet_bpu.engine.stage_names import CALIBRATION, FLOAT, QAT, SOURCE_STAGES
 from mmdet_bpu.engine.stages import calibration_dataloader, complete_config
 from mmdet_bpu.engine.staged_model import StagedModelRunner
+from mmdet_bpu.engine.trained_colors import warn_of_other_colors
 from mmdet_bpu.engine.unlabelled_data import refuse_unlabelled
 from mmdet_bpu.engine.whole_checkpoints import WholeCheckpointRunner
 from mmdet_bpu.errors import BpuError
@@ -153,7 +154,10 @@ class BPURunner(StagedModelRunner, WholeCheckpointRunner):
         stock = self._stock(self.cfg.model)
         self.open_synchronized_norms(stock)
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        self.register_hook(distillation_hook(model, stock, self.settings.qat, self.source))
+        hook = distillation_hook(model, stock, self.settings.qat, self.source)
+        if hook.given and hook.teacher.meta is not None:
+            warn_of_other_colors(hook.teacher.meta, self.settings.input_format, hook.given)
+        self.register_hook(hook)
 
     def load_or_resume(self) -> None:
         """As in mmengine; then calibrate, if QAT is about to start from float weights.

@@ -32,23 +32,24 @@ class Teacher:
         model (nn.Module): It, with its weights after :meth:`read`.
         record (dict | None): ``path`` of the file and ``weights``, their checksum; None before
             :meth:`read`.
+        meta (dict | None): Of the checkpoint; None before :meth:`read`.
     """
 
     def __init__(self, stock: nn.Module) -> None:
         self.model = stock
         self.record: Optional[Dict[str, str]] = None
+        self.meta: Optional[Mapping[str, Any]] = None
 
-    def read(self, path: str, checkpoint: Optional[Mapping[str, Any]] = None) -> None:
+    def read(self, path: str) -> None:
         """Take the weights of a checkpoint; of a quantized one those before quantization.
 
         Args:
             path (str): The file.
-            checkpoint (dict, optional): What it holds, if it was read already.
 
         Raises:
             BpuError: It does not fit the detector.
         """
-        checkpoint = read_checkpoint(path) if checkpoint is None else checkpoint
+        checkpoint = read_checkpoint(path)
         if stage_of(checkpoint) == FLOAT:
             load_strictly(self.model, checkpoint['state_dict'], path)
         else:
@@ -57,6 +58,7 @@ class Teacher:
                 raise BpuError(f'checkpoint {path} was written by version 0.1, which does not say what '
                                f'its float detector was; give a float checkpoint as {FIELD}')
             load_folded(self.model, saved, checkpoint, path)
+        self.meta = checkpoint['meta']
         self.record = dict(path=path if '://' in path else os.path.abspath(path),
                            weights=checksum(checkpoint['state_dict']))
 

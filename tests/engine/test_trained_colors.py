@@ -65,3 +65,15 @@ def test_a_run_says_so_and_writes_what_it_trained_on(staged, trained, tmp_path):
     assert f'WARNING - checkpoint {source}: it does not say that it was trained' in log.read_text()
     saved = str(tmp_path / 'x_calibration' / 'epoch_1.pth')
     assert read_checkpoint(saved)['meta'][KEY] == 'yuv'
+
+
+def test_a_teacher_of_its_own_is_looked_at_too(staged, trained, tmp_path, monkeypatch):
+    warned = []
+    monkeypatch.setattr('mmdet_bpu.engine.runner.warn_of_other_colors',
+                        lambda meta, input_format, path: warned.append((meta[KEY], path)))
+    source = str(trained / 'tiny_calibration' / 'epoch_1.pth')
+    other = str(trained / 'tiny_float' / 'epoch_2.pth')
+    for name, distill in (('own', dict(outputs=1.0)), ('other', dict(outputs=1.0, teacher=other))):
+        BPURunner.from_cfg(staged('qat', tmp_path / name, load_from=source,
+                                  bpu__qat__distill=distill)).train()
+    assert warned == [('rgb', other)]
