@@ -79,8 +79,9 @@ class Cells(Demo):
         trained = self._trained('float', 'float', None)
         metrics = {'float': self._tested('float', 'float', trained)}
         if how.start == CONTROL:
-            control = self._trained(method, 'qat', trained, [*self._schedule(), *AS_FLOAT])
-            metrics['control'] = self._tested('control', 'float', control)
+            control = self._trained(method, 'qat', trained,
+                                    [*self._schedule(), *AS_FLOAT, *how.overrides])
+            metrics['control'] = self._tested(method, 'float', control)
         else:
             made = self._quantized(method, how, trained)
             for stage in ('int', *(['hbm'] if how.hbm else [])):

@@ -29,6 +29,7 @@ REPAIRED = tuple(f'{CALIBRATION}.{name}=True' for name in (
 
 METHODS: Dict[str, Method] = {
     'control': Method(CONTROL),
+    'control_frozen_norms': Method(CONTROL, ('model.backbone.norm_eval=True', )),
     'default': Method(STATISTICS, hbm=True),
     **{name: Method(STATISTICS, (f'{CALIBRATION}.observer={name}', )) for name in (
         'minmax', 'moving_average', 'percentile', 'kl', 'mix')},
