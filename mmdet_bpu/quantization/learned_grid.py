@@ -1,9 +1,9 @@
 """Rounding to a grid whose step is learned: of one scale, or of one for each channel."""
 from math import sqrt
-from typing import Any, Sequence
+from typing import Any, Dict, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_bpu.errors import BpuError
 
@@ -37,6 +37,19 @@ class LearnedOnGrid(torch.autograd.Function):
         factor = scale.flatten() / sqrt(max(exact.numel() // ctx.channels, 1) * high)
         of_step = (gradient * by_scale).reshape(ctx.channels, -1).sum(1) * factor
         return gradient * inside, of_step, None, None, None
+
+
+class WithoutSteps(nn.Module):
+    """A module whose parameters are steps: 0 between two training steps, so no checkpoint holds them."""
+
+    def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self._parameters:
+            del destination[prefix + name]
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        nothing = {prefix + name: torch.zeros_like(step) for name, step in self._parameters.items()}
+        super()._load_from_state_dict({**state_dict, **nothing}, prefix, *rest)
 
 
 @torch.no_grad()

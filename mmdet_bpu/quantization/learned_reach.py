@@ -15,7 +15,7 @@ from mmdet_bpu.graph.scales import weight_scale
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.program.weight_layout import channels_exchanged
-from mmdet_bpu.quantization.learned_grid import LearnedOnGrid, number_from, take
+from mmdet_bpu.quantization.learned_grid import LearnedOnGrid, WithoutSteps, number_from, take
 from mmdet_bpu.quantization.qconfig import WHOLE
 from mmdet_bpu.quantization.weight_reach import WeightReach, buffer_name
 
@@ -81,7 +81,7 @@ def reach_state(model: nn.Module) -> Dict[str, Tensor]:
     return {f'quant.reach.{buffer_name(name)}': reach.of(name) for name in reach.given}
 
 
-class LearnedReach(WeightReach):
+class LearnedReach(WithoutSteps, WeightReach):
     """Reaches of all weights, which move in training.
 
     Args:
@@ -114,12 +114,3 @@ class LearnedReach(WeightReach):
 
     def take_steps(self) -> None:
         take(list(self.buffers()), [step.data for step in self.steps()], SMALLEST, WHOLE_REACH, self.moving)
-
-    def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name in [name for name in destination if name.startswith(prefix + STEP)]:
-            del destination[name]
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        nothing = {prefix + name: torch.zeros_like(step) for name, step in self.named_parameters()}
-        super()._load_from_state_dict({**state_dict, **nothing}, prefix, *rest)

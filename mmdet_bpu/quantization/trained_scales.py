@@ -11,7 +11,7 @@ The scale stays positive, ``p`` needs no place in a checkpoint, and the optimize
 relative changes. Only int8 moves: rounding to int16 is 256 times finer and costs nothing to speak of,
 and what softmax, norms and sampling hold inside stays one compiled function.
 """
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
+from typing import Any, Iterator, List, Mapping, Optional, Union
 
 import torch
 import torch.distributed as dist
@@ -21,13 +21,12 @@ from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.scales import LARGEST_SCALE, SMALLEST_SCALE
 from mmdet_bpu.program.dtypes import integer_range
 from mmdet_bpu.quantization.fake_quant import QUANTIZERS, FakeQuantizer
-from mmdet_bpu.quantization.learned_grid import LearnedOnGrid, number_from, take
+from mmdet_bpu.quantization.learned_grid import LearnedOnGrid, WithoutSteps, number_from, take
 from mmdet_bpu.quantization.observers import DEFAULT_OBSERVER
 from mmdet_bpu.quantization.statistics import reduced
 
 FIXED = 'fixed'
 MOVES = ('int8', )
-STEP = 'step'
 
 
 class TrainedScale(FakeQuantizer):
@@ -52,7 +51,7 @@ class TrainedScale(FakeQuantizer):
 
 
 @QUANTIZERS.register_module('learned')
-class LearnedScale(TrainedScale):
+class LearnedScale(WithoutSteps, TrainedScale):
     """LSQ: the scale is learned with the weights.
 
     Args:
@@ -77,14 +76,6 @@ class LearnedScale(TrainedScale):
             return super()._rounded(x, owned, factor, rectified)
         x = torch.relu(x.float()) if rectified else x.float()
         return LearnedOnGrid.apply(x, self.step, self.scale * factor, *integer_range(self.dtype))
-
-    def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination.pop(prefix + STEP, None)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        super()._load_from_state_dict({**state_dict, prefix + STEP: torch.zeros_like(self.step)}, prefix,
-                                      *rest)
 
 
 @QUANTIZERS.register_module('following')
