@@ -1,12 +1,13 @@
 """A folder of pictures as a data set without labels."""
 import os.path as osp
-from typing import Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
 
 from mmdet_bpu.datasets.picture_files import find_pictures, picture_size
 from mmdet_bpu.datasets.without_annotations import refuse_annotations
+from mmdet_bpu.errors import BpuError
 
 
 @DATASETS.register_module()
@@ -59,3 +60,17 @@ class PictureFolder(BaseDetDataset):
         sample = super().get_data_info(idx)
         sample['height'], sample['width'] = picture_size(sample['img_path'])
         return sample
+
+    def prepare_data(self, idx: int) -> Any:
+        """Sample ``idx`` after the pipeline.
+
+        Raises:
+            BpuError: The picture is damaged.
+        """
+        try:
+            return super().prepare_data(idx)
+        except AssertionError as error:  # of mmcv's loader
+            if 'failed to load image' not in str(error):
+                raise
+            raise BpuError(f'picture {self.get_data_info(idx)["img_path"]} cannot be read: it begins as a picture and is '
+                           'damaged; put a whole one there, or take it out') from error

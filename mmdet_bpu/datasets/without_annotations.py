@@ -11,6 +11,8 @@ from mmdet_bpu.errors import BpuError
 LOADERS = ('LoadAnnotations', )
 FILTERS = ('FilterAnnotations', )
 """They drop pictures without boxes."""
+CROPS = ('RandomCrop', )
+"""They do so unless ``allow_negative_crop``."""
 
 
 @TRANSFORMS.register_module()
@@ -45,8 +47,11 @@ def without_annotations(config: Any) -> Any:
         return config
     if _is(config, LOADERS):
         return type(config)(type=WithoutAnnotations.__name__)
-    return type(config)({key: without_annotations(value) if key in ('transforms', 'transform')
-                         else value for key, value in config.items()})
+    found = type(config)({key: without_annotations(value) if key in ('transforms', 'transform')
+                          else value for key, value in config.items()})
+    if _is(config, CROPS):
+        found['allow_negative_crop'] = True
+    return found
 
 
 def annotation_loader(pipeline: Any) -> Optional[str]:

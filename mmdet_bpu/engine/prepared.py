@@ -8,7 +8,9 @@ from mmdet_bpu.engine.loading import load_strictly
 from mmdet_bpu.engine.stage_names import CALIBRATION
 from mmdet_bpu.engine.weights import stage_of
 from mmdet_bpu.graph.saved_graph import SavedGraph
-from mmdet_bpu.quantization import finish_calibration, prepare, quantization_of, saved_norms
+from mmdet_bpu.quantization import (finish_calibration, prepare, quantization_of, saved_norms,
+                                    saved_statistics)
+from mmdet_bpu.quantization.fold import require_pairs
 from mmdet_bpu.quantization.learned_reach import reach_state
 from mmdet_bpu.quantization.norm_states import FOLDED, norm_state, norms_live
 from mmdet_bpu.quantization.prepare import KeptNorms, fold_saved
@@ -47,6 +49,34 @@ def prepare_from(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict[st
         saved_norms.give(kept.norms if kept else {}, checkpoint, path)
     model = prepare(model, settings, saved, kept=kept if begins else None)
     load_strictly(model, {**norm_state(model), **reach_state(model), **state}, path)
+    return model
+
+
+def prepare_again(model: nn.Module, settings: Dict[str, Any], checkpoint: Dict[str, Any],
+                  path: str) -> nn.Module:
+    """Prepare a stock detector as an interrupted run had it; the run's weights are yet to be loaded.
+
+    Args:
+        model (nn.Module), settings (dict), checkpoint (dict), path (str): See :func:`prepare_from`; the
+            checkpoint is of the stage of ``settings``.
+
+    Raises:
+        BpuError: The checkpoint's structure, rules or input stage are not the config's.
+    """
+    calibrated, kept = stage_of(checkpoint) == CALIBRATION, None
+    saved = SavedGraph.of(checkpoint, path)
+    if saved is not None:
+        kept = fold_saved(model, saved)
+        if calibrated and saved_norms.KEY in checkpoint:
+            saved_norms.give(kept.norms, checkpoint, path)
+        elif not norms_live(settings):
+            kept = None  # the detector's own are not those of the run
+    model = prepare(model, settings, saved, kept=kept)
+    quant = quantization_of(model)
+    if calibrated and kept is None:
+        quant.norms = {}
+    if calibrated and saved_statistics.KEY in checkpoint:
+        quant.statistics = SavedStatistics.of(checkpoint, path).plain['tensors']
     return model
 
 
@@ -96,6 +126,7 @@ def load_folded(model: nn.Module, saved: SavedGraph, checkpoint: Dict[str, Any],
     Raises:
         BpuError: They do not fit.
     """
+    require_pairs(model, saved.folded, path)
     state = folded_state(model, checkpoint['state_dict'], saved.folded, path)
     kept = fold_saved(model, saved)
     load_strictly(model, {name: tensor for name, tensor in state.items()

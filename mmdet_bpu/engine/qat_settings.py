@@ -110,7 +110,7 @@ DISTILL_FIELDS: Dict[str, Field] = {
 
 FREEZE_FIELDS: Dict[str, Field] = {
     'by': one_of(('epoch', 'iter'), 'epoch'),
-    'at': Field('a whole number from 0 on', _is_step, 0),
+    'at': Field('a whole number from 0 on', _is_step, None),
 }
 
 FOLD_FIELDS: Dict[str, Field] = {
@@ -166,6 +166,9 @@ def qat_settings(values: Mapping[str, Any]) -> QATSettings:
     """
     distill, freeze = values['distill'], values['freeze_scales']
     if freeze is not None:
+        if freeze['at'] is None:
+            raise BpuError('field bpu.qat.freeze_scales.at: expected the epoch or iteration from which on scales '
+                           'stay, e.g. 4, found none')
         freeze = FreezeSettings(**freeze)
     if distill is not None:
         distill = DistillSettings(**dict(distill, modules=tuple(distill['modules'])))

@@ -130,9 +130,9 @@ FIELDS: Dict[str, Any] = {
             'the name of an observer that reads statistics, or a dict with it as its type',
             lambda value: isinstance(value, (str, Mapping)), WHOLE, check_criterion),
         'equalize': Field('True or False', lambda value: isinstance(value, bool), False),
-        'adaround': Field('True, False, a number of iterations, or a dict with '
+        'adaround': Field('True, False, a positive number of iterations, or a dict with '
                           + ', '.join(ADAROUND_FIELDS), lambda value: isinstance(value, Mapping)
-                          or isinstance(value, int) and value >= 0, False, within=ADAROUND_FIELDS),
+                          or isinstance(value, bool) or is_count(value), False, within=ADAROUND_FIELDS),
         'bias_correction': Field('True or False', lambda value: isinstance(value, bool), False),
     },
     'qat': QAT_FIELDS,

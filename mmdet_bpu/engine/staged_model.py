@@ -12,8 +12,9 @@ from mmdet_bpu.engine.camera_input import byte_camera
 from mmdet_bpu.engine.distillation import train_reached_alone
 from mmdet_bpu.engine.download import connected, fetch_pretrained
 from mmdet_bpu.engine.loading import check_averages, load_strictly
-from mmdet_bpu.engine.prepared import calibrate_again, prepare_from
+from mmdet_bpu.engine.prepared import calibrate_again, prepare_again, prepare_from
 from mmdet_bpu.engine.process_runner import ProcessRunner
+from mmdet_bpu.engine.scale_group import refuse_other_scales
 from mmdet_bpu.engine.settings import BpuSettings
 from mmdet_bpu.engine.sources import find_source
 from mmdet_bpu.engine.stage_names import CALIBRATION, FLOAT, QAT, SOURCE_STAGES
@@ -66,6 +67,8 @@ class StagedModelRunner(ProcessRunner):
         if self.settings.deploy_preprocessing:
             require_fitting_shape(model, self.settings.input_shape)
         checkpoint = None
+        if self._resume and stage != FLOAT:
+            return self._resumed(model)
         if not self._resume:
             self.source = find_source(stage, self.work_dir, self._load_from)
             self._load_from = None  # consumed here
@@ -82,10 +85,7 @@ class StagedModelRunner(ProcessRunner):
             if checkpoint is not None:
                 load_strictly(model, checkpoint['state_dict'], self.source)
             return model
-        model = self._quantized(model, checkpoint)
-        if stage == QAT:
-            train_reached_alone(model, self.settings.qat)
-        return model
+        return self._ready(self._quantized(model, checkpoint))
 
     def _stock(self, model: Union[nn.Module, Dict]) -> nn.Module:
         """The detector of a config, with what this machine needs in order to run it."""
@@ -96,6 +96,29 @@ class StagedModelRunner(ProcessRunner):
                 # Stock deformable attention calls mmcv's op there; on CPU it is plain torch.
                 open_deformable_attention(model)
         return model
+
+    def _resumed(self, model: nn.Module) -> nn.Module:
+        """As the run that goes on had prepared it; mmengine loads its weights later."""
+        checkpoint = self._read_own(self._load_from)
+        model = prepare_again(model, self.settings.as_dict(), checkpoint, self._load_from)
+        set_quant_state(model, 'quantize')
+        return self._ready(model)
+
+    def _ready(self, model: nn.Module) -> nn.Module:
+        """A prepared detector with what is not trained left out."""
+        if self.settings.stage == QAT:
+            train_reached_alone(model, self.settings.qat)
+        return model
+
+    def _read_own(self, filename: str, map_location: Union[str, Callable] = 'cpu') -> dict:
+        """A checkpoint of this stage.
+
+        Raises:
+            BpuError: It is of another one.
+        """
+        checkpoint, stage = read_checkpoint(filename, map_location), self.settings.stage
+        check_stage(checkpoint, (stage, ), filename, f'go on with stage {stage!r}')
+        return checkpoint
 
     def _quantized(self, model: nn.Module, checkpoint: Optional[dict]) -> nn.Module:
         """Load float weights, prepare, load quantized weights: one of the two loads, or none."""
@@ -162,9 +185,7 @@ class StagedModelRunner(ProcessRunner):
         Raises:
             BpuError: Another stage's checkpoint, or missing or unexpected keys.
         """
-        checkpoint = read_checkpoint(filename, map_location)
-        stage = self.settings.stage
-        check_stage(checkpoint, (stage, ), filename, f'go on with stage {stage!r}')
+        checkpoint, stage = self._read_own(filename, map_location), self.settings.stage
         if self._resume and 'message_hub' not in checkpoint:
             raise BpuError(f'checkpoint {filename} holds weights only and cannot be resumed; '
                            'expected one that a run of mmdet_bpu saved. To start from its weights, '
@@ -174,6 +195,8 @@ class StagedModelRunner(ProcessRunner):
             refuse_other_norms(model, checkpoint['state_dict'], filename)
         if self._resume:
             check_averages(model, checkpoint, filename)
+            if stage == QAT:
+                refuse_other_scales(model, checkpoint, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_strictly(model, checkpoint['state_dict'], filename)
         self._has_loaded = True

@@ -59,7 +59,7 @@ class Teacher:
                                f'its float detector was; give a float checkpoint as {FIELD}')
             load_folded(self.model, saved, checkpoint, path)
         self.meta = checkpoint['meta']
-        self.record = dict(path=path if '://' in path else os.path.abspath(path),
+        self.record = dict(path=path if '://' in path else os.path.abspath(os.path.expanduser(path)),
                            weights=checksum(checkpoint['state_dict']))
 
     def read_again(self, checkpoint: Mapping[str, Any], path: str, given: Optional[str]) -> None:
@@ -83,7 +83,7 @@ class Teacher:
         try:
             self.read(file)
         except BpuError as error:
-            if '://' not in file and not os.path.isfile(file):
+            if '://' not in file and not os.path.isfile(os.path.expanduser(file)):
                 raise BpuError(f'the float teacher of {path} was read from {file}, which is not there '
                                f'any more; put it back, or give its place as {FIELD}') from error
             raise

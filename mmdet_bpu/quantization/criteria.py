@@ -1,5 +1,5 @@
 """The criteria: where on a tensor's histogram its largest integer lies."""
-from typing import Sequence, Union
+from typing import Mapping, Sequence, Union
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class PercentileObserver(Criterion):
         self.percentile = percentile
 
     def threshold(self, largest: Tensor, high: int) -> Tensor:
-        below = self.statistics.counts.cumsum(0)
+        below = self.statistics.counts.cpu().cumsum(0)  # on CUDA it is not deterministic
         bins = int((below < below[-1] * (self.percentile / 100)).sum()) + 1
         upper_edge = self.statistics.limit[0] * bins / self.statistics.bins
         return torch.minimum(largest, upper_edge.to(largest))
@@ -144,7 +144,12 @@ class MixObserver(Criterion):
             raise BpuError(f'of: expected a list of observers, found {of!r}')
         for index, each in enumerate(of):
             check_criterion(each, f'of[{index}]')
+            if isinstance(each, Mapping) and 'bins' in each:
+                raise BpuError(f'of[{index}].bins: all criteria of mix read its own histogram; set bins '
+                               'beside of')
         criteria = [build_observer(each) for each in of]
+        if any(isinstance(each, MixObserver) for each in criteria):
+            raise BpuError(f'of: expected criteria other than mix, found {of!r}')
         for each in criteria:
             each.statistics = self.statistics
         self.criteria = nn.ModuleList(criteria)

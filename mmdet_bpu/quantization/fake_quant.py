@@ -234,6 +234,11 @@ class FakeQuantizer(nn.Module):
         """Whether quantizing is to round on the scale and nothing else, so that other code may do it."""
         return type(self) is FakeQuantizer
 
+    @property
+    def follows(self) -> bool:
+        """Whether :meth:`forward` is to see what comes though nothing is calibrated."""
+        return False
+
     def _observe(self, x: Tensor) -> None:
         nan = self.observer.observe(x)
         if nan is None:  # an observer of a user need not say

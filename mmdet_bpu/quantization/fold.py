@@ -5,6 +5,7 @@ import torch
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import fx, nn
 
+from mmdet_bpu.errors import BpuError
 from mmdet_bpu.graph.capture import CapturedGraph
 from mmdet_bpu.graph.sites import function_name
 from mmdet_bpu.quantization.live_norms import (CONVOLUTIONS, LiveNorm, per_channel,
@@ -14,6 +15,7 @@ Pair = Tuple[str, str]
 DEFORMABLE = (DeformConv2d, ModulatedDeformConv2d)
 MODULES = {'conv2d': nn.Conv2d, 'conv_transpose2d': nn.ConvTranspose2d, 'deform_conv2d': DEFORMABLE}
 """Function of a convolution -> classes of the modules whose weights it reads."""
+FOLDED_INTO = (nn.Conv2d, nn.ConvTranspose2d, *DEFORMABLE)
 WEIGHT = {'conv2d': 1, 'conv_transpose2d': 1, 'deform_conv2d': 2}
 BIAS = {'conv2d': 2, 'conv_transpose2d': 2, 'deform_conv2d': 4}
 """Function of a convolution -> position of its weight and bias among the call's arguments."""
@@ -80,6 +82,30 @@ def fold_pair(conv: nn.Module, norm: nn.BatchNorm2d) -> None:
             bias.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
     else:
         conv.bias.copy_(bias.to(conv.bias.dtype))
+
+
+def require_pairs(model: nn.Module, pairs: Sequence[Sequence[str]], path: str) -> None:
+    """Refuse a checkpoint that folds what a detector has not.
+
+    Args:
+        model (nn.Module): Not folded.
+        pairs (Sequence): Paths of (convolution, batch norm).
+        path (str): The checkpoint, for messages.
+
+    Raises:
+        BpuError: A path leads nowhere, or to another kind of module.
+    """
+    modules = dict(model.named_modules())
+    for conv_path, norm_path in pairs:
+        conv, norm = modules.get(conv_path), modules.get(norm_path)
+        if isinstance(conv, FOLDED_INTO) and isinstance(norm, nn.modules.batchnorm._BatchNorm) \
+                and norm.running_mean is not None:
+            continue
+        found = [f'{each} is {"not there" if module is None else type(module).__name__}'
+                 for each, module in ((conv_path, conv), (norm_path, norm))]
+        raise BpuError(f'checkpoint {path} is of another detector than this {type(model).__name__}: it has '
+                       f'the batch norm {norm_path} folded into the convolution {conv_path}, and here '
+                       f'{", ".join(found)}. Give the config that it was made with, or calibrate again')
 
 
 def fold_named(model: nn.Module, pairs: Sequence[Sequence[str]]) -> Dict[str, LiveNorm]:

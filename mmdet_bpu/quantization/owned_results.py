@@ -25,7 +25,7 @@ _KEEP_NO_RESULT = frozenset((
     'ConvolutionBackward0', 'AddBackward0', 'SubBackward0', 'MulBackward0', 'AddmmBackward0',
     'MmBackward0', 'BmmBackward0', 'NativeBatchNormBackward0', 'CudnnBatchNormBackward0',
     'UpsampleNearest2DBackward0', 'UpsampleBilinear2DBackward0', '_OnGridBackward',
-    '_OnGridInOnePassBackward', '_LearnedOnGridBackward'))
+    '_OnGridInOnePassBackward', 'LearnedOnGridBackward'))
 
 
 @functools.lru_cache(maxsize=4096)

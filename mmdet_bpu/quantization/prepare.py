@@ -15,7 +15,7 @@ from mmdet_bpu.graph.regions import enter_region_classes
 from mmdet_bpu.graph.saved_graph import SavedGraph
 from mmdet_bpu.quantization.denoising import count_queries
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
-from mmdet_bpu.quantization.fold import fold_captured, fold_named
+from mmdet_bpu.quantization.fold import fold_captured, fold_named, require_pairs
 from mmdet_bpu.quantization.fused.inner_sites import sites_inside
 from mmdet_bpu.quantization.learned_reach import build_reach
 from mmdet_bpu.quantization.live_norms import LiveNorm
@@ -76,7 +76,11 @@ def fold_saved(model: nn.Module, saved: SavedGraph) -> KeptNorms:
 
     Returns:
         KeptNorms: What was folded, with the numbers that the detector had.
+
+    Raises:
+        BpuError: The detector has not what the checkpoint folds; it stays as it is.
     """
+    require_pairs(model, saved.folded, saved.path)
     trained = trained_norms(model)
     return KeptNorms(fold_named(model, saved.folded), trained)
 

@@ -111,11 +111,12 @@ class QuantMode(TorchFunctionMode):
         return result
 
     def _rectifies(self, site: SitePlan) -> bool:
-        """Whether the quantizer behind a relu can do both in one pass."""
+        """Whether the quantizer behind a relu can do both in one pass, which sees nothing of the result."""
         if site.output is None or self.tracker.extra_queries or not self.quantize_weights:
             return False
         quantizer = self.quantizers[site.output]
-        return quantizer.state is QuantState.QUANTIZE and not quantizer._forward_hooks
+        looks = quantizer._forward_hooks or self.observes and quantizer.follows
+        return quantizer.state is QuantState.QUANTIZE and not looks
 
     def _rounded(self, site: SitePlan, result: Any, owned: bool) -> Any:
         if site.output is not None:

@@ -8,7 +8,7 @@ from mmdet_bpu.program.kinds import KINDS
 from mmdet_bpu.quantization.fake_quant import FakeQuantizer
 from mmdet_bpu.quantization.quantized_detector import public_name
 from mmdet_bpu.quantization.saved_statistics import SavedStatistics
-from mmdet_bpu.quantization.state import quantization_of
+from mmdet_bpu.quantization.state import least_scales, quantization_of
 
 
 class ScaleChoice:
@@ -27,6 +27,10 @@ class ScaleChoice:
         self.quantizers: Dict[str, FakeQuantizer] = {
             public_name(key): quantizer
             for key, quantizer in quantization_of(model).quantizers.items()}
+        self.least: Dict[int, float] = {}
+        for network in quantization_of(model).networks:
+            for quantizer, least in least_scales(network, quantization_of(model)):
+                self.least[id(quantizer)] = max(least, self.least.get(id(quantizer), 0.0))
 
     def scale(self, name: str, dtype: str) -> float:
         """Scale of a tensor in integers of ``dtype``: its own if that is its dtype.
@@ -38,7 +42,7 @@ class ScaleChoice:
         quantizer = self.quantizers[name]
         if quantizer.dtype == dtype:
             return quantizer.scale.item()
-        return quantizer.observer.scale(integer_range(dtype))
+        return max(quantizer.observer.scale(integer_range(dtype)), self.least.get(id(quantizer), 0.0))
 
 
 def weight_names(model: nn.Module) -> List[str]:

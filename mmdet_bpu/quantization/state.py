@@ -2,7 +2,7 @@
 from copy import copy
 from dataclasses import replace
 from math import prod
-from typing import Any, Dict, List, Mapping, Union
+from typing import Any, Dict, Iterator, List, Mapping, Tuple, Union
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from mmdet_bpu.graph.deploy_graph import capture_detector, deployed_part
 from mmdet_bpu.graph.opgraph import OpGraph
 from mmdet_bpu.graph.quantized_graph import QuantizedGraph, Role
 from mmdet_bpu.graph.saved_graph import to_plain
-from mmdet_bpu.quantization.fake_quant import QuantState
+from mmdet_bpu.quantization.fake_quant import FakeQuantizer, QuantState
 from mmdet_bpu.quantization.norm_states import folded_twin
 from mmdet_bpu.quantization.quantized_detector import Quantization, public_name
 
@@ -81,7 +81,8 @@ def finish_calibration(model: nn.Module) -> None:
             quantizer.seen.zero_()
             quantizer.seen_nan.zero_()
     for network in quant.networks:
-        _no_finer_than_sums(network, quant)
+        for result, least in least_scales(network, quant):
+            result.scale.clamp_(min=least)
         quant.reach.choose(network, _with_data_of(_prepared(model), network.graph))
 
 
@@ -101,8 +102,8 @@ def _refuse_unobserved(quant: Quantization) -> None:
                        'first')
 
 
-def _no_finer_than_sums(network: QuantizedGraph, quant: Quantization) -> None:
-    """Give sums and means at least the scale of the grid that their exact results lie on.
+def least_scales(network: QuantizedGraph, quant: Quantization) -> Iterator[Tuple[FakeQuantizer, float]]:
+    """Quantizers of sums and means, and the scale of the grid that their exact results lie on.
 
     A mean of what was centred before is nothing but rounding, as its observed range is; on a scale
     of that size its integers would saturate at random.
@@ -117,7 +118,7 @@ def _no_finer_than_sums(network: QuantizedGraph, quant: Quantization) -> None:
             continue
         count = prod(network.graph.values[op.inputs[0]].shape[d] for d in op.params['dims'])
         grid = source.scale * placement.scale_factor(op.inputs[0])
-        result.scale.clamp_(min=(grid / (count if op.kind == 'mean' else 1)).item())
+        yield result, (grid / (count if op.kind == 'mean' else 1)).item()
 
 
 @torch.no_grad()

@@ -69,9 +69,11 @@ class Statistics(nn.Module):
         largest = magnitude.amax()
         torch.maximum(self.largest, largest, out=self.largest)
         self._widen(_power_of_two_above(largest).to(self.limit))
-        # Infinities and NaN are below the first bin.
         share = magnitude * (1 / self.limit).to(magnitude)
-        self.counts += torch.histc(share, self.bins, 0.0, 1.0).to(self.counts)
+        bins = (share * self.bins).long().clamp_(max=self.bins - 1)
+        bins[share < 0] = self.bins  # infinities and NaN, which are not counted
+        # Not torch.histc, which is not deterministic on CUDA.
+        self.counts += torch.bincount(bins.flatten(), minlength=self.bins + 1)[:self.bins].to(self.counts)
         return nan
 
     def end_batch(self) -> None:

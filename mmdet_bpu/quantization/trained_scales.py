@@ -27,6 +27,8 @@ from mmdet_bpu.quantization.statistics import reduced
 
 FIXED = 'fixed'
 MOVES = ('int8', )
+DECIDED = ('dtype', 'observer', 'scale')
+"""What a fake quantizer is built with that ``bpu.qat.scales`` has no say in."""
 
 
 class TrainedScale(FakeQuantizer):
@@ -97,13 +99,18 @@ class FollowingScale(TrainedScale):
             raise BpuError(f'constant: expected a number above 0 and up to 1, found {constant!r}')
 
     def forward(self, x: Tensor, owned: bool = False) -> Tensor:
-        if self._moves and self.state.quantizes and not self.state.observes:
+        if self.follows:
             self.observer.observe(x.detach())
         return super().forward(x, owned)
 
-    def rectified(self, x: Tensor, owned: bool = False) -> Tensor:
-        """``relu(x)`` rounded, and observed where the scale moves."""
-        return self.forward(torch.relu(x), True) if self._moves else super().rectified(x, owned)
+    @property
+    def follows(self) -> bool:
+        return self._moves and self.state.quantizes and not self.state.observes
+
+    @property
+    def _moves(self) -> bool:
+        # Activation checkpointing runs first without gradients, then again without observing.
+        return self.moving and (self.training or torch.is_grad_enabled())
 
 
 def build_quantizer(config: Union[str, Mapping[str, Any]], dtype: str, observer: Union[str, dict],
@@ -142,6 +149,10 @@ def check_quantizer(config: Any, where: str) -> None:
         raise BpuError(f'field {where}: expected one of '
                        f'{", ".join(map(repr, sorted(QUANTIZERS.module_dict)))}, or a dict with one of '
                        f'them as its type, found {config!r}')
+    given = [name for name in DECIDED if isinstance(config, Mapping) and name in config]
+    if given:
+        raise BpuError(f'field {where}: {kind} takes no {", ".join(given)}, which rules decide for each '
+                       'tensor (bpu.qconfig) and bpu.calibration for all')
     try:
         build_quantizer(config, MOVES[0], DEFAULT_OBSERVER)
     except Exception as error:  # a kind of a user refuses its arguments in its own way

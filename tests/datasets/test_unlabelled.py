@@ -46,6 +46,24 @@ def test_a_folder_is_a_data_set_without_boxes(folder):
     assert len(sample['data_samples'].gt_instances.bboxes) == 0
 
 
+def test_a_picture_that_breaks_off_is_named(folder):
+    file = folder / 'deep' / 'a.jpg'
+    file.write_bytes(file.read_bytes()[:630])  # its size is still there
+    assert picture_size(str(file)) == (16, 12)
+    dataset = built('PictureFolder', folder=str(folder), pipeline=without_annotations(PIPELINE))
+    with pytest.raises(BpuError, match='picture .*a.jpg cannot be read: .* damaged'):
+        list(dataset)
+
+
+def test_crops_leave_pictures_without_boxes_in(folder):
+    crop = dict(type='RandomCrop', crop_size=(6, 6))
+    pipeline = without_annotations([PIPELINE[0], dict(type='LoadAnnotations', with_bbox=True), crop,
+                                    dict(type='PackDetInputs')])
+    assert 'allow_negative_crop' not in crop
+    dataset = built('PictureFolder', folder=str(folder), pipeline=pipeline)
+    assert [tuple(sample['inputs'].shape[1:]) for sample in dataset] == [(6, 6)] * 3
+
+
 def test_a_packed_folder_holds_the_same_pictures(folder, tmp_path):
     meta = pack_coco(folder, None, tmp_path / 'packed', processes=1)
     assert meta['counts']['images'] == 3 and meta['counts']['annotations'] == 0

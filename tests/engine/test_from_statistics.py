@@ -140,10 +140,13 @@ def test_a_checkpoint_without_statistics_is_refused(staged, trained, tmp_path):
 
 
 @pytest.mark.parametrize('damage, message', [
-    (dict(version=7), 'its statistics are of version 7, this mmdet_bpu reads 1'),
+    (dict(version=7), 'its statistics are of version 7, this mmdet_bpu reads 2'),
     (dict(tensors=dict(image=dict(bins=4))), 'its statistics are damaged'),
     (dict(weights=None), 'its statistics are damaged'),
-    (dict(tensors={}), 'by its tensors: it has not seen image'),
+    (dict(checksum='0'), 'its statistics are damaged'),
+    (dict(tensors={}), 'its statistics are damaged'),
+    (dict(tensors={}, version=1), 'by its tensors: it has not seen image'),
+    (dict(graph=[]), 'by its graph: it had 0 operations, now it has'),
 ])
 def test_damaged_statistics_are_refused(staged, calibration, tmp_path, damage, message):
     checkpoint = torch.load(calibration, weights_only=True)
@@ -171,3 +174,22 @@ def test_the_command(tool_process, tiny_config, calibration, tmp_path):
                         'absent.pth', cwd=tmp_path)
     assert done.returncode == 2 and 'Traceback' not in done.stderr
     assert 'absent.pth' in done.stderr
+
+
+def test_statistics_of_version_1_still_open(staged, calibration, tmp_path):
+    """They do not say what the graph computed, nor have a checksum."""
+    checkpoint = torch.load(calibration, weights_only=True)
+    checkpoint[KEY].update(version=1)
+    del checkpoint[KEY]['graph'], checkpoint[KEY]['checksum']
+    torch.save(checkpoint, tmp_path / 'older.pth')
+    found = again(staged, tmp_path / 'older.pth', tmp_path / 'c')
+    assert scales(found).keys() == scales(calibration).keys()
+    assert read_checkpoint(str(found))[KEY]['version'] == 2
+
+
+@pytest.mark.parametrize('overrides, words', [
+    (dict(model__positional_encoding__temperature=50), 'a constant of .* has other values'),
+    (dict(model__encoder__layer_cfg__norm_cfg=dict(type='LN', eps=0.1)), r'add.0 was .*1e-05.*0\.1')])
+def test_other_parameters_of_equal_shapes_are_refused(staged, calibration, tmp_path, overrides, words):
+    with pytest.raises(BpuError, match=f'by its graph: .*{words}'):
+        again(staged, calibration, tmp_path, **overrides)

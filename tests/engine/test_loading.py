@@ -7,6 +7,7 @@ from torch import nn
 
 from mmdet_bpu.engine import loading
 from mmdet_bpu.engine.loading import check_averages, load_strictly
+from mmdet_bpu.engine.runner import BPURunner
 from mmdet_bpu.errors import BpuError
 
 
@@ -181,3 +182,11 @@ def test_two_names_of_one_weight_are_refused():
 def test_a_name_that_is_no_text_is_refused():
     with pytest.raises(BpuError, match='found the key 3'):
         load_strictly(WithBuffers(), {3: torch.zeros(1)}, 'some.pth')
+
+
+def test_another_architecture_is_refused(staged, trained, tmp_path):
+    source = str(trained / 'tiny_calibration' / 'epoch_1.pth')
+    with pytest.raises(BpuError, match='is of another detector than this .*: it has the batch norm '
+                                       'backbone.bn1 folded .* backbone.bn1 is not there'):
+        BPURunner.from_cfg(staged('qat', tmp_path, load_from=source,
+                                  model__backbone__norm_cfg=dict(type='GN', num_groups=1)))

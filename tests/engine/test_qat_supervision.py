@@ -145,6 +145,15 @@ def test_a_run_has_its_teacher_or_does_not_go_on(tmp_path):
         again.read_again({}, 'epoch_1.pth', None)
 
 
+def test_a_teacher_at_home_is_found_again(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    torch.save(dict(state_dict=torch.nn.Linear(2, 2).state_dict()), tmp_path / 'first.pth')
+    teacher = Teacher(torch.nn.Linear(2, 2))
+    teacher.read('~/first.pth')
+    assert teacher.record['path'] == str(tmp_path / 'first.pth')
+    Teacher(torch.nn.Linear(2, 2)).read_again({KEY: teacher.record}, 'epoch_1.pth', '~/first.pth')
+
+
 def test_a_teacher_of_ones_own_may_be_a_float_checkpoint(staged, calibration, trained, tmp_path):
     teacher = str(trained / 'tiny_float' / 'epoch_2.pth')
     cfg = staged('qat', tmp_path / 'tiny_qat', load_from=calibration, train_cfg__max_epochs=1,
@@ -227,7 +236,9 @@ def test_ranks_hold_the_same_statistics_of_live_batch_norms(ranks, calibration):
     (dict(bpu__qat__weight_reach=dict(type='learned', lr_mult=-1.0)),
      'weight_reach.lr_mult: expected a number from 0 on, found -1'),
     (dict(bpu__qat__scales='learned', bpu__qat__freeze_scales=dict(by='step')),
-     "freeze_scales.by: expected one of 'epoch', 'iter', found 'step'")])
+     "freeze_scales.by: expected one of 'epoch', 'iter', found 'step'"),
+    (dict(bpu__qat__scales='learned', bpu__qat__freeze_scales=dict(by='epoch')),
+     'freeze_scales.at: expected the epoch or iteration .* found none')])
 def test_bad_settings_are_refused_in_one_message(staged, calibration, tmp_path, overrides, words):
     cfg = staged('qat', tmp_path / 'x_qat', load_from=calibration)
     cfg.merge_from_dict({key.replace('__', '.'): value for key, value in overrides.items()})

@@ -152,6 +152,8 @@ def test_the_mix_is_the_best_of_what_it_mixes(name, integers):
     (dict(type='mse', bins=3), 'bins: expected an even number'),
     (dict(type='mix', of=[]), 'of: expected a list of observers'),
     (dict(type='mix', of=['nothing']), r'of\[0\]: expected one of'),
+    (dict(type='mix', of=['minmax', 'mix']), 'of: expected criteria other than mix'),
+    (dict(type='mix', of=['minmax', dict(type='mse', bins=64)]), r'of\[1\].bins: all criteria of mix'),
 ])
 def test_bad_arguments_are_named(config, message):
     with pytest.raises(BpuError, match=message):

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmdet_bpu.quantization import fake_quant, prepare, quantization_of
+from mmdet_bpu.quantization.learned_grid import LearnedOnGrid
 from mmdet_bpu.quantization.owned_results import is_unsaved, makes_new
 from tests.stock_detectors import calibrate
 
@@ -20,6 +21,7 @@ def test_views_and_results_that_are_saved_are_not_overwritten(func):
 
 @pytest.mark.parametrize('make, unsaved', [
     (lambda x: F.conv2d(x, torch.ones(1, 3, 1, 1)), True), (lambda x: x + 1, True),
+    (lambda x: LearnedOnGrid.apply(x, torch.zeros(1), torch.ones(1), -128, 127), True),
     (torch.sigmoid, False), (torch.exp, False), (lambda x: (x * 2)[0], False),
     (lambda x: x, False)])
 def test_what_backward_passes_read_is_known(make, unsaved):
