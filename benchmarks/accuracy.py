@@ -11,89 +11,26 @@ that was cut goes on where it was. ``FOLDER`` holds a packed COCO set, ``train_l
 
 Without training a share is mAP of the integers over that of the float model that they were made of;
 with QAT, over the control: the float model trained on for as many steps with the same recipe. QAT
-without labels has the float model for its teacher, and is held against that.
+without labels has the float model for its teacher, and is held against that. QAT has about 188 steps
+whatever ``--epochs`` says. A model that finds nothing has mAP 0; shares of next to nothing say nothing.
+
+The output of a step is in ``--work-dir``/SET-MODEL-SEED/STEP.log while it runs. Where inputs have changed,
+what was made of others is set aside as NAME.before. One process works in a folder at a time.
 """
 import argparse
 import fnmatch
 import json
-import statistics
 import sys
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional
+from typing import Iterable, List, Optional
 
-from accuracy_methods import CONTROL, METHODS, TRAINED, WITHOUT_LABELS
+from accuracy_methods import METHODS
+from accuracy_results import Results
 from accuracy_sets import DIGITS, MODELS, packed
 
 from mmdet_bpu.errors import BpuError, exit_on_error
 
 RESULTS = Path(__file__).resolve().parent / 'results'
-
-
-class Results:
-    """Cells, by what they are of.
-
-    Args:
-        cells (Iterable[dict]): As written.
-    """
-
-    def __init__(self, cells: Iterable[dict]) -> None:
-        self.by_key: Dict[tuple, Dict[int, dict]] = {}
-        for cell in cells:
-            key = cell['set'], cell['model'], cell['method']
-            self.by_key.setdefault(key, {})[cell['seed']] = cell
-
-    @classmethod
-    def of(cls, folder: Path) -> 'Results':
-        """All cells in a folder."""
-        return cls(json.loads(file.read_text(encoding='utf-8'))
-                   for file in sorted(folder.glob('*.json')))
-
-    @property
-    def columns(self) -> List[tuple]:
-        """(set, model) of all cells."""
-        found = {key[:2] for key in self.by_key}
-        return sorted(found, key=lambda column: (column[0] != DIGITS, list(MODELS).index(column[1])))
-
-    def float_maps(self, column: tuple) -> Dict[int, float]:
-        """Seed -> mAP of the float model."""
-        return {seed: cell['metrics']['float']['mAP'] for key, cells in self.by_key.items()
-                if key[:2] == column for seed, cell in cells.items()}
-
-    def maps(self, column: tuple, method: str) -> Dict[int, float]:
-        """Seed -> mAP of the integers, or of the control."""
-        stage = 'control' if METHODS[method].start == CONTROL else 'int'
-        return {seed: cell['metrics'][stage]['mAP']
-                for seed, cell in self.by_key.get((*column, method), {}).items()}
-
-    def shares(self, column: tuple, method: str) -> Dict[int, float]:
-        """Seed -> share of the float model's mAP, or of the control's."""
-        trained = METHODS[method].start == TRAINED and method not in WITHOUT_LABELS
-        whole = self.maps(column, 'control') if trained else self.float_maps(column)
-        return {seed: found / whole[seed] for seed, found in self.maps(column, method).items()
-                if whole.get(seed)}
-
-    def table(self) -> str:
-        """Markdown: a row a method, a column a set and model."""
-        head = ' | '.join(f'{name}, {model}' for name, model in self.columns)
-        lines = [f'| method | {head} |', '|---' * (len(self.columns) + 1) + '|']
-        texts = [_summary(self.float_maps(column).values()) for column in self.columns]
-        lines.append(f'| float | {" | ".join(texts)} |')
-        methods = [name for name in METHODS if any(key[2] == name for key in self.by_key)]
-        for method in methods:
-            texts = [self._text(column, method) for column in self.columns]
-            lines.append(f'| {method} | {" | ".join(texts)} |')
-        return '\n'.join(lines)
-
-    def _text(self, column: tuple, method: str) -> str:
-        found, shares = self.maps(column, method), self.shares(column, method)
-        share = f' ({statistics.mean(shares.values()):.3f})' if shares else ''
-        return _summary(found.values()) + share
-
-
-def _summary(values: Iterable[float]) -> str:
-    values = list(values)
-    spread = f' ± {statistics.stdev(values):.3f}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):.3f}{spread}' if values else ''
 
 
 def wanted(name: str, model: str, seed: int, methods: Iterable[str],
@@ -103,13 +40,21 @@ def wanted(name: str, model: str, seed: int, methods: Iterable[str],
         fnmatch.fnmatch(f'{name}-{model}-{seed}-{method}', pattern) for pattern in patterns)]
 
 
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'expected a positive integer, found {text}')
+    return number
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--set', default=DIGITS, metavar='SET',
                         help='digits, bccd, or a folder with train_lmdb and val_lmdb (default: digits)')
     parser.add_argument('--model', nargs='+', choices=MODELS, default=['deformable'])
-    parser.add_argument('--seeds', type=int, default=1, metavar='N',
+    parser.add_argument('--seeds', type=positive, default=1, metavar='N',
                         help='seeds 0 to N - 1 (default: 1)')
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS),
                         metavar='METHOD', help=f'some of {", ".join(METHODS)} (default: all)')
@@ -118,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--input-shape', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'),
                         help='px (default: the config\'s for digits, else 240 320)')
     parser.add_argument('--epochs', type=int,
-                        help='of float training (default: as many steps as on the digits)')
+                        help='of float training alone (default: as many steps as on the digits)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/accuracy'),
                         help='folder of everything that is made (default: work_dirs/accuracy)')
     parser.add_argument('--results', type=Path, default=RESULTS,
@@ -143,7 +88,13 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Make the cells that were asked for."""
     from accuracy_cells import Cells, Demo
-    args.work_dir.mkdir(parents=True, exist_ok=True)
+    for name in ('work_dir', 'results'):
+        folder = getattr(args, name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BpuError(f'--{name.replace("_", "-")} {folder}: expected a folder that can be written, '
+                           f'found none: {error.strerror}') from None
 
     def make_digits(folder: Path) -> None:
         Demo(args.work_dir, folder).make_data()
@@ -159,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
                 cells = Cells(data, model, seed, args.work_dir, args.results, args.epochs,
                               args.cfg_options)
                 failed += [method for method in methods if not show(cells, method)]
-    if not asked:
+    if not asked and args.cells:
         raise BpuError(f'no cell fits --cells {" ".join(args.cells)}: expected names like '
                        f'{data.name}-{args.model[0]}-0-default')
     if failed:

@@ -14,6 +14,7 @@ from demo import Demo  # noqa: E402
 
 from accuracy_methods import (CONTROL, FEW, IMAGES, METHODS, SEARCHED, TRAINED,  # noqa: E402
                               Method)
+from accuracy_results import read_cell  # noqa: E402
 from accuracy_sets import QAT_BATCH, SPLITS, PackedSet  # noqa: E402
 
 from mmdet_bpu import apis  # noqa: E402
@@ -59,8 +60,9 @@ class Cells(Demo):
         folder = work_dir.resolve() / f'{data.name}-{model}-{seed}'
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder, data.folder.resolve())
-        self.config = data.config(model, folder / 'config.py', epochs)
         self.overrides = [*overrides, f'randomness.seed={seed}']
+        self.config = data.config(model, folder / 'config.py', epochs)
+        apis.load_config(str(self.config), 'float', self.overrides)  # refuses what is wrong with them
 
     def options(self) -> List[str]:
         """The data, then the overrides."""
@@ -73,7 +75,7 @@ class Cells(Demo):
         costs = [COST_MODEL_VERSION] if how.start == SEARCHED else []
         inputs = digest(self._float_inputs(), self._schedule(), CALIBRATED_ON, *how, *costs)
         if file.is_file():
-            kept = json.loads(file.read_text(encoding='utf-8'))
+            kept = read_cell(file)
             if kept['inputs'] == inputs and self._is_of_today(kept):
                 return kept
         trained = self._trained('float', 'float', None)
@@ -173,13 +175,23 @@ class Cells(Demo):
         return Made(out / 'model.hbm', made.inputs, made.config)
 
     def _forget_other(self, step: str, result: Path, inputs: str) -> None:
-        """Remove the result of a step that was made of other inputs, then note these."""
+        """Set the result of a step that was made of other inputs aside, then note these."""
         self.ran = False  # what follows a step is looked at by its inputs
         note = self.folder / f'{step}.inputs'
         if not note.is_file() or note.read_text(encoding='utf-8') != inputs:
             self.state.pop(step, None)
-            if result.is_dir():
-                shutil.rmtree(result)
-            else:
-                result.unlink(missing_ok=True)
+            if result.exists():
+                aside = result.with_name(f'{result.name}.before')
+                remove(aside)
+                result.rename(aside)
+                print(f'[{step}] what was made of other inputs is in {aside}, until the next such change',
+                      flush=True)
             note.write_text(inputs, encoding='utf-8')
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -8,15 +8,18 @@ which has imported mmdet: that takes longer than many of them. What is there alr
 The data are handwritten digits pasted on backgrounds: 1,500 images to train on, 200 to evaluate.
 """
 import argparse
+import ctypes
+import fcntl
 import json
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Dict, List, Sequence, TextIO
 
 from mmdet_bpu.errors import BpuError, exit_on_error
 from mmdet_bpu.output_folder import write_json
@@ -29,6 +32,9 @@ PICTURES = 8
 UNTESTED = 'train_cfg.val_begin=1000'
 # Forking is safe with the libraries of Linux; those of macOS may crash behind it.
 FORKS = sys.platform == 'linux'
+# Folders that this process works in, and the files that are locked in them; forks hold them too.
+LOCKED: Dict[Path, TextIO] = {}
+PR_SET_PDEATHSIG = 1
 # Read when torch is imported, here or in a command's own process.
 # Waiting threads sleep: spinning ones take a shared machine's cores from those that work.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
@@ -42,9 +48,13 @@ class Demo:
     Args:
         folder (Path): Where everything is written.
         data (Path): Where the data set is, or is made.
+
+    Raises:
+        BpuError: Another process is at work in ``folder``, or its notes are damaged.
     """
 
     def __init__(self, folder: Path, data: Path) -> None:
+        lock(folder)
         self.folder, self.data = folder, data
         self.state_file = folder / 'steps.json'
         self.state: Dict[str, dict] = {}
@@ -53,8 +63,8 @@ class Demo:
             try:
                 self.state = json.loads(self.state_file.read_text(encoding='utf-8'))
             except ValueError as error:
-                raise BpuError(f'{self.state_file} is damaged ({error}); remove {folder} to start '
-                               'again') from None
+                raise BpuError(f'{self.state_file} is damaged ({error}); remove it to make again what it '
+                               f'says is there, or {folder} to start again') from None
 
     def step(self, name: str, result: Path, action: Callable[[], dict]) -> dict:
         """Run ``action`` unless ``result`` is there from an earlier run; returns what it gave."""
@@ -90,7 +100,7 @@ class Demo:
         from mmdet_bpu import apis
         getattr(apis, 'train')  # imports what every command needs, once for all forks
         process = multiprocessing.get_context('fork').Process(
-            target=become, args=(command, log))
+            target=become, args=(command, log, os.getpid()))
         process.start()
         try:
             process.join()
@@ -165,6 +175,8 @@ class Demo:
                      '--work-dir', self.folder / stage / 'test', '--out', out, *arguments,
                      *self.options())
             metrics = json.loads(out.read_text(encoding='utf-8'))
+            if not metrics:  # mmdet has none where no box was found
+                return dict(mAP=0.0, mAP50=0.0)
             return dict(mAP=metrics['coco/bbox_mAP'], mAP50=metrics['coco/bbox_mAP_50'])
 
         return self.step(f'test_{stage}', out, action)
@@ -198,8 +210,30 @@ class Demo:
         return out
 
 
-def become(command: Sequence[str], log: Path) -> None:
-    """Go on as a Python file with its arguments, with the output in ``log``."""
+def lock(folder: Path) -> None:
+    """Keep other processes out of a folder for as long as this one lives."""
+    place = folder.resolve()
+    if place in LOCKED:
+        return
+    try:
+        file = open(folder / '.lock', 'w', encoding='utf-8')
+    except OSError as error:
+        raise BpuError(f'{folder} cannot be written: {error.strerror}; give another folder') from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise BpuError(f'another process is at work in {folder}: wait for its end, or give another '
+                       'folder') from None
+    LOCKED[place] = file
+
+
+def become(command: Sequence[str], log: Path, parent: int) -> None:
+    """Go on as a Python file with its arguments, with the output in ``log``, while ``parent`` lives."""
+    # A step must not go on behind a run that was killed and begun again.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     with open(log, 'wb') as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

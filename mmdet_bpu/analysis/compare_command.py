@@ -76,7 +76,7 @@ def summary(report: Mapping[str, Any]) -> List[str]:
         lines.append(f'integers against quantized, op by op on {report["int_images"]} images: at most '
                      f'{max(row["int_max_lsb"] for row in compared)} LSB')
     if not report['reordered']:
-        lines += _differences('integers against quantized', report['int_outputs'])
+        lines += _differences('integers against quantized, end to end', report['int_outputs'])
     if report['against_outputs'] is not None:
         lines += _differences(f'{report["against"]} against integers', report['against_outputs'])
     images = report['images']

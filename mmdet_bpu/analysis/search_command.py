@@ -84,6 +84,9 @@ def run(args: argparse.Namespace) -> None:
     if not result.met:
         asked = [f'mAP of at least {args.target_map}'] if args.target_map is not None else []
         asked += [f'at most {args.max_latency} ms'] if args.max_latency is not None else []
+        advice = 'Ask for a lower mAP or a longer latency, or allow more --evaluations'
+        if args.max_latency is not None and args.max_latency < result.cheapest_ms:
+            advice = f'No dtypes take less than {result.cheapest_ms:.4f} ms: ask for a longer latency'
         raise BpuError(f'no setting was found with {" and ".join(asked)}; the best one, mAP '
                        f'{result.chosen.mean_ap:.4f} at {result.chosen.latency_ms:.4f} ms, is in '
-                       f'{args.out}. Ask for less, or allow more --evaluations')
+                       f'{args.out}. {advice}')

@@ -6,8 +6,8 @@ from torch import nn
 
 from mmdet_bpu.engine.hooks.distillation_hook import DistillationHook
 from mmdet_bpu.engine.qat_settings import QATSettings
-from mmdet_bpu.engine.teacher import Teacher
-from mmdet_bpu.errors import first_names
+from mmdet_bpu.engine.teacher import FIELD, Teacher
+from mmdet_bpu.errors import BpuError, first_names
 from mmdet_bpu.quantization.distillation.reached import freeze_unreached
 from mmdet_bpu.quantization.distillation.supervision import Supervision, matching_modules
 
@@ -54,6 +54,11 @@ def distillation_hook(model: nn.Module, stock: nn.Module, settings: QATSettings,
     supervision = Supervision(model, teacher.model, settings.labels, distill.outputs,
                               distill.features, feature_modules(model, settings))
     if source is not None:
-        teacher.read(distill.teacher or source)
+        try:
+            teacher.read(distill.teacher or source)
+        except BpuError as error:
+            if distill.teacher:
+                raise BpuError(f'field {FIELD}: {error}') from error
+            raise
         print_log(f'float teacher: weights of {teacher.record["path"]}', 'current')
     return DistillationHook(teacher, supervision, distill.teacher)

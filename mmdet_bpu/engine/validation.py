@@ -56,13 +56,16 @@ class Validation:
         """The mAP of ``model``.
 
         Raises:
-            BpuError: The config's evaluator has no such metric.
+            BpuError: The config's evaluator has no such metric, or nothing was found.
         """
         metrics = self.metrics(model)
+        if not metrics:
+            raise BpuError('the detector found no box on all images of val_dataloader, so there is no mAP: '
+                           'train it longer, or lower model.test_cfg.score_thr')
         name: Optional[str] = next((name for name in metrics if name.endswith(MAP)), None)
         if name is None:
             raise BpuError('field val_evaluator: expected a metric that ends with mAP, found '
-                           f'{", ".join(metrics) or "none"}')
+                           f'{", ".join(metrics)}')
         return metrics[name]
 
 

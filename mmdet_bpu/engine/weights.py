@@ -42,7 +42,8 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> Dict[str, Any]:
 
 def _read_file(path: str, map_location: Any) -> Dict[str, Any]:
     if not Path(path).is_file():
-        raise BpuError(f'checkpoint {path} not found; expected a .pth file')
+        found = 'is a folder' if Path(path).is_dir() else 'not found'
+        raise BpuError(f'checkpoint {path} {found}; expected a .pth file')
     plain = scan_checkpoint(path)
     checkpoint = _read_plain(path, map_location) if plain else None
     if checkpoint is None:

@@ -45,7 +45,7 @@ def rate_of_reach(how: Union[str, Mapping[str, Any]], where: str = 'bpu.qat.weig
     rate = how.pop('lr_mult', LR_MULT) if kind == LEARNED else None
     if how:
         raise BpuError(f'field {where}: {kind!r} has no {", ".join(map(str, how))}')
-    return None if rate is None else number_from(rate, f'{where}.lr_mult', 0.0)
+    return None if rate is None else number_from(rate, f'field {where}.lr_mult', 0.0)
 
 
 def build_reach(network: QuantizedGraph, how: Union[str, Mapping[str, Any]]) -> WeightReach:

@@ -145,6 +145,13 @@ def test_a_run_has_its_teacher_or_does_not_go_on(tmp_path):
         again.read_again({}, 'epoch_1.pth', None)
 
 
+def test_a_teacher_that_is_not_there_is_named_by_its_field(staged, calibration, tmp_path):
+    runner = BPURunner.from_cfg(staged('qat', tmp_path, load_from=calibration,
+                                       bpu__qat__distill=dict(teacher=str(tmp_path))))
+    with pytest.raises(BpuError, match='field bpu.qat.distill.teacher: checkpoint .* is a folder; expected'):
+        runner.train()
+
+
 def test_a_teacher_at_home_is_found_again(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     torch.save(dict(state_dict=torch.nn.Linear(2, 2).state_dict()), tmp_path / 'first.pth')

@@ -138,7 +138,7 @@ def test_the_terminal_shows_the_worst_tensors_the_outputs_and_the_images(compare
                    key=lambda row: row['sqnr_db'])[:10]
     _, _, table = out.partition('max LSB\n')
     assert [line.split()[0] for line in table.splitlines()[:10]] == [row['site'] for row in worst]
-    assert 'float to quantized, bbox_preds' in out and 'integers against quantized, cls_scores' in out
+    assert 'float to quantized, bbox_preds' in out and 'integers against quantized, end to end, cls_scores' in out
     assert f'of {IMAGES} images lost or won a box' in out
     assert max(row['int_max_lsb'] or 0 for row in report['tensors']) <= 1
 

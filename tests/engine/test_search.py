@@ -49,10 +49,12 @@ def test_the_command_goes_on_and_a_target_that_cannot_be_met(found, tool_process
     folder, result = found
     before = (folder / 'search_cache.json').read_bytes()
     done = tool_process('analyze_quant.py', 'search', tiny_config, calibration, '--out', 'out',
-                        '--work-dir', '.', '--target-map', '1', '--evaluations', '3', '--images',
-                        '2', '--first-order-images', '2', cwd=folder)
+                        '--work-dir', '.', '--target-map', '1', '--max-latency', '1e-6',
+                        '--evaluations', '3', '--images', '2', '--first-order-images', '2', cwd=folder)
     assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr[-2000:]
-    assert 'error: no setting was found with mAP of at least 1.0; the best one, mAP' in done.stderr
+    assert 'error: no setting was found with mAP of at least 1.0 and at most 1e-06 ms; the best one, mAP' \
+        in done.stderr
+    assert f'No dtypes take less than {result.cheapest_ms:.4f} ms: ask for a longer latency' in done.stderr
     assert (folder / 'search_cache.json').read_bytes() == before
     written = json.loads((folder / 'out' / 'search.json').read_text())
     assert not written['met'] and len(written['points']) == len(result.points)

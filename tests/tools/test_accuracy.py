@@ -1,5 +1,11 @@
 """benchmarks/accuracy.py: cells that are made once, of what they say, and the table of them."""
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -132,6 +138,64 @@ def test_a_cell_is_made_again_only_of_other_inputs(stepping, tmp_path, modules, 
                    'test_int_minmax']
 
 
+def test_what_was_made_of_other_inputs_is_set_aside(stepping, tmp_path, capsys):
+    stepping()[0].cell('control')
+    made = next(tmp_path.glob('*/float/final.pth'))
+    with pytest.raises(BpuError, match='expected KEY=VALUE .*, found nonsense'):
+        stepping(['nonsense'])
+    assert made.is_file()
+    made.write_text('486 seconds of training')
+    stepping(['optim_wrapper.optimizer.lr=0.5'])[0].cell('control')
+    aside = made.parent.with_name('float.before')
+    assert (aside / 'final.pth').read_text() == '486 seconds of training' and made.is_file()
+    assert f'what was made of other inputs is in {aside}' in capsys.readouterr().out
+
+
+def test_a_model_that_finds_nothing_has_map_0(stepping):
+    cells, _ = stepping()
+    whole = cells.run
+
+    def empty(name, tool, *arguments):
+        whole(name, tool, *arguments)
+        if tool == 'test.py':
+            dict(zip(map(str, arguments), arguments[1:]))['--out'].write_text('{}')
+
+    cells.run = empty
+    assert cells.cell('control')['metrics']['control'] == dict(mAP=0.0, mAP50=0.0)
+
+
+STEP = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from demo import Demo
+folder = Path(sys.argv[2])
+tool = folder / 'step.py'
+tool.write_text('import os, time; print(os.getpid(), flush=True); time.sleep(600)')
+Demo(folder, folder).run('step', tool)
+"""
+
+
+def test_a_step_ends_with_its_run_and_two_runs_do_not_meet(tmp_path, modules):
+    run = subprocess.Popen([sys.executable, '-c', STEP, str(ROOT / 'tools'), str(tmp_path)])
+    log, until = tmp_path / 'step.log', time.time() + 120
+    try:
+        while not (log.is_file() and log.read_text().strip()) and time.time() < until:
+            assert run.poll() is None
+            time.sleep(0.1)
+        with pytest.raises(BpuError, match='another process is at work in'):
+            modules['cells'].Demo(tmp_path, tmp_path)
+    finally:
+        run.kill()
+        run.wait()
+    step = int(log.read_text())
+    while Path(f'/proc/{step}').exists() and time.time() < until:
+        time.sleep(0.1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(step, signal.SIGTERM)
+    modules['cells'].Demo(tmp_path, tmp_path)
+
+
 def test_cells_of_other_dtypes_are_made_again_but_for_the_float_ones(stepping):
     first, ran = stepping()
     made, control = first.cell('minmax'), first.cell('control')
@@ -222,7 +286,7 @@ def test_the_control_is_qat_without_quantization(modules, packed, tmp_path, mode
 
 
 def cell(method, seed, **metrics):
-    return dict(set='digits', model='retinanet', seed=seed, method=method, metrics={
+    return dict(set='digits', model='retinanet', seed=seed, method=method, inputs='0', metrics={
         name: dict(mAP=value, mAP50=0.9) for name, value in metrics.items()})
 
 
@@ -251,14 +315,23 @@ def test_results_that_are_kept_are_of_methods_that_are_known(modules):
 def test_bad_input(modules, tmp_path, monkeypatch, capsys):
     accuracy = modules['accuracy']
     assert accuracy.wanted('digits', 'dino', 1, ['qat', 'minmax'], ['*-1-q*']) == ['qat']
+    damaged, other = tmp_path / 'damaged', tmp_path / 'other'
+    for folder, name, text in ((damaged, 'digits-x', '{"set"'), (other, 'digits-y', '{}')):
+        folder.mkdir()
+        (folder / f'{name}.json').write_text(text)
+    (tmp_path / 'file').write_text('')
     for arguments, message in (
             (['--set', tmp_path], 'expected a folder with train_lmdb and val_lmdb, found no train_lmdb'),
-            (['--table', '--results', tmp_path], 'expected files of cells, found none')):
+            (['--seeds', 0], '--seeds: expected a positive integer, found 0'),
+            (['--table', '--results', tmp_path], 'expected files of cells, found none'),
+            (['--results', tmp_path / 'file' / 'cells'], '--results .*: expected a folder that can be'),
+            (['--table', '--results', damaged], 'digits-x.json is no cell: '),
+            (['--table', '--results', other], "digits-y.json is no cell: it lacks set, model")):
         monkeypatch.setattr('sys.argv', ['accuracy.py', *map(str, arguments), '--work-dir',
                                          str(tmp_path / 'work')])
         with pytest.raises(SystemExit, match='2'):
             accuracy.main()
-        assert message in capsys.readouterr().err
+        assert re.search(message, capsys.readouterr().err)
 
 
 def test_a_failing_step_is_named_with_its_output(modules, packed, tmp_path):
