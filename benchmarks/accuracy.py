@@ -28,7 +28,9 @@ from accuracy_methods import METHODS
 from accuracy_results import Results
 from accuracy_sets import DIGITS, MODELS, packed
 
+from mmdet_bpu.command_line import key_value, positive
 from mmdet_bpu.errors import BpuError, exit_on_error
+from mmdet_bpu.output_folder import require_folder
 
 RESULTS = Path(__file__).resolve().parent / 'results'
 
@@ -38,14 +40,6 @@ def wanted(name: str, model: str, seed: int, methods: Iterable[str],
     """Those of ``methods`` whose cell's name, ``SET-MODEL-SEED-METHOD``, fits a pattern."""
     return [method for method in methods if patterns is None or any(
         fnmatch.fnmatch(f'{name}-{model}-{seed}-{method}', pattern) for pattern in patterns)]
-
-
-def positive(text: str) -> int:
-    """An argument that counts something."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'expected a positive integer, found {text}')
-    return number
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--results', type=Path, default=RESULTS,
                         help='folder of the cells (default: benchmarks/results)')
     parser.add_argument('--table', action='store_true', help='print the cells that are there')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', type=key_value, default=[], metavar='KEY=VALUE',
                         help='overrides of the config, in every step')
     return parser.parse_args()
 
@@ -88,13 +82,9 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Make the cells that were asked for."""
     from accuracy_cells import Cells, Demo
-    for name in ('work_dir', 'results'):
-        folder = getattr(args, name)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BpuError(f'--{name.replace("_", "-")} {folder}: expected a folder that can be written, '
-                           f'found none: {error.strerror}') from None
+    require_folder(args.work_dir, '--work-dir')
+    require_folder(args.results, '--results')
+    args.work_dir.mkdir(parents=True, exist_ok=True)
 
     def make_digits(folder: Path) -> None:
         Demo(args.work_dir, folder).make_data()

@@ -322,9 +322,9 @@ def test_bad_input(modules, tmp_path, monkeypatch, capsys):
     (tmp_path / 'file').write_text('')
     for arguments, message in (
             (['--set', tmp_path], 'expected a folder with train_lmdb and val_lmdb, found no train_lmdb'),
-            (['--seeds', 0], '--seeds: expected a positive integer, found 0'),
+            (['--seeds', 0], "--seeds: expected a positive whole number, found '0'"),
             (['--table', '--results', tmp_path], 'expected files of cells, found none'),
-            (['--results', tmp_path / 'file' / 'cells'], '--results .*: expected a folder that can be'),
+            (['--results', tmp_path / 'file' / 'cells'], '--results: expected a folder, found the file .*file'),
             (['--table', '--results', damaged], 'digits-x.json is no cell: '),
             (['--table', '--results', other], "digits-y.json is no cell: it lacks set, model")):
         monkeypatch.setattr('sys.argv', ['accuracy.py', *map(str, arguments), '--work-dir',
